@@ -12,10 +12,12 @@
         static int upper (zqb_request_t *request, zqb_msg_t *reply, void *arg)
         {
             zqb_msg_t *body = zqb_request_body (request);
-            char *text = (char *) zqb_msg_data (body, 0);
-            for (size_t i = 0; i < zqb_msg_size (body, 0); i++)
+            if (zqb_msg_add (reply, zqb_msg_data (body, 0), zqb_msg_size (body, 0)) != 0)
+                return -1;
+            char *text = (char *) zqb_msg_data (reply, 0);
+            for (size_t i = 0; i < zqb_msg_size (reply, 0); i++)
                 text[i] = (char) toupper ((unsigned char) text[i]);
-            return zqb_msg_move (reply, body);
+            return 0;
         }
 
         int main (void)
@@ -230,6 +232,13 @@
 
     ============================================================================================================
 */
+
+/* The implementation needs POSIX.1-2008, which a compiler in strict C99 hides unless asked before any system header. */
+#if defined ZQBROKER_IMPLEMENTATION && defined __STRICT_ANSI__ && !defined __cplusplus && !defined _POSIX_C_SOURCE     \
+  && !defined _XOPEN_SOURCE && !defined _GNU_SOURCE && !defined _DEFAULT_SOURCE
+#define _POSIX_C_SOURCE 200809L
+#endif
+
 #ifndef ZQBROKER_H_INCLUDED
 #define ZQBROKER_H_INCLUDED
 
@@ -352,7 +361,8 @@ typedef struct zqb_request_t zqb_request_t;
    request: the client gets ZQB_EFAILED with the first frame of reply as its text, if there is one. */
 typedef int (zqb_handler_fn) (zqb_request_t *request, zqb_msg_t *reply, void *arg);
 
-/* The body: it belongs to the request, but may be changed, or moved out. */
+/* The body. It belongs to the request, but may be moved out. Its bytes are for reading: over inproc the frames that are
+   not copied are shared with the client and the broker, who may have to send them again. */
 ZQB_API zqb_msg_t *zqb_request_body (zqb_request_t *request);
 
 /* The name of the service: NUL-terminated; size (which may be NULL) gets its length, as a name may contain NULs. */
@@ -417,9 +427,10 @@ ZQB_API int zqb_broker_bind (zqb_broker_t *broker, const char *endpoint);
  */
 ZQB_API int zqb_broker_bind_lru (zqb_broker_t *broker, const char *frontend, const char *backend, const char *service);
 
-/* The endpoint that was bound last, as libzmq spells it: "tcp://127.0.0.1:49152" for "tcp://127.0.0.1:*". buffer gets it
-   with its NUL, size says how large it is. EINVAL if it is too small (256 is enough) or nothing was bound. */
-ZQB_API int zqb_broker_endpoint (zqb_broker_t *broker, char *buffer, size_t size);
+/* An endpoint as libzmq spells it: "tcp://127.0.0.1:49152" for "tcp://127.0.0.1:*". index counts in the order of binding
+   from 0 (bind_lru adds its frontend, then its backend), or back from the last, which is -1. buffer gets it with its
+   NUL, size says how large it is (256 is enough). EINVAL if it is too small, or there is no such endpoint. */
+ZQB_API int zqb_broker_endpoint (zqb_broker_t *broker, int index, char *buffer, size_t size);
 
 /* Serves a service inside the broker's own thread: for what takes microseconds, as everything else waits meanwhile.
    A handler for a name replaces the one before, and NULL removes it. EINVAL for a bad name (see zqb_broker_bind_lru;
