@@ -12,6 +12,7 @@
         static int upper (zqb_request_t *request, zqb_msg_t *reply, void *arg)
         {
             zqb_msg_t *body = zqb_request_body (request);
+            (void) arg;
             if (zqb_msg_add (reply, zqb_msg_data (body, 0), zqb_msg_size (body, 0)) != 0)
                 return -1;
             char *text = (char *) zqb_msg_data (reply, 0);
@@ -369,12 +370,13 @@ ZQB_API zqb_msg_t *zqb_request_body (zqb_request_t *request);
 ZQB_API const char *zqb_request_service (zqb_request_t *request, size_t *size);
 
 /* Sends a part of the reply, and more will come; takes msg over on success. Clients whose dialect has no partial
-   replies get all parts as the frames of one reply. ENOTCONN: the broker was lost; EAGAIN: it does not take more
-   for now. */
+   replies get all parts as the frames of one reply; so do all clients of a handler inside the broker. ENOTCONN: the
+   broker that asked is gone; ENOTSUP: the worker speaks MDP/0.1; ENOMEM, EMSGSIZE (a frame of 2 GiB or more). */
 ZQB_API int zqb_request_partial (zqb_request_t *request, zqb_msg_t *msg);
 
 /* Sends the reply, or its last part, takes msg over and releases the request: not for use in a handler, whose reply
-   is sent when it returns (EINVAL). ENOTCONN: the broker that asked is gone; the request is released all the same. */
+   is sent when it returns (EINVAL). ENOTCONN: the broker that asked is gone, and the request released all the same;
+   ENOMEM, EMSGSIZE: both are as before. */
 ZQB_API int zqb_request_reply (zqb_request_t *request, zqb_msg_t *msg);
 
 /* Reports that the work failed for good, with a text for the client (NULL for none, at most 255 bytes are sent),
@@ -622,3 +624,5512 @@ ZQB_API void zqb_pool_stop (zqb_pool_t **pool);
    ---------------------------------------------------------------------------------------------------------------- */
 
 #endif /* ZQBROKER_H_INCLUDED */
+
+#if defined ZQBROKER_IMPLEMENTATION && !defined ZQBROKER_IMPLEMENTATION_INCLUDED
+#define ZQBROKER_IMPLEMENTATION_INCLUDED
+
+/* ================================================================================================================
+   >>platform
+   Owns:    the clock, memory, random bytes, locks, the signal that wakes a thread. Every #ifdef for a system is here.
+   Door:    zqb__clock, zqb__alloc, zqb__random, zqb__lock_*, zqb__signal_*, zqb__wait, zqb__processors
+   Uses:    libc, zmq_poll
+   Never:   knows what it is used for
+   ================================================================================================================ */
+
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined ZQB_MALLOC || defined ZQB_REALLOC || defined ZQB_FREE
+#if !defined ZQB_MALLOC || !defined ZQB_REALLOC || !defined ZQB_FREE
+#error "define all of ZQB_MALLOC, ZQB_REALLOC and ZQB_FREE, or none"
+#endif
+#else
+#define ZQB_MALLOC(size) malloc (size)
+#define ZQB_REALLOC(pointer, size) realloc (pointer, size)
+#define ZQB_FREE(pointer) free (pointer)
+#endif
+
+#ifdef _WIN32
+#include <winsock2.h>
+#include <windows.h>
+#else
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <time.h>
+#include <unistd.h>
+#ifndef CLOCK_MONOTONIC
+#error "include zqbroker.h with the implementation before any other header, or define _POSIX_C_SOURCE=200809L"
+#endif
+#endif
+#ifdef __linux__
+#include <sys/epoll.h>
+#endif
+
+/* Zeroed memory, or NULL with errno ENOMEM. */
+static void *zqb__alloc (size_t size)
+{
+    void *memory = ZQB_MALLOC (size);
+    if (memory)
+        memset (memory, 0, size);
+    else
+        errno = ENOMEM;
+    return memory;
+}
+
+/* A copy with a NUL behind it, or NULL with errno ENOMEM. */
+static char *zqb__copy_text (const void *text, size_t size)
+{
+    char *copy = (char *) ZQB_MALLOC (size + 1);
+    if (!copy) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    memcpy (copy, text, size);
+    copy[size] = 0;
+    return copy;
+}
+
+/* Makes room for at least `wanted` items, at least doubling; -1 and ENOMEM leave everything as it was. */
+static int zqb__grow (void **items, size_t *capacity, size_t wanted, size_t item_size)
+{
+    size_t larger = *capacity * 2 > wanted ? *capacity * 2 : wanted;
+    if (wanted <= *capacity)
+        return 0;
+    void *moved = larger > SIZE_MAX / item_size ? NULL : ZQB_REALLOC (*items, larger * item_size);
+    if (!moved) {
+        errno = ENOMEM;
+        return -1;
+    }
+    *items = moved;
+    *capacity = larger;
+    return 0;
+}
+
+#ifdef _WIN32
+
+typedef CRITICAL_SECTION zqb__mutex_t;
+
+static int zqb__mutex_init (zqb__mutex_t *mutex)
+{
+    InitializeCriticalSection (mutex);
+    return 0;
+}
+
+#define zqb__mutex_enter(mutex) EnterCriticalSection (mutex)
+#define zqb__mutex_leave(mutex) LeaveCriticalSection (mutex)
+#define zqb__mutex_close(mutex) DeleteCriticalSection (mutex)
+#define zqb__give_way() SwitchToThread ()
+
+/* Microseconds of a clock that never jumps. */
+static uint64_t zqb__clock (void)
+{
+    LARGE_INTEGER now, per_second;
+    QueryPerformanceCounter (&now);
+    QueryPerformanceFrequency (&per_second);
+    return (uint64_t) ((double) now.QuadPart * 1e6 / (double) per_second.QuadPart);
+}
+
+extern BOOLEAN NTAPI SystemFunction036 (void *buffer, ULONG size); /* RtlGenRandom, of advapi32 */
+
+static uint64_t zqb__random (void)
+{
+    uint64_t value = 0;
+    if (!SystemFunction036 (&value, sizeof value))
+        value = zqb__clock () * 0x9e3779b97f4a7c15u ^ (uint64_t) GetCurrentProcessId ();
+    return value;
+}
+
+static int zqb__processors (void)
+{
+    SYSTEM_INFO info;
+    GetSystemInfo (&info);
+    return (int) info.dwNumberOfProcessors;
+}
+
+/* A datagram socket that is connected to itself: Windows cannot wait for a pipe together with sockets. */
+static int zqb__wire_pair (zmq_fd_t ends[2])
+{
+    struct sockaddr_in self;
+    int size = (int) sizeof self;
+    u_long on = 1;
+    memset (&self, 0, sizeof self);
+    self.sin_family = AF_INET;
+    self.sin_addr.s_addr = htonl (INADDR_LOOPBACK);
+    ends[0] = ends[1] = socket (AF_INET, SOCK_DGRAM, 0);
+    if (ends[0] != INVALID_SOCKET && bind (ends[0], (struct sockaddr *) &self, size) == 0
+        && getsockname (ends[0], (struct sockaddr *) &self, &size) == 0
+        && connect (ends[0], (struct sockaddr *) &self, size) == 0 && ioctlsocket (ends[0], FIONBIO, &on) == 0)
+        return 0;
+    errno = EMFILE;
+    return -1;
+}
+
+static int zqb__wire_read (zmq_fd_t end, char *buffer, size_t size)
+{
+    return recv (end, buffer, (int) size, 0);
+}
+
+static int zqb__wire_write (zmq_fd_t end)
+{
+    return send (end, "", 1, 0);
+}
+
+static void zqb__wire_close (zmq_fd_t ends[2])
+{
+    closesocket (ends[0]);
+}
+
+typedef volatile LONG zqb__flag_t;
+#define zqb__flag_set(flag) InterlockedExchange ((flag), 1)
+#define zqb__flag_clear(flag) InterlockedExchange ((flag), 0)
+#define zqb__flag_get(flag) InterlockedCompareExchange ((flag), 0, 0)
+#define zqb__flag_add(flag, value) InterlockedExchangeAdd ((flag), (value))
+
+#else /* POSIX */
+
+#if ZMQ_VERSION < ZMQ_MAKE_VERSION (4, 3, 3)
+typedef int zmq_fd_t;
+#endif
+typedef pthread_mutex_t zqb__mutex_t;
+
+/* Recursive, as a handler inside the broker's thread may call the broker. */
+static int zqb__mutex_init (zqb__mutex_t *mutex)
+{
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init (&attributes);
+    pthread_mutexattr_settype (&attributes, PTHREAD_MUTEX_RECURSIVE);
+    int failed = pthread_mutex_init (mutex, &attributes);
+    pthread_mutexattr_destroy (&attributes);
+    if (failed)
+        errno = failed;
+    return failed ? -1 : 0;
+}
+
+#define zqb__mutex_enter(mutex) pthread_mutex_lock (mutex)
+#define zqb__mutex_leave(mutex) pthread_mutex_unlock (mutex)
+#define zqb__mutex_close(mutex) pthread_mutex_destroy (mutex)
+#define zqb__give_way() sched_yield ()
+
+/* Microseconds of a clock that never jumps. */
+static uint64_t zqb__clock (void)
+{
+    struct timespec now;
+    clock_gettime (CLOCK_MONOTONIC, &now);
+    return (uint64_t) now.tv_sec * 1000000u + (uint64_t) now.tv_nsec / 1000u;
+}
+
+static uint64_t zqb__random (void)
+{
+    uint64_t value = 0;
+    int fd = open ("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read (fd, &value, sizeof value);
+    if (fd >= 0)
+        close (fd);
+    if (got != (ssize_t) sizeof value) /* a jail without devices: unique enough, though not secret */
+        value = zqb__clock () * 0x9e3779b97f4a7c15u ^ (uint64_t) getpid () << 32 ^ (uint64_t) (uintptr_t) &value;
+    return value;
+}
+
+static int zqb__processors (void)
+{
+#ifdef _SC_NPROCESSORS_ONLN
+    long count = sysconf (_SC_NPROCESSORS_ONLN);
+    return count > 0 ? (int) count : 1;
+#else
+    return 4;
+#endif
+}
+
+static int zqb__wire_pair (zmq_fd_t ends[2])
+{
+    if (pipe (ends) != 0)
+        return -1;
+    for (int i = 0; i < 2; i++) {
+        fcntl (ends[i], F_SETFL, O_NONBLOCK);
+        fcntl (ends[i], F_SETFD, FD_CLOEXEC);
+    }
+    return 0;
+}
+
+static int zqb__wire_read (zmq_fd_t end, char *buffer, size_t size)
+{
+    return (int) read (end, buffer, size);
+}
+
+static int zqb__wire_write (zmq_fd_t end)
+{
+    return (int) write (end, "", 1);
+}
+
+static void zqb__wire_close (zmq_fd_t ends[2])
+{
+    close (ends[0]);
+    close (ends[1]);
+}
+
+typedef int zqb__flag_t;
+#define zqb__flag_set(flag) __atomic_store_n ((flag), 1, __ATOMIC_SEQ_CST)
+#define zqb__flag_clear(flag) __atomic_store_n ((flag), 0, __ATOMIC_SEQ_CST)
+#define zqb__flag_get(flag) __atomic_load_n ((flag), __ATOMIC_SEQ_CST)
+#define zqb__flag_add(flag, value) __atomic_fetch_add ((flag), (value), __ATOMIC_SEQ_CST)
+
+#endif
+
+/* A lock that its busiest user can offer to others, who would hardly ever get it if it were just let go and taken. */
+typedef struct zqb__lock_t {
+    zqb__mutex_t mutex;
+    zqb__flag_t waiting;
+} zqb__lock_t;
+
+static int zqb__lock_init (zqb__lock_t *lock)
+{
+    lock->waiting = 0;
+    return zqb__mutex_init (&lock->mutex);
+}
+
+static void zqb__lock_enter (zqb__lock_t *lock)
+{
+    zqb__flag_add (&lock->waiting, 1);
+    zqb__mutex_enter (&lock->mutex);
+    zqb__flag_add (&lock->waiting, -1);
+}
+
+static void zqb__lock_leave (zqb__lock_t *lock)
+{
+    zqb__mutex_leave (&lock->mutex);
+}
+
+/* Lets those in who wait. */
+static void zqb__lock_yield (zqb__lock_t *lock)
+{
+    while (zqb__flag_get (&lock->waiting)) {
+        zqb__mutex_leave (&lock->mutex);
+        zqb__give_way ();
+        zqb__mutex_enter (&lock->mutex);
+    }
+}
+
+static void zqb__lock_close (zqb__lock_t *lock)
+{
+    zqb__mutex_close (&lock->mutex);
+}
+
+/* A signal: a flag that says stop, and a descriptor that wakes whoever waits for it. Raised by any thread and in signal
+   handlers. */
+typedef struct zqb__signal_t {
+    zqb__flag_t stop;
+    zmq_fd_t ends[2];
+} zqb__signal_t;
+
+static int zqb__signal_init (zqb__signal_t *signal)
+{
+    signal->stop = 0;
+    return zqb__wire_pair (signal->ends);
+}
+
+static void zqb__signal_close (zqb__signal_t *signal)
+{
+    zqb__wire_close (signal->ends);
+}
+
+static void zqb__signal_wake (zqb__signal_t *signal)
+{
+    int keep = errno;
+    (void) !zqb__wire_write (signal->ends[1]); /* a full pipe wakes as well */
+    errno = keep;
+}
+
+static void zqb__signal_stop (zqb__signal_t *signal)
+{
+    zqb__flag_set (&signal->stop);
+    zqb__signal_wake (signal);
+}
+
+static int zqb__signal_stopped (zqb__signal_t *signal)
+{
+    return zqb__flag_get (&signal->stop) != 0;
+}
+
+/* Forgets the wake-ups so far, not the stop. */
+static void zqb__signal_drain (zqb__signal_t *signal)
+{
+    char bytes[64];
+    while (zqb__wire_read (signal->ends[0], bytes, sizeof bytes) == (int) sizeof bytes) {
+    }
+}
+
+/* Waits until one of the descriptors is readable or timeout_us is over (UINT64_MAX: for ever); -1 and EINTR on a signal.
+   Only raw descriptors: a socket of libzmq is read until EAGAIN first, and its ZMQ_FD then tells what is new. */
+static int zqb__wait (zmq_pollitem_t *items, int count, uint64_t timeout_us)
+{
+    uint64_t ms = timeout_us / 1000 + (timeout_us % 1000 ? 1 : 0);
+    long timeout = timeout_us == UINT64_MAX ? -1 : ms > INT_MAX ? INT_MAX : (long) ms;
+    return zmq_poll (items, count, timeout);
+}
+
+static zmq_pollitem_t zqb__poll_item (zmq_fd_t fd)
+{
+    zmq_pollitem_t item;
+    memset (&item, 0, sizeof item);
+    item.fd = fd;
+    item.events = ZMQ_POLLIN;
+    return item;
+}
+
+/* The descriptor of a socket of libzmq. */
+static zmq_fd_t zqb__socket_fd (void *socket)
+{
+    zmq_fd_t fd = 0;
+    size_t size = sizeof fd;
+    zmq_getsockopt (socket, ZMQ_FD, &fd, &size);
+    return fd;
+}
+
+static void zqb__set_int (void *socket, int option, int value)
+{
+    zmq_setsockopt (socket, option, &value, sizeof value);
+}
+
+/* ---- options: zero is the default, -1 is without limit */
+
+static int zqb__option (int value, int standard)
+{
+    return value == 0 ? standard : value < 0 ? INT_MAX : value;
+}
+
+static int64_t zqb__option64 (int64_t value, int64_t standard)
+{
+    return value == 0 ? standard : value < 0 ? INT64_MAX : value;
+}
+
+/* Microseconds of an option in milliseconds; UINT64_MAX for ever. */
+static uint64_t zqb__option_us (int value, int standard)
+{
+    return value < 0 ? UINT64_MAX : (uint64_t) zqb__option (value, standard) * 1000u;
+}
+
+/* now + span, where UINT64_MAX means never. */
+static uint64_t zqb__after (uint64_t now, uint64_t span)
+{
+    return span > UINT64_MAX - now ? UINT64_MAX : now + span;
+}
+
+/* ---- versions and errors */
+
+ZQB_API void zqb_version (int *major, int *minor, int *patch)
+{
+    if (major)
+        *major = ZQB_VERSION_MAJOR;
+    if (minor)
+        *minor = ZQB_VERSION_MINOR;
+    if (patch)
+        *patch = ZQB_VERSION_PATCH;
+}
+
+ZQB_API const char *zqb_strerror (int errnum)
+{
+    switch (errnum) {
+#define ZQB_X(name, status, text)                                                                                  \
+    case name:                                                                                                     \
+        return text;
+        ZQB_ERRORS (ZQB_X)
+#undef ZQB_X
+        default:
+            return zmq_strerror (errnum);
+    }
+}
+
+static int zqb__invalid (void)
+{
+    errno = EINVAL;
+    return -1;
+}
+
+/* Names of services: 1 to 255 bytes; those that begin with "mmi." are the broker's own (RFC 8). */
+static int zqb__name_valid (size_t size)
+{
+    return size >= 1 && size <= 255;
+}
+
+static int zqb__name_reserved (const void *name, size_t size)
+{
+    return size >= 4 && memcmp (name, "mmi.", 4) == 0;
+}
+
+static int zqb__service_valid (const char *service)
+{
+    return service && zqb__name_valid (strlen (service)) && !zqb__name_reserved (service, strlen (service));
+}
+
+/* A line for the host's log function, if it wants that level. */
+static void zqb__log (zqb_log_fn *log, void *arg, int wanted, int level, const char *format, va_list args)
+{
+    char line[512];
+    if (!log || level > wanted)
+        return;
+    vsnprintf (line, sizeof line, format, args);
+    log (level, line, arg);
+}
+
+/* ================================================================================================================
+   >>containers
+   Owns:    intrusive list, hash table, timer heap, slab with tokens, byte buffer
+   Door:    zqb__list_*, zqb__table_*, zqb__heap_*, zqb__slab_*, zqb__buffer_*
+   Uses:    platform (memory)
+   Never:   knows about messages, peers or protocols
+   ================================================================================================================ */
+
+#define ZQB__OF(type, member, pointer) ((type *) (void *) ((char *) (pointer) - offsetof (type, member)))
+
+/* ---- list: a ring through the items; the head is a link of its own */
+
+typedef struct zqb__link_t {
+    struct zqb__link_t *prev, *next;
+} zqb__link_t;
+
+static void zqb__list_init (zqb__link_t *head)
+{
+    head->prev = head->next = head;
+}
+
+static int zqb__list_empty (const zqb__link_t *head)
+{
+    return head->next == head;
+}
+
+/* Puts an item in front of another, or, in front of the head, at the end. */
+static void zqb__list_insert (zqb__link_t *before, zqb__link_t *item)
+{
+    item->prev = before->prev;
+    item->next = before;
+    before->prev->next = item;
+    before->prev = item;
+}
+
+static void zqb__list_append (zqb__link_t *head, zqb__link_t *item)
+{
+    zqb__list_insert (head, item);
+}
+
+/* An item that is in no list may be removed, too. */
+static void zqb__list_remove (zqb__link_t *item)
+{
+    item->prev->next = item->next;
+    item->next->prev = item->prev;
+    zqb__list_init (item);
+}
+
+/* ---- hash table: chained, intrusive. Hashes are keyed, so that peers cannot choose names that collide. */
+
+typedef struct zqb__node_t {
+    struct zqb__node_t *next;
+    uint64_t hash;
+} zqb__node_t;
+
+typedef struct zqb__table_t {
+    zqb__node_t **buckets;
+    size_t size; /* a power of two */
+    size_t count;
+} zqb__table_t;
+
+enum { ZQB__TABLE_FIRST_SIZE = 16 };
+
+static int zqb__table_init (zqb__table_t *table)
+{
+    table->buckets = (zqb__node_t **) zqb__alloc (ZQB__TABLE_FIRST_SIZE * sizeof *table->buckets);
+    table->size = ZQB__TABLE_FIRST_SIZE;
+    table->count = 0;
+    return table->buckets ? 0 : -1;
+}
+
+static void zqb__table_close (zqb__table_t *table)
+{
+    ZQB_FREE (table->buckets);
+    table->buckets = NULL;
+}
+
+/* The first node with this hash, and the next behind one. */
+static zqb__node_t *zqb__table_same (zqb__node_t *node, uint64_t hash)
+{
+    while (node && node->hash != hash)
+        node = node->next;
+    return node;
+}
+
+static zqb__node_t *zqb__table_first (const zqb__table_t *table, uint64_t hash)
+{
+    return zqb__table_same (table->buckets[hash & (table->size - 1)], hash);
+}
+
+static zqb__node_t *zqb__table_next (const zqb__node_t *node)
+{
+    return zqb__table_same (node->next, node->hash);
+}
+
+static void zqb__table_resize (zqb__table_t *table, size_t size)
+{
+    zqb__node_t **buckets = (zqb__node_t **) zqb__alloc (size * sizeof *buckets);
+    if (!buckets)
+        return; /* longer chains, nothing worse */
+    for (size_t i = 0; i < table->size; i++)
+        for (zqb__node_t *node = table->buckets[i], *next; node; node = next) {
+            zqb__node_t **bucket = &buckets[node->hash & (size - 1)];
+            next = node->next;
+            node->next = *bucket;
+            *bucket = node;
+        }
+    ZQB_FREE (table->buckets);
+    table->buckets = buckets;
+    table->size = size;
+}
+
+static void zqb__table_insert (zqb__table_t *table, zqb__node_t *node, uint64_t hash)
+{
+    if (table->count >= table->size)
+        zqb__table_resize (table, table->size * 2);
+    zqb__node_t **bucket = &table->buckets[hash & (table->size - 1)];
+    node->hash = hash;
+    node->next = *bucket;
+    *bucket = node;
+    table->count++;
+}
+
+static void zqb__table_remove (zqb__table_t *table, zqb__node_t *node)
+{
+    zqb__node_t **at = &table->buckets[node->hash & (table->size - 1)];
+    while (*at != node)
+        at = &(*at)->next;
+    *at = node->next;
+    node->next = NULL;
+    table->count--;
+    if (table->size > ZQB__TABLE_FIRST_SIZE && table->count < table->size / 8)
+        zqb__table_resize (table, table->size / 2);
+}
+
+/* SipHash-1-3 (Aumasson and Bernstein) of some bytes under a secret key. */
+typedef struct zqb__key_t {
+    uint64_t k0, k1;
+} zqb__key_t;
+
+#define ZQB__ROTATE(x, b) (((x) << (b)) | ((x) >> (64 - (b))))
+
+static void zqb__sip_round (uint64_t v[4])
+{
+    v[0] += v[1], v[2] += v[3];
+    v[1] = ZQB__ROTATE (v[1], 13) ^ v[0], v[3] = ZQB__ROTATE (v[3], 16) ^ v[2];
+    v[0] = ZQB__ROTATE (v[0], 32);
+    v[2] += v[1], v[0] += v[3];
+    v[1] = ZQB__ROTATE (v[1], 17) ^ v[2], v[3] = ZQB__ROTATE (v[3], 21) ^ v[0];
+    v[2] = ZQB__ROTATE (v[2], 32);
+}
+
+static void zqb__sip_word (uint64_t v[4], uint64_t word)
+{
+    v[3] ^= word;
+    zqb__sip_round (v);
+    v[0] ^= word;
+}
+
+static uint64_t zqb__hash (zqb__key_t key, const void *data, size_t size)
+{
+    uint64_t v[4] = {key.k0 ^ 0x736f6d6570736575u, key.k1 ^ 0x646f72616e646f6du, key.k0 ^ 0x6c7967656e657261u,
+                     key.k1 ^ 0x7465646279746573u};
+    const unsigned char *bytes = (const unsigned char *) data;
+    uint64_t word, last = (uint64_t) size << 56;
+    size_t left = size;
+    for (; left >= 8; left -= 8, bytes += 8) {
+        memcpy (&word, bytes, 8);
+        zqb__sip_word (v, word);
+    }
+    while (left-- > 0)
+        last |= (uint64_t) bytes[left] << (8 * left);
+    zqb__sip_word (v, last);
+    v[2] ^= 0xff;
+    for (int i = 0; i < 3; i++)
+        zqb__sip_round (v);
+    return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+/* ---- timers: a binary heap, the earliest on top; a timer knows its place, so that it can be moved and removed */
+
+typedef struct zqb__timer_t {
+    uint64_t at;
+    uint32_t place; /* from 1; 0: not in the heap */
+    int kind;       /* the owner's */
+} zqb__timer_t;
+
+typedef struct zqb__heap_t {
+    zqb__timer_t **timers; /* timers[0] is not used */
+    size_t count, capacity;
+} zqb__heap_t;
+
+static void zqb__heap_close (zqb__heap_t *heap)
+{
+    ZQB_FREE (heap->timers);
+    memset (heap, 0, sizeof *heap);
+}
+
+static void zqb__heap_put (zqb__heap_t *heap, size_t place, zqb__timer_t *timer)
+{
+    heap->timers[place] = timer;
+    timer->place = (uint32_t) place;
+}
+
+static void zqb__heap_up (zqb__heap_t *heap, size_t place, zqb__timer_t *timer)
+{
+    for (; place > 1 && timer->at < heap->timers[place / 2]->at; place /= 2)
+        zqb__heap_put (heap, place, heap->timers[place / 2]);
+    zqb__heap_put (heap, place, timer);
+}
+
+static void zqb__heap_down (zqb__heap_t *heap, size_t place, zqb__timer_t *timer)
+{
+    for (size_t child; (child = place * 2) <= heap->count; place = child) {
+        if (child < heap->count && heap->timers[child + 1]->at < heap->timers[child]->at)
+            child++;
+        if (timer->at <= heap->timers[child]->at)
+            break;
+        zqb__heap_put (heap, place, heap->timers[child]);
+    }
+    zqb__heap_put (heap, place, timer);
+}
+
+static void zqb__heap_settle (zqb__heap_t *heap, size_t place, zqb__timer_t *timer)
+{
+    zqb__heap_up (heap, place, timer);
+    zqb__heap_down (heap, timer->place, timer);
+}
+
+/* Sets a timer, whether it runs or not. -1 and ENOMEM: it does not run. A timer that runs can always be set. */
+static int zqb__heap_set (zqb__heap_t *heap, zqb__timer_t *timer, uint64_t at)
+{
+    if (!timer->place && zqb__grow ((void **) &heap->timers, &heap->capacity, heap->count + 2, sizeof *heap->timers))
+        return -1;
+    timer->at = at;
+    zqb__heap_settle (heap, timer->place ? timer->place : ++heap->count, timer);
+    return 0;
+}
+
+static void zqb__heap_remove (zqb__heap_t *heap, zqb__timer_t *timer)
+{
+    size_t place = timer->place;
+    if (!place)
+        return;
+    zqb__timer_t *last = heap->timers[heap->count--];
+    timer->place = 0;
+    if (last != timer)
+        zqb__heap_settle (heap, place, last);
+}
+
+/* The earliest timer, or NULL. */
+static zqb__timer_t *zqb__heap_first (const zqb__heap_t *heap)
+{
+    return heap->count ? heap->timers[1] : NULL;
+}
+
+/* The earliest timer if its time has come, no longer running; or NULL. */
+static zqb__timer_t *zqb__heap_due (zqb__heap_t *heap, uint64_t now)
+{
+    zqb__timer_t *timer = zqb__heap_first (heap);
+    if (!timer || timer->at > now)
+        return NULL;
+    zqb__heap_remove (heap, timer);
+    return timer;
+}
+
+static uint64_t zqb__heap_next_at (const zqb__heap_t *heap)
+{
+    return heap->count ? heap->timers[1]->at : UINT64_MAX;
+}
+
+/* ---- slab: items of one size that are found by a token. A token is a place and a generation, which changes whenever
+   the place is given out, given back or renewed: an old token finds nothing. Generations start at a random number, so
+   that tokens of a former life find nothing either. Memory is kept for later items. */
+
+typedef struct zqb__slot_t { /* the first member of each item */
+    uint32_t index;
+    uint32_t generation; /* odd while the item is in use */
+} zqb__slot_t;
+
+typedef struct zqb__unused_t {
+    zqb__slot_t slot;
+    struct zqb__unused_t *next;
+} zqb__unused_t;
+
+typedef struct zqb__slab_t {
+    unsigned char **chunks;
+    size_t chunk_count, chunk_capacity;
+    size_t item_size;
+    zqb__unused_t *unused;
+    uint32_t seed;
+} zqb__slab_t;
+
+enum { ZQB__SLAB_CHUNK = 256 };
+
+static void zqb__slab_init (zqb__slab_t *slab, size_t item_size, uint32_t seed)
+{
+    memset (slab, 0, sizeof *slab);
+    slab->item_size = (item_size + 7) & ~(size_t) 7;
+    slab->seed = seed & ~1u;
+}
+
+static void zqb__slab_close (zqb__slab_t *slab)
+{
+    for (size_t i = 0; i < slab->chunk_count; i++)
+        ZQB_FREE (slab->chunks[i]);
+    ZQB_FREE (slab->chunks);
+    memset (slab, 0, sizeof *slab);
+}
+
+static zqb__slot_t *zqb__slab_at (const zqb__slab_t *slab, size_t index)
+{
+    return (zqb__slot_t *) (void *) (slab->chunks[index / ZQB__SLAB_CHUNK]
+                                     + index % ZQB__SLAB_CHUNK * slab->item_size);
+}
+
+static void zqb__slab_give_back (zqb__slab_t *slab, zqb__slot_t *slot)
+{
+    zqb__unused_t *unused = (zqb__unused_t *) (void *) slot;
+    unused->next = slab->unused;
+    slab->unused = unused;
+}
+
+static int zqb__slab_extend (zqb__slab_t *slab)
+{
+    size_t first = slab->chunk_count * ZQB__SLAB_CHUNK;
+    if (zqb__grow ((void **) &slab->chunks, &slab->chunk_capacity, slab->chunk_count + 1, sizeof *slab->chunks) != 0)
+        return -1;
+    unsigned char *chunk = (unsigned char *) zqb__alloc (ZQB__SLAB_CHUNK * slab->item_size);
+    if (!chunk)
+        return -1;
+    slab->chunks[slab->chunk_count++] = chunk;
+    for (size_t index = first + ZQB__SLAB_CHUNK; index-- > first;) {
+        zqb__slot_t *slot = zqb__slab_at (slab, index);
+        slot->index = (uint32_t) index;
+        slot->generation = slab->seed;
+        zqb__slab_give_back (slab, slot);
+    }
+    return 0;
+}
+
+/* An item, zeroed but for its slot; NULL and ENOMEM. */
+static void *zqb__slab_new (zqb__slab_t *slab)
+{
+    if (!slab->unused && zqb__slab_extend (slab) != 0)
+        return NULL;
+    zqb__slot_t *slot = &slab->unused->slot;
+    slab->unused = slab->unused->next;
+    memset (slot + 1, 0, slab->item_size - sizeof *slot);
+    slot->generation++;
+    return slot;
+}
+
+static void zqb__slab_free (zqb__slab_t *slab, zqb__slot_t *slot)
+{
+    slot->generation++;
+    zqb__slab_give_back (slab, slot);
+}
+
+static uint64_t zqb__slot_token (const zqb__slot_t *slot)
+{
+    return (uint64_t) slot->index << 32 | slot->generation;
+}
+
+/* From now on only a new token finds the item. */
+static uint64_t zqb__slot_renew (zqb__slot_t *slot)
+{
+    slot->generation += 2;
+    return zqb__slot_token (slot);
+}
+
+/* The item of a token, or NULL. */
+static void *zqb__slab_find (const zqb__slab_t *slab, uint64_t token)
+{
+    size_t index = (size_t) (token >> 32);
+    if (!(token & 1) || index >= slab->chunk_count * ZQB__SLAB_CHUNK)
+        return NULL;
+    zqb__slot_t *slot = zqb__slab_at (slab, index);
+    return slot->generation == (uint32_t) token ? slot : NULL;
+}
+
+/* ---- buffer: bytes that grow */
+
+typedef struct zqb__buffer_t {
+    unsigned char *bytes;
+    size_t size, capacity;
+} zqb__buffer_t;
+
+static void zqb__buffer_close (zqb__buffer_t *buffer)
+{
+    ZQB_FREE (buffer->bytes);
+    memset (buffer, 0, sizeof *buffer);
+}
+
+/* Room for so many more bytes, which the caller fills: size grows by them. NULL and ENOMEM. */
+static unsigned char *zqb__buffer_add (zqb__buffer_t *buffer, size_t more)
+{
+    if (zqb__grow ((void **) &buffer->bytes, &buffer->capacity, buffer->size + more, 1) != 0)
+        return NULL;
+    buffer->size += more;
+    return buffer->bytes + buffer->size - more;
+}
+
+/* ---- integers on the wire: big-endian */
+
+static void zqb__put_16 (unsigned char *at, uint32_t value)
+{
+    at[0] = (unsigned char) (value >> 8);
+    at[1] = (unsigned char) value;
+}
+
+static void zqb__put_32 (unsigned char *at, uint32_t value)
+{
+    zqb__put_16 (at, value >> 16);
+    zqb__put_16 (at + 2, value & 0xffff);
+}
+
+static void zqb__put_64 (unsigned char *at, uint64_t value)
+{
+    zqb__put_32 (at, (uint32_t) (value >> 32));
+    zqb__put_32 (at + 4, (uint32_t) value);
+}
+
+static uint32_t zqb__get_16 (const unsigned char *at)
+{
+    return (uint32_t) at[0] << 8 | at[1];
+}
+
+static uint32_t zqb__get_32 (const unsigned char *at)
+{
+    return zqb__get_16 (at) << 16 | zqb__get_16 (at + 2);
+}
+
+static uint64_t zqb__get_64 (const unsigned char *at)
+{
+    return (uint64_t) zqb__get_32 (at) << 32 | zqb__get_32 (at + 4);
+}
+
+/* ================================================================================================================
+   >>message
+   Owns:    zqb_msg_t, and the forms that a body has on its way: a view (zqb__body_t), a parcel that is being packed
+            or sent (zqb__parcel_t), and one that waits (zqb__stored_t)
+   Door:    zqb_msg_*, zqb__body_*, zqb__parcel_*, zqb__stored_*
+   Uses:    containers, zmq_msg_*
+   Never:   knows a protocol, except how ZQB/1 lays out a body block (manual, 8)
+   ================================================================================================================ */
+
+static zmq_msg_t *zqb__msg_frames (const zqb_msg_t *msg)
+{
+    return msg->many_ ? msg->many_ : (zmq_msg_t *) msg->few_;
+}
+
+ZQB_API int zqb_msg_init (zqb_msg_t *msg)
+{
+    if (!msg)
+        return zqb__invalid ();
+    msg->count_ = 0;
+    msg->capacity_ = 0;
+    msg->many_ = NULL;
+    return 0;
+}
+
+ZQB_API int zqb_msg_close (zqb_msg_t *msg)
+{
+    if (!msg)
+        return 0;
+    for (size_t i = 0; i < msg->count_; i++)
+        zmq_msg_close (&zqb__msg_frames (msg)[i]);
+    ZQB_FREE (msg->many_);
+    return zqb_msg_init (msg);
+}
+
+/* Moves libzmq messages to memory that holds none yet. */
+static void zqb__move_frames (zmq_msg_t *to, zmq_msg_t *from, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        zmq_msg_init (&to[i]);
+        zmq_msg_move (&to[i], &from[i]);
+    }
+}
+
+/* A second reference to the same bytes (small ones are copied). */
+static int zqb__share_frame (zmq_msg_t *to, zmq_msg_t *from)
+{
+    zmq_msg_init (to);
+    return zmq_msg_copy (to, from);
+}
+
+ZQB_API int zqb_msg_move (zqb_msg_t *dst, zqb_msg_t *src)
+{
+    if (!dst || !src)
+        return zqb__invalid ();
+    if (dst == src)
+        return 0;
+    zqb_msg_close (dst);
+    dst->count_ = src->count_;
+    dst->capacity_ = src->capacity_;
+    dst->many_ = src->many_;
+    if (!src->many_)
+        zqb__move_frames (dst->few_, src->few_, src->count_);
+    return zqb_msg_init (src);
+}
+
+/* Room for one more frame behind the others, not yet initialised nor counted. NULL and ENOMEM. */
+static zmq_msg_t *zqb__msg_room (zqb_msg_t *msg)
+{
+    size_t few = sizeof msg->few_ / sizeof msg->few_[0];
+    if (msg->count_ < (msg->many_ ? msg->capacity_ : few))
+        return &zqb__msg_frames (msg)[msg->count_];
+    size_t capacity = msg->count_ * 2;
+    zmq_msg_t *many = (zmq_msg_t *) zqb__alloc (capacity * sizeof *many);
+    if (!many)
+        return NULL;
+    zqb__move_frames (many, zqb__msg_frames (msg), msg->count_);
+    ZQB_FREE (msg->many_);
+    msg->many_ = many;
+    msg->capacity_ = capacity;
+    return &many[msg->count_];
+}
+
+ZQB_API int zqb_msg_copy (zqb_msg_t *dst, const zqb_msg_t *src)
+{
+    zqb_msg_t copy;
+    if (!dst || !src)
+        return zqb__invalid ();
+    zqb_msg_init (&copy);
+    for (size_t i = 0; i < src->count_; i++) {
+        zmq_msg_t *frame = zqb__msg_room (&copy);
+        if (!frame || zqb__share_frame (frame, &zqb__msg_frames (src)[i]) != 0) {
+            zqb_msg_close (&copy);
+            errno = ENOMEM;
+            return -1;
+        }
+        copy.count_++;
+    }
+    return zqb_msg_move (dst, &copy);
+}
+
+ZQB_API int zqb_msg_add (zqb_msg_t *msg, const void *data, size_t size)
+{
+    if (!msg || (!data && size))
+        return zqb__invalid ();
+    zmq_msg_t *frame = zqb__msg_room (msg);
+    if (!frame || zmq_msg_init_size (frame, size) != 0)
+        return -1;
+    if (size)
+        memcpy (zmq_msg_data (frame), data, size);
+    msg->count_++;
+    return 0;
+}
+
+ZQB_API int zqb_msg_add_str (zqb_msg_t *msg, const char *text)
+{
+    return text ? zqb_msg_add (msg, text, strlen (text)) : zqb__invalid ();
+}
+
+ZQB_API int zqb_msg_add_zero_copy (zqb_msg_t *msg, void *data, size_t size, zmq_free_fn *free_fn, void *hint)
+{
+    if (!msg || (!data && size))
+        return zqb__invalid ();
+    zmq_msg_t *frame = zqb__msg_room (msg);
+    if (!frame || zmq_msg_init_data (frame, data, size, free_fn, hint) != 0)
+        return -1;
+    msg->count_++;
+    return 0;
+}
+
+ZQB_API int zqb_msg_add_frame (zqb_msg_t *msg, zmq_msg_t *frame)
+{
+    if (!msg || !frame)
+        return zqb__invalid ();
+    zmq_msg_t *room = zqb__msg_room (msg);
+    if (!room)
+        return -1;
+    zqb__move_frames (room, frame, 1);
+    msg->count_++;
+    return 0;
+}
+
+ZQB_API size_t zqb_msg_count (const zqb_msg_t *msg)
+{
+    return msg ? msg->count_ : 0;
+}
+
+ZQB_API zmq_msg_t *zqb_msg_frame (zqb_msg_t *msg, size_t index)
+{
+    if (msg && index < msg->count_)
+        return &zqb__msg_frames (msg)[index];
+    errno = EINVAL;
+    return NULL;
+}
+
+ZQB_API void *zqb_msg_data (const zqb_msg_t *msg, size_t index)
+{
+    zmq_msg_t *frame = zqb_msg_frame ((zqb_msg_t *) msg, index);
+    return frame ? zmq_msg_data (frame) : NULL;
+}
+
+ZQB_API size_t zqb_msg_size (const zqb_msg_t *msg, size_t index)
+{
+    zmq_msg_t *frame = zqb_msg_frame ((zqb_msg_t *) msg, index);
+    return frame ? zmq_msg_size (frame) : 0;
+}
+
+/* ---- body: a view of somebody's frames, in the layout of a body block: small ones in the block, large ones beside it.
+   It lives no longer than what it looks at. */
+
+typedef struct zqb__body_t {
+    const unsigned char *block;
+    size_t size;
+    zmq_msg_t *large;
+    size_t large_count;
+    size_t frames;  /* how many, small and large */
+    uint64_t bytes; /* of all of them */
+} zqb__body_t;
+
+typedef struct zqb__frame_t {
+    const unsigned char *data;
+    size_t size;
+    zmq_msg_t *large; /* NULL if it lies in the block */
+} zqb__frame_t;
+
+typedef struct zqb__cursor_t {
+    size_t at, large;
+} zqb__cursor_t;
+
+#define ZQB__LARGE_BIT 0x80000000u
+enum { ZQB__LARGE_FROM = 1025 }; /* frames of this size and above travel on their own */
+
+/* The next frame: 1; 0 at the end; -1 if the block is malformed. */
+static int zqb__body_next (const zqb__body_t *body, zqb__cursor_t *cursor, zqb__frame_t *frame)
+{
+    size_t left = body->size - cursor->at;
+    if (left == 0)
+        return 0;
+    if (left < 4)
+        return -1;
+    uint32_t head = zqb__get_32 (body->block + cursor->at);
+    frame->size = head & ~ZQB__LARGE_BIT;
+    cursor->at += 4;
+    if (head & ZQB__LARGE_BIT) {
+        if (cursor->large == body->large_count || zmq_msg_size (&body->large[cursor->large]) != frame->size)
+            return -1;
+        frame->large = &body->large[cursor->large++];
+        frame->data = (const unsigned char *) zmq_msg_data (frame->large);
+        return 1;
+    }
+    if (left - 4 < frame->size)
+        return -1;
+    frame->large = NULL;
+    frame->data = body->block + cursor->at;
+    cursor->at += frame->size;
+    return 1;
+}
+
+/* Completes a view of which block, size and the large frames that might be its own are known. -1: malformed. */
+static int zqb__body_measure (zqb__body_t *body)
+{
+    zqb__cursor_t cursor = {0, 0};
+    zqb__frame_t frame;
+    int more;
+    body->frames = 0;
+    body->bytes = 0;
+    while ((more = zqb__body_next (body, &cursor, &frame)) == 1) {
+        body->frames++;
+        body->bytes += frame.size;
+    }
+    body->large_count = cursor.large;
+    return more;
+}
+
+/* A libzmq message of a frame: large ones are shared, small ones copied. -1 and ENOMEM. */
+static int zqb__frame_to_zmq (const zqb__frame_t *frame, zmq_msg_t *to)
+{
+    if (frame->large)
+        return zqb__share_frame (to, frame->large);
+    if (zmq_msg_init_size (to, frame->size) != 0)
+        return -1;
+    memcpy (zmq_msg_data (to), frame->data, frame->size);
+    return 0;
+}
+
+/* Appends the frames of a body to a message. -1 and ENOMEM: some may be missing. */
+static int zqb__body_to_msg (const zqb__body_t *body, zqb_msg_t *msg)
+{
+    zqb__cursor_t cursor = {0, 0};
+    zqb__frame_t frame;
+    while (zqb__body_next (body, &cursor, &frame) == 1) {
+        zmq_msg_t *room = zqb__msg_room (msg);
+        if (!room || zqb__frame_to_zmq (&frame, room) != 0)
+            return -1;
+        msg->count_++;
+    }
+    return 0;
+}
+
+/* ---- parcel: bytes, and large frames behind them; what a peer is sent, or a body that is being packed */
+
+typedef struct zqb__parcel_t {
+    zqb__buffer_t bytes;
+    zmq_msg_t *large;
+    size_t large_count, large_capacity;
+    uint64_t large_bytes;
+} zqb__parcel_t;
+
+static void zqb__parcel_clear (zqb__parcel_t *parcel)
+{
+    for (size_t i = 0; i < parcel->large_count; i++)
+        zmq_msg_close (&parcel->large[i]);
+    parcel->large_count = 0;
+    parcel->large_bytes = 0;
+    parcel->bytes.size = 0;
+}
+
+static void zqb__parcel_close (zqb__parcel_t *parcel)
+{
+    zqb__parcel_clear (parcel);
+    ZQB_FREE (parcel->large);
+    zqb__buffer_close (&parcel->bytes);
+    memset (parcel, 0, sizeof *parcel);
+}
+
+/* Back to an earlier state, of which the two sizes are known. */
+static void zqb__parcel_rewind (zqb__parcel_t *parcel, size_t size, size_t large_count)
+{
+    while (parcel->large_count > large_count) {
+        zmq_msg_t *last = &parcel->large[--parcel->large_count];
+        parcel->large_bytes -= zmq_msg_size (last);
+        zmq_msg_close (last);
+    }
+    parcel->bytes.size = size;
+}
+
+static int zqb__parcel_add_large (zqb__parcel_t *parcel, zmq_msg_t *frame)
+{
+    void **items = (void **) &parcel->large;
+    /* libzmq's messages may be moved by memcpy as long as the old place is forgotten; realloc does just that */
+    if (zqb__grow (items, &parcel->large_capacity, parcel->large_count + 1, sizeof *parcel->large) != 0
+        || zqb__share_frame (&parcel->large[parcel->large_count], frame) != 0)
+        return -1;
+    parcel->large_count++;
+    parcel->large_bytes += zmq_msg_size (frame);
+    return 0;
+}
+
+/* Packs a frame. ENOMEM; EMSGSIZE for 2 GiB and more. The caller rewinds. */
+static int zqb__parcel_add_frame (zqb__parcel_t *parcel, zmq_msg_t *frame)
+{
+    size_t size = zmq_msg_size (frame);
+    int large = size >= ZQB__LARGE_FROM;
+    if (size >= ZQB__LARGE_BIT) {
+        errno = EMSGSIZE;
+        return -1;
+    }
+    unsigned char *at = zqb__buffer_add (&parcel->bytes, large ? 4 : 4 + size);
+    if (!at || (large && zqb__parcel_add_large (parcel, frame) != 0))
+        return -1;
+    zqb__put_32 (at, (uint32_t) size | (large ? ZQB__LARGE_BIT : 0));
+    if (!large && size)
+        memcpy (at + 4, zmq_msg_data (frame), size);
+    return 0;
+}
+
+/* Packs some frames; they stay what they are. -1, with nothing packed: ENOMEM, EMSGSIZE. */
+static int zqb__parcel_add_frames (zqb__parcel_t *parcel, zmq_msg_t *frames, size_t count)
+{
+    size_t size = parcel->bytes.size, large_count = parcel->large_count;
+    for (size_t i = 0; i < count; i++)
+        if (zqb__parcel_add_frame (parcel, &frames[i]) != 0) {
+            zqb__parcel_rewind (parcel, size, large_count);
+            return -1;
+        }
+    return 0;
+}
+
+static int zqb__parcel_add_msg (zqb__parcel_t *parcel, const zqb_msg_t *msg)
+{
+    return zqb__parcel_add_frames (parcel, zqb__msg_frames (msg), msg->count_);
+}
+
+/* Appends a body as it is. -1 and ENOMEM, with nothing appended. */
+static int zqb__parcel_add_body (zqb__parcel_t *parcel, const zqb__body_t *body)
+{
+    size_t size = parcel->bytes.size, large_count = parcel->large_count;
+    unsigned char *at = zqb__buffer_add (&parcel->bytes, body->size);
+    if (!at && body->size)
+        return -1;
+    if (body->size)
+        memcpy (at, body->block, body->size);
+    for (size_t i = 0; i < body->large_count; i++)
+        if (zqb__parcel_add_large (parcel, &body->large[i]) != 0) {
+            zqb__parcel_rewind (parcel, size, large_count);
+            return -1;
+        }
+    return 0;
+}
+
+/* A view of a parcel that was packed with frames only. */
+static zqb__body_t zqb__parcel_body (const zqb__parcel_t *parcel)
+{
+    zqb__body_t body;
+    body.block = parcel->bytes.bytes;
+    body.size = parcel->bytes.size;
+    body.large = parcel->large;
+    body.large_count = parcel->large_count;
+    zqb__body_measure (&body);
+    return body;
+}
+
+/* ---- stored: a body that waits. Small ones lie in it; others in memory of their own: large frames, then the block. */
+
+enum { ZQB__STORED_NEAR = 24 };
+
+typedef struct zqb__stored_t {
+    union {
+        unsigned char near_[ZQB__STORED_NEAR];
+        void *far_;
+    } at;
+    uint32_t size;
+    uint32_t large_count;
+} zqb__stored_t;
+
+static int zqb__stored_is_near (const zqb__stored_t *stored)
+{
+    return stored->size <= ZQB__STORED_NEAR && stored->large_count == 0;
+}
+
+static zqb__body_t zqb__stored_body (const zqb__stored_t *stored)
+{
+    zqb__body_t body;
+    int is_near = zqb__stored_is_near (stored);
+    body.large = is_near ? NULL : (zmq_msg_t *) stored->at.far_;
+    body.large_count = stored->large_count;
+    body.block = is_near ? stored->at.near_ : (const unsigned char *) (body.large + body.large_count);
+    body.size = stored->size;
+    zqb__body_measure (&body);
+    return body;
+}
+
+static void zqb__stored_close (zqb__stored_t *stored)
+{
+    if (!zqb__stored_is_near (stored)) {
+        zmq_msg_t *large = (zmq_msg_t *) stored->at.far_;
+        for (size_t i = 0; i < stored->large_count; i++)
+            zmq_msg_close (&large[i]);
+        ZQB_FREE (stored->at.far_);
+    }
+    stored->size = stored->large_count = 0;
+}
+
+/* Keeps a body. -1 and ENOMEM; EMSGSIZE for a block of 4 GiB. Large frames are shared, not copied. */
+static int zqb__stored_keep (zqb__stored_t *stored, const zqb__body_t *body)
+{
+    unsigned char *block = stored->at.near_;
+    size_t heads = body->large_count * sizeof (zmq_msg_t);
+    stored->size = stored->large_count = 0;
+    if (body->size > UINT32_MAX || body->large_count > UINT32_MAX) {
+        errno = EMSGSIZE;
+        return -1;
+    }
+    if (body->size > ZQB__STORED_NEAR || body->large_count) {
+        zmq_msg_t *large = (zmq_msg_t *) ZQB_MALLOC (heads + body->size);
+        if (!large) {
+            errno = ENOMEM;
+            return -1;
+        }
+        for (size_t i = 0; i < body->large_count; i++)
+            zqb__share_frame (&large[i], &body->large[i]); /* cannot fail: a reference is counted, no memory taken */
+        stored->at.far_ = large;
+        block = (unsigned char *) (large + body->large_count);
+    }
+    if (body->size)
+        memcpy (block, body->block, body->size);
+    stored->size = (uint32_t) body->size;
+    stored->large_count = (uint32_t) body->large_count;
+    return 0;
+}
+
+/* ================================================================================================================
+   >>wire
+   Owns:    the dialects: frames in, commands out, and back. The numbers, words and headers of all protocols.
+   Door:    zqb__wire_open, zqb__wire_next (read); zqb__wire_pack (ZQB/1), zqb__wire_frames (all others) (write)
+   Uses:    message
+   Never:   touches a socket; keeps any state; believes anything it reads
+   ================================================================================================================ */
+
+/* Commands, whatever the dialect. The numbers are those of ZQB/1 (manual, 8). */
+#define ZQB__COMMANDS(X)                                                                                           \
+    X (READY, 1) X (REQUEST, 2) X (PARTIAL, 3) X (REPLY, 4) X (ERROR, 5) X (HEARTBEAT, 6) X (DISCONNECT, 7) X (CANCEL, 8)
+
+#define ZQB__X(name, number) ZQB__##name = number,
+enum { ZQB__COMMANDS (ZQB__X) ZQB__COMMAND_END };
+#undef ZQB__X
+
+typedef struct zqb__command_t {
+    int type;
+    uint64_t id; /* a client's number, or the token of an assignment */
+    const unsigned char *service;
+    size_t service_size;
+    uint32_t credit;
+    int status; /* of ZQB_ERRORS, without ZQB_ERRNO; 0 none */
+    const char *text;
+    size_t text_size;
+    zmq_msg_t *address; /* MDP, from a broker: the client's address frames, given back unread */
+    size_t address_count;
+    zqb__body_t body;
+} zqb__command_t;
+
+/* The first three are the public ZQB_DIALECT_*. */
+enum { ZQB__ZQB1, ZQB__MDP01, ZQB__MDP02, ZQB__MDP01_WORDS, ZQB__LRU, ZQB__PPP, ZQB__PPP_WORDS, ZQB__DIALECTS };
+
+/* What a dialect calls the commands between broker and worker, by ZQB__READY ... */
+typedef struct zqb__dialect_t {
+    const char *name;
+    const char *header;       /* in front of worker commands; NULL: none */
+    int heartbeats, partials, errors;
+    const char *codes[ZQB__COMMAND_END];
+} zqb__dialect_t;
+
+static const zqb__dialect_t zqb__dialects[ZQB__DIALECTS] = {
+    /*                         beat partial error        READY     REQUEST    PARTIAL REPLY  ERROR HEARTBEAT DISCONNECT */
+    {"ZQB/1", NULL,              1, 1, 1, {NULL}},
+    {"MDP/0.1", "MDPW01",        1, 0, 0, {NULL, "\1",    "\2",      NULL, "\3",    NULL, "\4",      "\5", NULL}},
+    {"MDP/0.2", "MDPW02",        1, 1, 0, {NULL, "\1",    "\2",      "\3", "\4",    NULL, "\5",      "\6", NULL}},
+    {"MDP/0.1-words", "MDPW01",  1, 0, 0, {NULL, "READY", "REQUEST", NULL, "REPLY", NULL, "HEARTBEAT", "DISCONNECT", NULL}},
+    {"LRU", NULL,                0, 0, 0, {NULL}},
+    {"PPP", NULL,                1, 0, 0, {NULL, "\1",    NULL,      NULL, NULL,    NULL, "\2",      NULL, NULL}},
+    {"PPP-words", NULL,          1, 0, 0, {NULL, "READY", NULL,      NULL, NULL,    NULL, "HEARTBEAT", NULL, NULL}},
+};
+
+/* Who is at the other end of a conversation with the broker. ZQB/1 peers may be both. */
+enum { ZQB__CLIENT, ZQB__WORKER };
+
+/* Where a message came in. */
+enum { ZQB__MAJORDOMO, ZQB__FRONTEND, ZQB__BACKEND, ZQB__FROM_BROKER };
+
+/* What can be wrong with a message; 0 is nothing. */
+enum { ZQB__FINE, ZQB__BAD_HEADER, ZQB__BAD_COMMAND, ZQB__BAD_FRAMES, ZQB__BAD_NAME };
+
+#define ZQB__MAGIC "ZQB\1"
+enum { ZQB__HEAD = 12, ZQB__COMMAND_HEAD = 16, ZQB__ENVELOPE_MAX = 8, ZQB__TOKEN = 8, ZQB__PARCEL_FULL = 16384 };
+enum { ZQB__FIELD_SERVICE = 1, ZQB__FIELD_CREDIT = 2, ZQB__FIELD_STATUS = 3, ZQB__FIELD_TEXT = 4 };
+
+/* A message that is being read. The frames are the caller's, and stay where they are. */
+typedef struct zqb__incoming_t {
+    int place;   /* ZQB__MAJORDOMO ... */
+    int dialect; /* of zqb__dialects, or -1 as long as it is not known */
+    int side;    /* ZQB__CLIENT or ZQB__WORKER */
+    size_t envelope; /* frames in front of what the dialect says */
+    uint64_t life;   /* ZQB/1: the sender's */
+    zmq_msg_t *frames; /* those that are left to read */
+    size_t count;
+    size_t at;         /* ZQB/1: where the next command starts in the first frame; else whether it was read */
+    size_t large;      /* ZQB/1: how many large frames the commands so far have used */
+    int error;             /* ZQB__BAD_... */
+    zqb__parcel_t *packed; /* scratch for the bodies of the other dialects */
+} zqb__incoming_t;
+
+static int zqb__frame_is (zmq_msg_t *frame, const char *text)
+{
+    size_t size = strlen (text);
+    return zmq_msg_size (frame) == size && memcmp (zmq_msg_data (frame), text, size) == 0;
+}
+
+static int zqb__frame_is_zqb1 (zmq_msg_t *frame)
+{
+    return zmq_msg_size (frame) >= ZQB__HEAD && memcmp (zmq_msg_data (frame), ZQB__MAGIC, 4) == 0;
+}
+
+static int zqb__wire_wrong (zqb__incoming_t *in, int error)
+{
+    in->error = error;
+    return -1;
+}
+
+/* Takes the header off a Majordomo or ZQB/1 message, if this frame is one. */
+static int zqb__wire_is_header (zqb__incoming_t *in, zmq_msg_t *frame)
+{
+    static const struct {
+        const char *header;
+        int dialect, side;
+    } headers[] = {{"MDPC01", ZQB__MDP01, ZQB__CLIENT},
+                   {"MDPW01", ZQB__MDP01, ZQB__WORKER},
+                   {"MDPC02", ZQB__MDP02, ZQB__CLIENT},
+                   {"MDPW02", ZQB__MDP02, ZQB__WORKER}};
+    if (zqb__frame_is_zqb1 (frame)) {
+        in->dialect = ZQB__ZQB1;
+        in->life = zqb__get_64 ((unsigned char *) zmq_msg_data (frame) + 4);
+        in->at = ZQB__HEAD;
+        return 1;
+    }
+    for (size_t i = 0; i < sizeof headers / sizeof headers[0]; i++)
+        if (zqb__frame_is (frame, headers[i].header)) {
+            in->dialect = headers[i].dialect;
+            in->side = headers[i].side;
+            return 1;
+        }
+    return 0;
+}
+
+/* Majordomo and ZQB/1: whatever stands before the header is the envelope. */
+static int zqb__wire_open_majordomo (zqb__incoming_t *in, zmq_msg_t *frames, size_t count)
+{
+    size_t first = in->place == ZQB__FROM_BROKER ? 0 : 1; /* behind the address that ROUTER puts in front */
+    for (size_t i = first; i < count && i <= ZQB__ENVELOPE_MAX; i++)
+        if (zqb__wire_is_header (in, &frames[i])) {
+            size_t skip = in->dialect == ZQB__ZQB1 ? i : i + 1;
+            in->envelope = i;
+            in->frames = frames + skip;
+            in->count = count - skip;
+            return 0;
+        }
+    return zqb__wire_wrong (in, ZQB__BAD_HEADER);
+}
+
+/* LRU frontend: the envelope ends with the first empty frame. */
+static int zqb__wire_open_frontend (zqb__incoming_t *in, zmq_msg_t *frames, size_t count)
+{
+    in->side = ZQB__CLIENT;
+    for (size_t i = 1; i < count && i < ZQB__ENVELOPE_MAX; i++)
+        if (zmq_msg_size (&frames[i]) == 0) {
+            in->dialect = ZQB__LRU;
+            in->envelope = i + 1;
+            in->frames = frames + i + 1;
+            in->count = count - i - 1;
+            return 0;
+        }
+    return zqb__wire_wrong (in, ZQB__BAD_HEADER);
+}
+
+/* LRU backend: a REQ worker has an empty frame behind its address, a PPP worker has none. */
+static int zqb__wire_open_backend (zqb__incoming_t *in, zmq_msg_t *frames, size_t count)
+{
+    in->side = ZQB__WORKER;
+    if (count < 2)
+        return zqb__wire_wrong (in, ZQB__BAD_HEADER);
+    in->dialect = zmq_msg_size (&frames[1]) == 0 ? ZQB__LRU : ZQB__PPP;
+    in->envelope = in->dialect == ZQB__LRU ? 2 : 1;
+    in->frames = frames + in->envelope;
+    in->count = count - in->envelope;
+    if (in->dialect == ZQB__PPP
+        && (zqb__frame_is (in->frames, "READY") || zqb__frame_is (in->frames, "HEARTBEAT")))
+        in->dialect = ZQB__PPP_WORDS;
+    return 0;
+}
+
+/* Begins to read a message: finds its dialect, its side and its envelope. -1: in->error says what is wrong. */
+static int zqb__wire_open (zqb__incoming_t *in, int place, zmq_msg_t *frames, size_t count, zqb__parcel_t *scratch)
+{
+    memset (in, 0, sizeof *in);
+    in->place = place;
+    in->dialect = -1;
+    in->packed = scratch;
+    switch (place) {
+        case ZQB__FRONTEND: return zqb__wire_open_frontend (in, frames, count);
+        case ZQB__BACKEND: return zqb__wire_open_backend (in, frames, count);
+        default: return zqb__wire_open_majordomo (in, frames, count);
+    }
+}
+
+/* ---- reading ZQB/1 */
+
+static int zqb__wire_field (zqb__command_t *command, int tag, const unsigned char *value, size_t size)
+{
+    switch (tag) {
+        case ZQB__FIELD_SERVICE:
+            command->service = value;
+            command->service_size = size;
+            return 0;
+        case ZQB__FIELD_CREDIT: command->credit = size == 2 ? zqb__get_16 (value) : 0; return size == 2 ? 0 : -1;
+        case ZQB__FIELD_STATUS: command->status = size == 2 ? (int) zqb__get_16 (value) : 0; return size == 2 ? 0 : -1;
+        case ZQB__FIELD_TEXT:
+            command->text = (const char *) value;
+            command->text_size = size;
+            return 0;
+        default: return 0; /* of a later version */
+    }
+}
+
+static int zqb__wire_fields (zqb__command_t *command, const unsigned char *at, size_t size)
+{
+    while (size) {
+        if (size < 2 || size - 2 < at[1] || zqb__wire_field (command, at[0], at + 2, at[1]) != 0)
+            return -1;
+        size -= 2u + at[1];
+        at += 2u + at[1];
+    }
+    return 0;
+}
+
+/* 1: a command; 0: no more; -1: in->error */
+static int zqb__wire_next_zqb1 (zqb__incoming_t *in, zqb__command_t *command)
+{
+    const unsigned char *bytes = (const unsigned char *) zmq_msg_data (in->frames) + in->at;
+    size_t left = zmq_msg_size (in->frames) - in->at;
+    if (left == 0)
+        return in->at == ZQB__HEAD || in->large + 1 != in->count ? zqb__wire_wrong (in, ZQB__BAD_FRAMES) : 0;
+    size_t size = left < ZQB__COMMAND_HEAD ? 0 : zqb__get_32 (bytes);
+    size_t fields = size ? zqb__get_16 (bytes + 6) : 0;
+    if (size < ZQB__COMMAND_HEAD || size > left || fields > size - ZQB__COMMAND_HEAD)
+        return zqb__wire_wrong (in, ZQB__BAD_FRAMES);
+    command->type = bytes[4];
+    command->id = zqb__get_64 (bytes + 8);
+    command->body.block = bytes + ZQB__COMMAND_HEAD + fields;
+    command->body.size = size - ZQB__COMMAND_HEAD - fields;
+    command->body.large = in->frames + 1 + in->large;
+    command->body.large_count = in->count - 1 - in->large;
+    if (zqb__wire_fields (command, bytes + ZQB__COMMAND_HEAD, fields) != 0 || zqb__body_measure (&command->body) != 0)
+        return zqb__wire_wrong (in, ZQB__BAD_FRAMES);
+    in->at += size;
+    in->large += command->body.large_count;
+    return 1;
+}
+
+/* Which commands may come, by where and from whom. ZQB/1 peers may be on both sides. */
+static int zqb__wire_allowed (const zqb__incoming_t *in, int type)
+{
+    enum {
+        FROM_CLIENT = 1 << ZQB__REQUEST | 1 << ZQB__CANCEL,
+        FROM_WORKER = 1 << ZQB__READY | 1 << ZQB__PARTIAL | 1 << ZQB__REPLY | 1 << ZQB__ERROR | 1 << ZQB__HEARTBEAT
+                      | 1 << ZQB__DISCONNECT,
+        TO_CLIENT = 1 << ZQB__PARTIAL | 1 << ZQB__REPLY | 1 << ZQB__ERROR,
+        TO_WORKER = 1 << ZQB__REQUEST | 1 << ZQB__HEARTBEAT | 1 << ZQB__DISCONNECT | 1 << ZQB__CANCEL | 1 << ZQB__ERROR
+    };
+    int from_broker = in->place == ZQB__FROM_BROKER;
+    int client = from_broker ? TO_CLIENT : FROM_CLIENT, worker = from_broker ? TO_WORKER : FROM_WORKER;
+    int mask = in->dialect == ZQB__ZQB1 ? client | worker : in->side == ZQB__CLIENT ? client : worker;
+    return mask >> type & 1;
+}
+
+/* ---- reading the other dialects: one command a message */
+
+/* The next frame, or NULL. */
+static zmq_msg_t *zqb__wire_take (zqb__incoming_t *in)
+{
+    if (in->count == 0)
+        return NULL;
+    in->count--;
+    return in->frames++;
+}
+
+static int zqb__wire_take_service (zqb__incoming_t *in, zqb__command_t *command)
+{
+    zmq_msg_t *frame = zqb__wire_take (in);
+    if (!frame)
+        return zqb__wire_wrong (in, ZQB__BAD_FRAMES);
+    command->service = (const unsigned char *) zmq_msg_data (frame);
+    command->service_size = zmq_msg_size (frame);
+    return 0;
+}
+
+/* The rest of the message is the body. */
+static int zqb__wire_take_body (zqb__incoming_t *in, zqb__command_t *command)
+{
+    zqb__parcel_clear (in->packed);
+    if (zqb__parcel_add_frames (in->packed, in->frames, in->count) != 0)
+        return zqb__wire_wrong (in, ZQB__BAD_FRAMES);
+    in->count = 0;
+    command->body = zqb__parcel_body (in->packed);
+    return 0;
+}
+
+/* "client address" (a token of ours), an empty frame that PHP workers leave out, the body. */
+static int zqb__wire_take_envelope (zqb__incoming_t *in, zqb__command_t *command)
+{
+    zmq_msg_t *token = zqb__wire_take (in);
+    if (!token)
+        return zqb__wire_wrong (in, ZQB__BAD_FRAMES);
+    if (zmq_msg_size (token) == ZQB__TOKEN)
+        command->id = zqb__get_64 ((const unsigned char *) zmq_msg_data (token));
+    if (in->count && zmq_msg_size (in->frames) == 0)
+        zqb__wire_take (in);
+    return zqb__wire_take_body (in, command);
+}
+
+/* A request as a worker gets it: address frames up to an empty one, the body. */
+static int zqb__wire_take_addresses (zqb__incoming_t *in, zqb__command_t *command)
+{
+    command->address = in->frames;
+    for (zmq_msg_t *frame; (frame = zqb__wire_take (in)) != NULL; command->address_count++)
+        if (zmq_msg_size (frame) == 0)
+            return zqb__wire_take_body (in, command);
+    return zqb__wire_wrong (in, ZQB__BAD_FRAMES);
+}
+
+/* The command of a code frame, whether in numbers or, in MDP/0.1 and PPP, in words. 0: none that we know. */
+static int zqb__wire_code (zqb__incoming_t *in, zmq_msg_t *frame)
+{
+    int words = in->dialect == ZQB__MDP01 ? ZQB__MDP01_WORDS : in->dialect;
+    for (int type = 1; type < ZQB__COMMAND_END; type++) {
+        if (zqb__dialects[in->dialect].codes[type] && zqb__frame_is (frame, zqb__dialects[in->dialect].codes[type]))
+            return type;
+        if (zqb__dialects[words].codes[type] && zqb__frame_is (frame, zqb__dialects[words].codes[type])) {
+            in->dialect = words;
+            return type;
+        }
+    }
+    return 0;
+}
+
+/* [code] and then what the command has */
+static int zqb__wire_read_mdp_worker (zqb__incoming_t *in, zqb__command_t *command)
+{
+    zmq_msg_t *code = zqb__wire_take (in);
+    if (!code)
+        return zqb__wire_wrong (in, ZQB__BAD_FRAMES);
+    command->type = zqb__wire_code (in, code);
+    switch (command->type) {
+        case ZQB__READY: return zqb__wire_take_service (in, command);
+        case ZQB__REQUEST: return zqb__wire_take_addresses (in, command);
+        case ZQB__PARTIAL:
+        case ZQB__REPLY: return zqb__wire_take_envelope (in, command);
+        default: return 0;
+    }
+}
+
+/* MDP/0.1 [service][body]..., MDP/0.2 [code][service][body]... */
+static int zqb__wire_read_mdp_client (zqb__incoming_t *in, zqb__command_t *command)
+{
+    command->type = in->place == ZQB__FROM_BROKER ? ZQB__REPLY : ZQB__REQUEST;
+    if (in->dialect == ZQB__MDP02) {
+        static const char *const codes[] = {"\1", "\2", "\3"};
+        static const int types[] = {ZQB__REQUEST, ZQB__PARTIAL, ZQB__REPLY};
+        zmq_msg_t *code = zqb__wire_take (in);
+        if (!code)
+            return zqb__wire_wrong (in, ZQB__BAD_FRAMES);
+        command->type = 0;
+        for (int i = 0; i < 3; i++)
+            if (zqb__frame_is (code, codes[i]))
+                command->type = types[i];
+    }
+    if (command->type == 0)
+        return 0;
+    return zqb__wire_take_service (in, command) != 0 ? -1 : zqb__wire_take_body (in, command);
+}
+
+/* [READY], [HEARTBEAT], or an answer */
+static int zqb__wire_read_backend (zqb__incoming_t *in, zqb__command_t *command)
+{
+    if (in->count == 1) {
+        if (zqb__frame_is (in->frames, "READY") || zqb__frame_is (in->frames, "\1"))
+            command->type = ZQB__READY;
+        else if (in->dialect != ZQB__LRU && (zqb__frame_is (in->frames, "HEARTBEAT") || zqb__frame_is (in->frames, "\2")))
+            command->type = ZQB__HEARTBEAT;
+        in->count = 0;
+        return 0;
+    }
+    command->type = ZQB__REPLY;
+    return zqb__wire_take_envelope (in, command);
+}
+
+static int zqb__wire_read_frames (zqb__incoming_t *in, zqb__command_t *command)
+{
+    if (in->place == ZQB__BACKEND)
+        return zqb__wire_read_backend (in, command);
+    if (in->place == ZQB__FRONTEND) {
+        command->type = ZQB__REQUEST;
+        return zqb__wire_take_body (in, command);
+    }
+    return in->side == ZQB__WORKER ? zqb__wire_read_mdp_worker (in, command) : zqb__wire_read_mdp_client (in, command);
+}
+
+/* What holds for every dialect: 1, or -1 and in->error. */
+static int zqb__wire_check (zqb__incoming_t *in, const zqb__command_t *command)
+{
+    int known = command->type > 0 && command->type < ZQB__COMMAND_END;
+    int named = command->type == ZQB__READY || command->type == ZQB__REQUEST;
+    if (!known)
+        return in->dialect == ZQB__ZQB1 ? 1 : zqb__wire_wrong (in, ZQB__BAD_COMMAND);
+    if (!zqb__wire_allowed (in, command->type))
+        return zqb__wire_wrong (in, ZQB__BAD_COMMAND);
+    if (in->place == ZQB__MAJORDOMO && named && !zqb__name_valid (command->service_size))
+        return zqb__wire_wrong (in, ZQB__BAD_NAME);
+    if (in->place != ZQB__FROM_BROKER && in->dialect != ZQB__ZQB1 && command->type == ZQB__REQUEST
+        && command->body.frames == 0)
+        return zqb__wire_wrong (in, ZQB__BAD_FRAMES);
+    return 1;
+}
+
+/* Reads the next command of a message: 1; 0 when there is none left; -1: in->error says what is wrong with it. What the
+   command points to lives as long as the frames, and the scratch, as long as the next call. */
+static int zqb__wire_next (zqb__incoming_t *in, zqb__command_t *command)
+{
+    int first = in->at == 0;
+    memset (command, 0, sizeof *command);
+    if (in->dialect == ZQB__ZQB1) {
+        int more = zqb__wire_next_zqb1 (in, command);
+        return more == 1 ? zqb__wire_check (in, command) : more;
+    }
+    in->at = 1;
+    if (!first)
+        return 0;
+    return zqb__wire_read_frames (in, command) != 0 ? -1 : zqb__wire_check (in, command);
+}
+
+/* ---- writing */
+
+static unsigned char *zqb__put_field (unsigned char *at, int tag, const void *value, size_t size)
+{
+    at[0] = (unsigned char) tag;
+    at[1] = (unsigned char) size;
+    memcpy (at + 2, value, size);
+    return at + 2 + size;
+}
+
+/* Writes the fields that a command has to at, which has room for 600 bytes; returns how many bytes they take. */
+static size_t zqb__put_fields (unsigned char *at, const zqb__command_t *command)
+{
+    unsigned char *end = at, number[2];
+    if (command->service_size && (command->type == ZQB__READY || command->type == ZQB__REQUEST))
+        end = zqb__put_field (end, ZQB__FIELD_SERVICE, command->service, command->service_size);
+    if (command->credit) {
+        zqb__put_16 (number, command->credit);
+        end = zqb__put_field (end, ZQB__FIELD_CREDIT, number, 2);
+    }
+    if (command->status) {
+        zqb__put_16 (number, (uint32_t) command->status);
+        end = zqb__put_field (end, ZQB__FIELD_STATUS, number, 2);
+    }
+    if (command->text_size)
+        end = zqb__put_field (end, ZQB__FIELD_TEXT, command->text, command->text_size > 255 ? 255 : command->text_size);
+    return (size_t) (end - at);
+}
+
+/* Starts a parcel for a peer with the head of a ZQB/1 message, unless it is begun. */
+static int zqb__wire_begin (zqb__parcel_t *parcel, uint64_t life)
+{
+    if (parcel->bytes.size)
+        return 0;
+    unsigned char *head = zqb__buffer_add (&parcel->bytes, ZQB__HEAD);
+    if (!head)
+        return -1;
+    memcpy (head, ZQB__MAGIC, 4);
+    zqb__put_64 (head + 4, life);
+    return 0;
+}
+
+/* ZQB/1: packs a command behind the others that wait in the parcel. -1: ENOMEM or EMSGSIZE, and the parcel is as before. */
+static int zqb__wire_pack (zqb__parcel_t *parcel, uint64_t life, const zqb__command_t *command)
+{
+    unsigned char fields[600];
+    size_t fields_size = zqb__put_fields (fields, command);
+    size_t before = parcel->bytes.size, size = ZQB__COMMAND_HEAD + fields_size + command->body.size;
+    if (size > UINT32_MAX / 2) {
+        errno = EMSGSIZE;
+        return -1;
+    }
+    if (zqb__wire_begin (parcel, life) != 0)
+        return -1;
+    unsigned char *head = zqb__buffer_add (&parcel->bytes, ZQB__COMMAND_HEAD + fields_size);
+    if (head) {
+        zqb__put_32 (head, (uint32_t) size);
+        head[4] = (unsigned char) command->type;
+        head[5] = 0;
+        zqb__put_16 (head + 6, (uint32_t) fields_size);
+        zqb__put_64 (head + 8, command->id);
+        memcpy (head + ZQB__COMMAND_HEAD, fields, fields_size);
+        if (zqb__parcel_add_body (parcel, &command->body) == 0)
+            return 0;
+    }
+    parcel->bytes.size = before;
+    return -1;
+}
+
+/* A parcel that should leave before more is packed into it. */
+static int zqb__wire_full (const zqb__parcel_t *parcel)
+{
+    return parcel->bytes.size + parcel->large_bytes >= ZQB__PARCEL_FULL;
+}
+
+/* Whether a dialect has a word for a command to that side. */
+static int zqb__wire_says (int dialect, int side, int type)
+{
+    const zqb__dialect_t *speaks = &zqb__dialects[dialect];
+    if (dialect == ZQB__ZQB1 || type == ZQB__REPLY || type == ZQB__REQUEST)
+        return 1;
+    if (side == ZQB__CLIENT)
+        return type == ZQB__PARTIAL ? speaks->partials : 0;
+    return speaks->codes[type] != NULL;
+}
+
+static int zqb__add_body_frames (zqb_msg_t *out, const zqb__body_t *body)
+{
+    return body->frames ? zqb__body_to_msg (body, out) : zqb_msg_add (out, NULL, 0);
+}
+
+static int zqb__wire_client_frames (zqb_msg_t *out, int dialect, const zqb__command_t *command)
+{
+    const char *code = command->type == ZQB__REQUEST ? "\1" : command->type == ZQB__PARTIAL ? "\2" : "\3";
+    if ((dialect == ZQB__MDP01 && zqb_msg_add_str (out, "MDPC01") != 0)
+        || (dialect == ZQB__MDP02 && (zqb_msg_add_str (out, "MDPC02") != 0 || zqb_msg_add_str (out, code) != 0))
+        || (dialect != ZQB__LRU && zqb_msg_add (out, command->service, command->service_size) != 0))
+        return -1;
+    return zqb__add_body_frames (out, &command->body);
+}
+
+/* The client's address as a worker sees it: a token of ours, or, from our worker to another broker, what came. */
+static int zqb__add_address (zqb_msg_t *out, const zqb__command_t *command)
+{
+    unsigned char token[ZQB__TOKEN];
+    zqb__put_64 (token, command->id);
+    if (!command->address)
+        return zqb_msg_add (out, token, sizeof token);
+    for (size_t i = 0; i < command->address_count; i++)
+        if (zqb_msg_add (out, zmq_msg_data (&command->address[i]), zmq_msg_size (&command->address[i])) != 0)
+            return -1;
+    return 0;
+}
+
+static int zqb__wire_worker_frames (zqb_msg_t *out, int dialect, const zqb__command_t *command)
+{
+    const zqb__dialect_t *speaks = &zqb__dialects[dialect];
+    const char *code = speaks->codes[command->type];
+    if ((speaks->header && zqb_msg_add_str (out, speaks->header) != 0) || (code && zqb_msg_add_str (out, code) != 0))
+        return -1;
+    switch (command->type) {
+        case ZQB__READY: return zqb_msg_add (out, command->service, command->service_size);
+        case ZQB__REQUEST:
+        case ZQB__PARTIAL:
+        case ZQB__REPLY:
+            if (zqb__add_address (out, command) != 0 || zqb_msg_add (out, NULL, 0) != 0)
+                return -1;
+            return zqb__add_body_frames (out, &command->body);
+        default: return 0;
+    }
+}
+
+/* All dialects but ZQB/1: appends the frames of a command, from the header on, to what is to be sent. -1 and ENOMEM. */
+static int zqb__wire_frames (zqb_msg_t *out, int dialect, int side, const zqb__command_t *command)
+{
+    return side == ZQB__CLIENT ? zqb__wire_client_frames (out, dialect, command)
+                               : zqb__wire_worker_frames (out, dialect, command);
+}
+
+/* ================================================================================================================
+   >>engine
+   Owns:    peers, services, workers, requests: the state machine. Time is what the caller says it is.
+   Door:    zqb__engine_init, _close, _peer, _receive, _malformed, _lost, _release, _tick, _next, _handle;
+            commands come out through zqb__sink_t
+   Uses:    containers, message, wire (commands and dialects, not their bytes)
+   Never:   a socket, a clock, a thread
+   Where to look: a command of a peer is handled in zqb__on_ready, _on_request, _on_reply ...;
+            how a worker is chosen is in zqb__service_choose and zqb__worker_place, and nowhere else
+   ================================================================================================================ */
+
+typedef struct zqb__service_t zqb__service_t;
+typedef struct zqb__worker_t zqb__worker_t;
+typedef struct zqb__peer_t zqb__peer_t;
+
+/* Somebody who sends us messages: an address, which is a whole envelope, so that each client behind a proxy is one of
+   its own. It is remembered while it is a worker, has requests, or has messages to be sent, and for a while after. */
+struct zqb__peer_t {
+    zqb__node_t by_address;
+    zqb__node_t by_life; /* ZQB/1: known again when it reconnects */
+    uint64_t life;
+    uint64_t former;     /* hash of the address that it had before it reconnected */
+    zqb__link_t idle;    /* among those that may be forgotten */
+    zqb__link_t failed;  /* among those that could not be reached, and are to be buried */
+    zqb__link_t requests;
+    int outstanding; /* how many of them */
+    int port;
+    int dialect[2]; /* as a client, as a worker; -1 not known */
+    zqb__worker_t *worker;
+    unsigned char *address; /* its frames, laid out like a body block */
+    size_t address_size;
+    zqb__parcel_t out;  /* ZQB/1: what the broker has for it */
+    zqb__link_t dirty;  /* the broker's: peers with something to be sent */
+    uint64_t replies;   /* in out */
+};
+
+typedef struct zqb__request_t {
+    zqb__slot_t slot;
+    zqb__link_t turn;      /* in the queue of its service, or in the hand of its worker */
+    zqb__link_t of_client; /* among the requests of its client */
+    zqb__node_t by_id;     /* ZQB/1: found again by a retry, or to be cancelled */
+    zqb__service_t *service;
+    zqb__peer_t *client;   /* NULL: nobody wants the reply */
+    zqb__worker_t *worker; /* NULL: queued */
+    uint64_t id;           /* the client's */
+    uint64_t arrived;
+    zqb__parcel_t *gathered; /* partial replies for a client whose dialect has none */
+    zqb__stored_t body;
+    int attempts;
+    int cancelled;
+} zqb__request_t;
+
+/* Workers with room are kept by load, so that the least loaded is found at once: levels 0 to 7 are exact, and each of
+   those above is twice as wide as the one before. Within a level, the one that has waited longest comes first. */
+enum { ZQB__LEVELS_EXACT = 8, ZQB__LEVELS = 22 };
+
+struct zqb__service_t {
+    zqb__node_t by_name;
+    zqb__link_t all; /* among all services */
+    zqb__link_t queue;
+    zqb__link_t workers;
+    zqb__link_t ready[ZQB__LEVELS]; /* workers with room, by load */
+    uint32_t ready_mask;            /* which of these lists are not empty */
+    int queued, running, worker_count;
+    zqb__timer_t timer;   /* when the queue is longest without a worker */
+    uint64_t alone_since; /* no worker since then */
+    zqb_handler_fn *handler;
+    void *handler_arg;
+    char *name; /* with a NUL, and perhaps others in it */
+    size_t name_size;
+};
+
+struct zqb__worker_t {
+    zqb__peer_t *peer;
+    zqb__service_t *service;
+    zqb__link_t of_service;
+    zqb__link_t ready; /* in one of service->ready, or in none */
+    int level;
+    zqb__link_t hand; /* its requests, in the order in which it got them */
+    uint32_t load, credit;
+    zqb__timer_t timer;
+    uint64_t heard, told; /* when it last sent something, and we to it */
+    uint64_t served;
+};
+
+/* How the engine acts on the world. */
+typedef struct zqb__sink_t {
+    void *self;
+    /* Sends a command to a peer, as a client or as a worker. -1: EHOSTUNREACH it is gone, EAGAIN it does not read,
+       ENOMEM. Never calls the engine. */
+    int (*send) (void *self, zqb__peer_t *peer, int side, const zqb__command_t *command);
+    /* Runs the handler of a service; fills in type (ZQB__REPLY or ZQB__ERROR), body and text of the reply. */
+    void (*serve) (void *self, const zqb__service_t *service, const zqb__command_t *request, zqb__command_t *reply);
+    void (*log) (void *self, int level, const char *format, va_list args);
+} zqb__sink_t;
+
+/* The options, resolved: no zero, no -1. */
+typedef struct zqb__limits_t {
+    uint64_t heartbeat, expiry, no_worker; /* microseconds, UINT64_MAX never */
+    int attempts, services, workers, clients, requests, queue, outstanding;
+    uint64_t frames, message, bytes;
+} zqb__limits_t;
+
+typedef struct zqb__engine_t {
+    zqb__limits_t limits;
+    zqb__sink_t sink;
+    zqb_stats_t stats;
+    uint64_t now;
+    zqb__key_t key;
+    zqb__table_t peers, lives, services, ids;
+    zqb__link_t idle_peers;
+    int idle_count;
+    zqb__link_t failed_peers;
+    zqb__link_t all_services;
+    zqb__heap_t timers;
+    zqb__slab_t requests;
+} zqb__engine_t;
+
+enum { ZQB__TIMER_WORKER, ZQB__TIMER_SERVICE };
+enum { ZQB__IDLE_PEERS = 1024 }; /* so many peers without a purpose are remembered, as they may come again soon */
+
+static void zqb__engine_log (zqb__engine_t *engine, int level, const char *format, ...)
+{
+    va_list args;
+    va_start (args, format);
+    engine->sink.log (engine->sink.self, level, format, args);
+    va_end (args);
+}
+
+static const char *zqb__peer_dialect (const zqb__peer_t *peer, int side)
+{
+    return zqb__dialects[peer->dialect[side]].name;
+}
+
+/* A peer could not be reached. What that means for others is done at the end of what is being done now, so that nothing
+   changes under the hands of a caller, and nothing recurses, however many are lost at once. */
+static void zqb__peer_fail (zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    if (zqb__list_empty (&peer->failed))
+        zqb__list_append (&engine->failed_peers, &peer->failed);
+}
+
+/* Sends a command if the peer's dialect has it; what it has no word for counts as sent. -1: the peer has failed. */
+static int zqb__engine_send (zqb__engine_t *engine, zqb__peer_t *peer, int side, const zqb__command_t *command)
+{
+    if (!zqb__list_empty (&peer->failed))
+        return -1;
+    if (!zqb__wire_says (peer->dialect[side], side, command->type))
+        return 0;
+    if (side == ZQB__WORKER && peer->worker)
+        peer->worker->told = engine->now;
+    if (engine->sink.send (engine->sink.self, peer, side, command) == 0)
+        return 0;
+    if (command->type == ZQB__HEARTBEAT && errno == EAGAIN)
+        return 0; /* it has not read those before: busy, not gone */
+    engine->stats.unsendable++;
+    zqb__peer_fail (engine, peer);
+    return -1;
+}
+
+static zqb__command_t zqb__command (int type, uint64_t id)
+{
+    zqb__command_t command;
+    memset (&command, 0, sizeof command);
+    command.type = type;
+    command.id = id;
+    return command;
+}
+
+/* ---- peers */
+
+static zqb__peer_t *zqb__peer_find (zqb__engine_t *engine, int port, const void *address, size_t size, uint64_t hash)
+{
+    for (zqb__node_t *node = zqb__table_first (&engine->peers, hash); node; node = zqb__table_next (node)) {
+        zqb__peer_t *peer = ZQB__OF (zqb__peer_t, by_address, node);
+        if (peer->port == port && peer->address_size == size && memcmp (peer->address, address, size) == 0)
+            return peer;
+    }
+    return NULL;
+}
+
+static zqb__peer_t *zqb__peer_of_life (zqb__engine_t *engine, uint64_t life)
+{
+    uint64_t hash = zqb__hash (engine->key, &life, sizeof life);
+    for (zqb__node_t *node = zqb__table_first (&engine->lives, hash); node; node = zqb__table_next (node)) {
+        zqb__peer_t *peer = ZQB__OF (zqb__peer_t, by_life, node);
+        if (peer->life == life)
+            return peer;
+    }
+    return NULL;
+}
+
+static void zqb__peer_forget (zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    zqb__list_remove (&peer->failed);
+    zqb__list_remove (&peer->dirty);
+    zqb__table_remove (&engine->peers, &peer->by_address);
+    if (peer->life)
+        zqb__table_remove (&engine->lives, &peer->by_life);
+    zqb__parcel_close (&peer->out);
+    ZQB_FREE (peer->address);
+    ZQB_FREE (peer);
+}
+
+static void zqb__peer_in_use (zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    if (zqb__list_empty (&peer->idle))
+        return;
+    zqb__list_remove (&peer->idle);
+    engine->idle_count--;
+}
+
+/* To be called when the caller is done with a peer: if it has no purpose left, it will be forgotten some day. */
+static void zqb__engine_release (zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    if (peer->worker || !zqb__list_empty (&peer->requests) || !zqb__list_empty (&peer->idle)
+        || !zqb__list_empty (&peer->dirty))
+        return;
+    zqb__list_append (&engine->idle_peers, &peer->idle);
+    if (++engine->idle_count <= ZQB__IDLE_PEERS)
+        return;
+    zqb__peer_t *oldest = ZQB__OF (zqb__peer_t, idle, engine->idle_peers.next);
+    zqb__peer_in_use (engine, oldest);
+    zqb__peer_forget (engine, oldest);
+}
+
+/* A peer of ZQB/1 that was known at another address has reconnected: it keeps what it had. */
+static void zqb__peer_move (zqb__engine_t *engine, zqb__peer_t *peer, int port, const void *address, size_t size,
+                            uint64_t hash)
+{
+    char *copy = zqb__copy_text (address, size);
+    if (!copy)
+        return; /* answers go to the old address, and are lost with it */
+    peer->former = peer->by_address.hash;
+    zqb__table_remove (&engine->peers, &peer->by_address);
+    ZQB_FREE (peer->address);
+    peer->address = (unsigned char *) copy;
+    peer->address_size = size;
+    peer->port = port;
+    zqb__table_insert (&engine->peers, &peer->by_address, hash);
+}
+
+static zqb__peer_t *zqb__peer_new (zqb__engine_t *engine, int port, const void *address, size_t size, uint64_t hash)
+{
+    zqb__peer_t *peer = (zqb__peer_t *) zqb__alloc (sizeof *peer);
+    char *copy = peer ? zqb__copy_text (address, size) : NULL;
+    if (!copy) {
+        ZQB_FREE (peer);
+        return NULL;
+    }
+    peer->address = (unsigned char *) copy;
+    peer->address_size = size;
+    peer->port = port;
+    zqb__list_init (&peer->idle);
+    zqb__list_init (&peer->requests);
+    zqb__list_init (&peer->dirty);
+    zqb__list_init (&peer->failed);
+    peer->dialect[ZQB__CLIENT] = peer->dialect[ZQB__WORKER] = -1;
+    zqb__table_insert (&engine->peers, &peer->by_address, hash);
+    return peer;
+}
+
+/* Who sends from this address on this port; life is 0 but in ZQB/1. To be released. NULL and ENOMEM. */
+static zqb__peer_t *zqb__engine_peer (zqb__engine_t *engine, int port, const void *address, size_t size, uint64_t life)
+{
+    uint64_t hash = zqb__hash (engine->key, address, size);
+    zqb__peer_t *peer = zqb__peer_find (engine, port, address, size, hash);
+    if (!peer && life && (peer = zqb__peer_of_life (engine, life)) != NULL && peer->former != hash)
+        zqb__peer_move (engine, peer, port, address, size, hash);
+    if (!peer)
+        peer = zqb__peer_new (engine, port, address, size, hash);
+    if (!peer)
+        return NULL;
+    zqb__peer_in_use (engine, peer);
+    if (life && !peer->life && !zqb__peer_of_life (engine, life)) {
+        peer->life = life;
+        zqb__table_insert (&engine->lives, &peer->by_life, zqb__hash (engine->key, &life, sizeof life));
+    }
+    return peer;
+}
+
+/* ---- services */
+
+static zqb__service_t *zqb__service_find (zqb__engine_t *engine, const void *name, size_t size)
+{
+    uint64_t hash = zqb__hash (engine->key, name, size);
+    for (zqb__node_t *node = zqb__table_first (&engine->services, hash); node; node = zqb__table_next (node)) {
+        zqb__service_t *service = ZQB__OF (zqb__service_t, by_name, node);
+        if (service->name_size == size && memcmp (service->name, name, size) == 0)
+            return service;
+    }
+    return NULL;
+}
+
+static zqb__service_t *zqb__service_new (zqb__engine_t *engine, const void *name, size_t size)
+{
+    zqb__service_t *service = (zqb__service_t *) zqb__alloc (sizeof *service);
+    char *copy = service ? zqb__copy_text (name, size) : NULL;
+    if (!copy) {
+        ZQB_FREE (service);
+        return NULL;
+    }
+    service->name = copy;
+    service->name_size = size;
+    service->timer.kind = ZQB__TIMER_SERVICE;
+    service->alone_since = engine->now;
+    zqb__list_init (&service->queue);
+    zqb__list_init (&service->workers);
+    for (int i = 0; i < ZQB__LEVELS; i++)
+        zqb__list_init (&service->ready[i]);
+    zqb__list_append (&engine->all_services, &service->all);
+    zqb__table_insert (&engine->services, &service->by_name, zqb__hash (engine->key, name, size));
+    engine->stats.services++;
+    return service;
+}
+
+/* Finds or makes it. NULL: ENOMEM, or ENOSPC when there are too many. */
+static zqb__service_t *zqb__service_require (zqb__engine_t *engine, const void *name, size_t size)
+{
+    zqb__service_t *service = zqb__service_find (engine, name, size);
+    if (service)
+        return service;
+    if (engine->stats.services < (uint64_t) engine->limits.services)
+        return zqb__service_new (engine, name, size);
+    errno = ENOSPC;
+    return NULL;
+}
+
+static int zqb__service_serves (const zqb__service_t *service)
+{
+    return service && (service->worker_count || service->handler);
+}
+
+/* Forgets a service that has neither workers nor requests, and makes sure that those of one without workers expire. */
+static void zqb__service_settle (zqb__engine_t *engine, zqb__service_t *service)
+{
+    if (zqb__service_serves (service))
+        return;
+    if (service->queued) {
+        zqb__request_t *oldest = ZQB__OF (zqb__request_t, turn, service->queue.next);
+        uint64_t since = oldest->arrived > service->alone_since ? oldest->arrived : service->alone_since;
+        uint64_t at = zqb__after (since, engine->limits.no_worker);
+        if (!service->timer.place && at != UINT64_MAX)
+            zqb__heap_set (&engine->timers, &service->timer, at);
+        return;
+    }
+    zqb__heap_remove (&engine->timers, &service->timer);
+    zqb__list_remove (&service->all);
+    zqb__table_remove (&engine->services, &service->by_name);
+    engine->stats.services--;
+    ZQB_FREE (service->name);
+    ZQB_FREE (service);
+}
+
+/* Which worker gets the next request: the least loaded, and of those the one that has waited longest. NULL: none has
+   room. */
+static zqb__worker_t *zqb__service_choose (const zqb__service_t *service)
+{
+    if (!service->ready_mask)
+        return NULL;
+    int level = 0;
+    while (!(service->ready_mask >> level & 1))
+        level++;
+    return ZQB__OF (zqb__worker_t, ready, service->ready[level].next);
+}
+
+/* ---- workers */
+
+static int zqb__level_of_load (uint32_t load)
+{
+    int level = (int) load;
+    if (load < ZQB__LEVELS_EXACT)
+        return level;
+    for (level = ZQB__LEVELS_EXACT; load >= 2 * ZQB__LEVELS_EXACT && level < ZQB__LEVELS - 1; level++)
+        load /= 2;
+    return level;
+}
+
+static void zqb__worker_unplace (zqb__worker_t *worker)
+{
+    zqb__service_t *service = worker->service;
+    zqb__list_remove (&worker->ready);
+    if (zqb__list_empty (&service->ready[worker->level]))
+        service->ready_mask &= ~(1u << worker->level);
+}
+
+/* Puts a worker where its load says, behind the others there; one without room is in no list. */
+static void zqb__worker_place (zqb__worker_t *worker)
+{
+    zqb__service_t *service = worker->service;
+    zqb__worker_unplace (worker);
+    if (worker->load >= worker->credit)
+        return;
+    worker->level = zqb__level_of_load (worker->load);
+    zqb__list_append (&service->ready[worker->level], &worker->ready);
+    service->ready_mask |= 1u << worker->level;
+}
+
+/* When a worker must be looked at again: to send it a heartbeat, or to see whether it fell silent. */
+static void zqb__worker_set_timer (zqb__engine_t *engine, zqb__worker_t *worker)
+{
+    uint64_t beat = zqb__after (worker->told, engine->limits.heartbeat);
+    uint64_t silent = zqb__after (worker->heard, engine->limits.expiry);
+    if (!zqb__dialects[worker->peer->dialect[ZQB__WORKER]].heartbeats)
+        return;
+    if (beat <= engine->now)
+        beat = zqb__after (engine->now, engine->limits.heartbeat);
+    uint64_t at = worker->load || silent > beat ? beat : silent;
+    if (at != UINT64_MAX)
+        zqb__heap_set (&engine->timers, &worker->timer, at);
+}
+
+static zqb__worker_t *zqb__worker_new (zqb__engine_t *engine, zqb__peer_t *peer, zqb__service_t *service, uint32_t credit)
+{
+    zqb__worker_t *worker = (zqb__worker_t *) zqb__alloc (sizeof *worker);
+    if (!worker)
+        return NULL;
+    worker->peer = peer;
+    worker->service = service;
+    worker->credit = credit;
+    worker->heard = worker->told = engine->now;
+    worker->timer.kind = ZQB__TIMER_WORKER;
+    zqb__list_init (&worker->hand);
+    zqb__list_init (&worker->ready);
+    zqb__list_append (&service->workers, &worker->of_service);
+    peer->worker = worker;
+    service->worker_count++;
+    engine->stats.workers++;
+    zqb__heap_remove (&engine->timers, &service->timer);
+    zqb__worker_set_timer (engine, worker);
+    zqb__worker_place (worker);
+    return worker;
+}
+
+/* ---- requests */
+
+static void zqb__request_by_id_remove (zqb__engine_t *engine, zqb__request_t *request)
+{
+    if (request->by_id.hash)
+        zqb__table_remove (&engine->ids, &request->by_id);
+    request->by_id.hash = 0;
+}
+
+static uint64_t zqb__id_hash (const zqb__engine_t *engine, const zqb__peer_t *client, uint64_t id)
+{
+    uint64_t words[2];
+    words[0] = (uint64_t) (uintptr_t) client;
+    words[1] = id;
+    return zqb__hash (engine->key, words, sizeof words) | 1; /* 0 says that it is in no table */
+}
+
+/* The request that a ZQB/1 client numbers so, or NULL. */
+static zqb__request_t *zqb__request_find (zqb__engine_t *engine, const zqb__peer_t *client, uint64_t id)
+{
+    uint64_t hash = zqb__id_hash (engine, client, id);
+    for (zqb__node_t *node = zqb__table_first (&engine->ids, hash); node; node = zqb__table_next (node)) {
+        zqb__request_t *request = ZQB__OF (zqb__request_t, by_id, node);
+        if (request->client == client && request->id == id)
+            return request;
+    }
+    return NULL;
+}
+
+/* Nobody waits for it any more. */
+static void zqb__request_detach (zqb__engine_t *engine, zqb__request_t *request)
+{
+    zqb__peer_t *client = request->client;
+    if (!client)
+        return;
+    zqb__request_by_id_remove (engine, request);
+    zqb__list_remove (&request->of_client);
+    request->client = NULL;
+    if (--client->outstanding == 0)
+        engine->stats.clients--;
+    zqb__engine_release (engine, client);
+}
+
+static void zqb__request_drop_gathered (zqb__request_t *request)
+{
+    if (request->gathered)
+        zqb__parcel_close (request->gathered);
+    ZQB_FREE (request->gathered);
+    request->gathered = NULL;
+}
+
+static void zqb__request_free (zqb__engine_t *engine, zqb__request_t *request)
+{
+    zqb__request_detach (engine, request);
+    engine->stats.bytes -= zqb__stored_body (&request->body).bytes;
+    zqb__request_drop_gathered (request);
+    zqb__stored_close (&request->body);
+    zqb__slab_free (&engine->requests, &request->slot);
+}
+
+/* Out of its queue, or out of its worker's hand. */
+static void zqb__request_take_out (zqb__engine_t *engine, zqb__request_t *request)
+{
+    zqb__list_remove (&request->turn);
+    if (request->worker) {
+        request->worker->load--;
+        request->service->running--;
+        engine->stats.running--;
+        request->worker = NULL;
+    } else {
+        request->service->queued--;
+        engine->stats.queued--;
+    }
+}
+
+/* Into the queue in front of another request, or at the end when that is the queue itself. */
+static void zqb__request_enqueue (zqb__engine_t *engine, zqb__request_t *request, zqb__link_t *before)
+{
+    zqb__list_insert (before, &request->turn);
+    request->service->queued++;
+    engine->stats.queued++;
+}
+
+/* Tells the client something about its request. */
+static int zqb__request_answer (zqb__engine_t *engine, zqb__request_t *request, zqb__command_t *answer)
+{
+    answer->id = request->id;
+    answer->service = (const unsigned char *) request->service->name;
+    answer->service_size = request->service->name_size;
+    return zqb__engine_send (engine, request->client, ZQB__CLIENT, answer);
+}
+
+/* The end of a request that is in nobody's hand: the client hears of it, the outcome is counted, it is freed. */
+static void zqb__request_end (zqb__engine_t *engine, zqb__request_t *request, zqb__command_t *answer, uint64_t *outcome)
+{
+    if (request->cancelled)
+        engine->stats.cancelled++;
+    else if (!request->client || zqb__request_answer (engine, request, answer) != 0)
+        engine->stats.client_gone++;
+    else
+        ++*outcome;
+    zqb__request_free (engine, request);
+}
+
+static void zqb__request_end_with (zqb__engine_t *engine, zqb__request_t *request, int error, uint64_t *outcome)
+{
+    zqb__command_t answer = zqb__command (ZQB__ERROR, 0);
+    answer.status = error - ZQB_ERRNO;
+    zqb__request_end (engine, request, &answer, outcome);
+}
+
+/* Its worker is lost: back to the head of the queue, unless nobody wants it, or too many were lost over it. */
+static void zqb__request_give_back (zqb__engine_t *engine, zqb__request_t *request)
+{
+    zqb__request_take_out (engine, request);
+    zqb__request_drop_gathered (request);
+    zqb__slot_renew (&request->slot);
+    if (!request->client)
+        zqb__request_end_with (engine, request, ZQB_ECANCELLED, &engine->stats.client_gone);
+    else if (request->attempts >= engine->limits.attempts)
+        zqb__request_end_with (engine, request, ZQB_ELOST, &engine->stats.dead);
+    else {
+        zqb__request_enqueue (engine, request, request->service->queue.next);
+        engine->stats.requeued++;
+    }
+}
+
+/* Into the hand of a worker. */
+static void zqb__request_hand_over (zqb__engine_t *engine, zqb__request_t *request, zqb__worker_t *worker)
+{
+    zqb__request_take_out (engine, request);
+    zqb__list_append (&worker->hand, &request->turn);
+    request->worker = worker;
+    request->service->running++;
+    engine->stats.running++;
+    worker->load++;
+    zqb__worker_place (worker);
+}
+
+/* Gives a request to a worker. If that cannot be reached it gets no more, and the request stays first in the queue. */
+static void zqb__worker_assign (zqb__engine_t *engine, zqb__worker_t *worker, zqb__request_t *request)
+{
+    zqb__command_t command = zqb__command (ZQB__REQUEST, zqb__slot_renew (&request->slot));
+    command.body = zqb__stored_body (&request->body);
+    zqb__request_hand_over (engine, request, worker);
+    if (zqb__engine_send (engine, worker->peer, ZQB__WORKER, &command) == 0) {
+        request->attempts++;
+        return;
+    }
+    worker->credit = 0;
+    zqb__request_take_out (engine, request);
+    zqb__request_enqueue (engine, request, request->service->queue.next);
+    zqb__worker_place (worker);
+}
+
+/* Gives queued requests to workers as long as there are both. The service may be gone afterwards. */
+static void zqb__service_dispatch (zqb__engine_t *engine, zqb__service_t *service)
+{
+    zqb__worker_t *worker;
+    while (service->queued && (worker = zqb__service_choose (service)) != NULL)
+        zqb__worker_assign (engine, worker, ZQB__OF (zqb__request_t, turn, service->queue.next));
+    zqb__service_settle (engine, service);
+}
+
+/* Takes a worker out: what it holds goes back, the oldest to the head. The service may be gone afterwards. */
+static void zqb__worker_remove (zqb__engine_t *engine, zqb__worker_t *worker)
+{
+    zqb__service_t *service = worker->service;
+    zqb__worker_unplace (worker);
+    zqb__heap_remove (&engine->timers, &worker->timer);
+    zqb__list_remove (&worker->of_service);
+    worker->peer->worker = NULL;
+    if (--service->worker_count == 0)
+        service->alone_since = engine->now;
+    engine->stats.workers--;
+    while (!zqb__list_empty (&worker->hand))
+        zqb__request_give_back (engine, ZQB__OF (zqb__request_t, turn, worker->hand.prev));
+    ZQB_FREE (worker);
+    zqb__service_dispatch (engine, service);
+}
+
+/* ---- what clients say */
+
+static void zqb__refuse (zqb__engine_t *engine, zqb__peer_t *client, uint64_t id, int error, uint64_t *counter)
+{
+    zqb__command_t answer = zqb__command (ZQB__ERROR, id);
+    answer.status = error - ZQB_ERRNO;
+    ++*counter;
+    zqb__engine_log (engine, ZQB_LOG_DEBUG, "request refused: %s", zqb_strerror (error));
+    zqb__engine_send (engine, client, ZQB__CLIENT, &answer);
+}
+
+/* Why a request cannot be taken: one of ZQB_ERRORS, or 0; counter is then where that is counted. */
+static int zqb__refusal (zqb__engine_t *engine, const zqb__peer_t *client, const zqb__body_t *body, uint64_t **counter)
+{
+    const zqb__limits_t *limits = &engine->limits;
+    const zqb_stats_t *stats = &engine->stats;
+    *counter = &engine->stats.refused_large;
+    if (body->bytes > limits->message || body->frames > limits->frames)
+        return ZQB_EREFUSED;
+    *counter = &engine->stats.refused_full;
+    if (stats->queued + stats->running >= (uint64_t) limits->requests || client->outstanding >= limits->outstanding
+        || (client->outstanding == 0 && stats->clients >= (uint64_t) limits->clients)
+        || body->bytes > limits->bytes - (stats->bytes < limits->bytes ? stats->bytes : limits->bytes))
+        return ZQB_EQUEUEFULL;
+    return 0;
+}
+
+/* NULL and ENOMEM */
+static zqb__request_t *zqb__request_new (zqb__engine_t *engine, zqb__peer_t *client, zqb__service_t *service,
+                                         const zqb__command_t *command)
+{
+    zqb__request_t *request = (zqb__request_t *) zqb__slab_new (&engine->requests);
+    if (!request)
+        return NULL;
+    if (zqb__stored_keep (&request->body, &command->body) != 0) {
+        zqb__slab_free (&engine->requests, &request->slot);
+        return NULL;
+    }
+    request->service = service;
+    request->client = client;
+    request->id = command->id;
+    request->arrived = engine->now;
+    zqb__list_init (&request->turn);
+    zqb__list_append (&client->requests, &request->of_client);
+    if (client->outstanding++ == 0)
+        engine->stats.clients++;
+    engine->stats.bytes += command->body.bytes;
+    if (client->dialect[ZQB__CLIENT] == ZQB__ZQB1)
+        zqb__table_insert (&engine->ids, &request->by_id, zqb__id_hash (engine, client, request->id));
+    return request;
+}
+
+/* What a client hears of a failure. Dialects that have no errors get an empty reply, so that their clients go on. */
+static zqb__command_t zqb__failure (const zqb__peer_t *client, const char *text, size_t size)
+{
+    int has_errors = client && zqb__dialects[client->dialect[ZQB__CLIENT]].errors;
+    zqb__command_t answer = zqb__command (has_errors ? ZQB__ERROR : ZQB__REPLY, 0);
+    if (has_errors) {
+        answer.status = ZQB_EFAILED - ZQB_ERRNO;
+        answer.text = text;
+        answer.text_size = size;
+    }
+    return answer;
+}
+
+/* A service that is served in the broker's own thread. */
+static void zqb__serve_here (zqb__engine_t *engine, const zqb__service_t *service, zqb__peer_t *client,
+                             const zqb__command_t *command)
+{
+    zqb__command_t reply = zqb__command (ZQB__ERROR, 0);
+    uint64_t *outcome = &engine->stats.replied;
+    engine->stats.accepted++;
+    engine->sink.serve (engine->sink.self, service, command, &reply);
+    if (reply.type == ZQB__ERROR) {
+        reply = zqb__failure (client, reply.text, reply.text_size);
+        outcome = &engine->stats.failed;
+    }
+    reply.id = command->id;
+    reply.service = command->service;
+    reply.service_size = command->service_size;
+    ++*(zqb__engine_send (engine, client, ZQB__CLIENT, &reply) == 0 ? outcome : &engine->stats.client_gone);
+}
+
+static void zqb__accept (zqb__engine_t *engine, zqb__peer_t *client, const zqb__command_t *command)
+{
+    zqb__service_t *service = zqb__service_require (engine, command->service, command->service_size);
+    zqb__request_t *request = NULL;
+    if (service && service->queued >= engine->limits.queue && !zqb__service_choose (service)) {
+        zqb__refuse (engine, client, command->id, ZQB_EQUEUEFULL, &engine->stats.refused_full);
+        return;
+    }
+    if (service && !(request = zqb__request_new (engine, client, service, command)))
+        zqb__service_settle (engine, service);
+    if (!request) {
+        zqb__refuse (engine, client, command->id, ZQB_EQUEUEFULL,
+                     service ? &engine->stats.no_memory : &engine->stats.refused_full);
+        return;
+    }
+    engine->stats.accepted++;
+    zqb__request_enqueue (engine, request, &service->queue);
+    zqb__service_dispatch (engine, service);
+}
+
+/* RFC 7, "a client request"; RFC 18; ZQB/1 REQUEST. A number that is already here is a retry: it joins the first. */
+static void zqb__on_request (zqb__engine_t *engine, zqb__peer_t *client, const zqb__command_t *command)
+{
+    uint64_t *counter;
+    int error = zqb__refusal (engine, client, &command->body, &counter);
+    zqb__service_t *service = zqb__service_find (engine, command->service, command->service_size);
+    if (client->dialect[ZQB__CLIENT] == ZQB__ZQB1 && zqb__request_find (engine, client, command->id)) {
+        engine->stats.joined++;
+        return;
+    }
+    if (!service && zqb__name_reserved (command->service, command->service_size))
+        service = zqb__service_find (engine, "mmi.", 4); /* answers for all names that are not there */
+    if (error)
+        zqb__refuse (engine, client, command->id, error, counter);
+    else if (service && service->handler)
+        zqb__serve_here (engine, service, client, command);
+    else
+        zqb__accept (engine, client, command);
+}
+
+/* ZQB/1: nobody wants it. A queued request goes; a running one is finished for nobody. */
+static void zqb__on_cancel (zqb__engine_t *engine, zqb__peer_t *client, const zqb__command_t *command)
+{
+    zqb__request_t *request = zqb__request_find (engine, client, command->id);
+    if (!request)
+        return;
+    zqb__service_t *service = request->service;
+    zqb__request_detach (engine, request);
+    request->cancelled = 1;
+    if (request->worker)
+        return;
+    zqb__request_take_out (engine, request);
+    zqb__request_end_with (engine, request, ZQB_ECANCELLED, &engine->stats.cancelled);
+    zqb__service_settle (engine, service);
+}
+
+/* ---- what workers say */
+
+/* Tells a worker, or somebody who thinks that it is one, that it is not registered. error may be 0. */
+static void zqb__send_away (zqb__engine_t *engine, zqb__peer_t *peer, int error)
+{
+    zqb__command_t command = zqb__command (ZQB__DISCONNECT, 0);
+    command.status = error ? error - ZQB_ERRNO : 0;
+    zqb__engine_send (engine, peer, ZQB__WORKER, &command);
+}
+
+static void zqb__refuse_worker (zqb__engine_t *engine, zqb__peer_t *peer, const char *why, uint64_t *counter)
+{
+    ++*counter;
+    zqb__engine_log (engine, ZQB_LOG_WARNING, "worker refused (%s): %s", zqb__peer_dialect (peer, ZQB__WORKER), why);
+    zqb__send_away (engine, peer, ZQB_EREFUSED);
+}
+
+/* RFC 7, RFC 18, RFC 6, ZQB/1: a worker registers. One that was registered starts anew. */
+static void zqb__on_ready (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
+{
+    uint32_t credit = peer->dialect[ZQB__WORKER] == ZQB__ZQB1 && command->credit ? command->credit : 1;
+    if (peer->worker)
+        zqb__worker_remove (engine, peer->worker);
+    if (zqb__name_reserved (command->service, command->service_size)) {
+        zqb__refuse_worker (engine, peer, "mmi. names are the broker's", &engine->stats.refused_name);
+        return;
+    }
+    if (engine->stats.workers >= (uint64_t) engine->limits.workers) {
+        zqb__refuse_worker (engine, peer, "there are too many", &engine->stats.refused_worker);
+        return;
+    }
+    zqb__service_t *service = zqb__service_require (engine, command->service, command->service_size);
+    if (!service)
+        zqb__refuse_worker (engine, peer, "no room for its service", &engine->stats.refused_worker);
+    else if (service->handler)
+        zqb__refuse_worker (engine, peer, "a handler serves that name", &engine->stats.refused_name);
+    else if (!zqb__worker_new (engine, peer, service, credit)) {
+        zqb__refuse_worker (engine, peer, "no memory", &engine->stats.no_memory);
+        zqb__service_settle (engine, service);
+    } else {
+        zqb__engine_log (engine, ZQB_LOG_INFO, "worker for '%s' (%s)", service->name,
+                         zqb__peer_dialect (peer, ZQB__WORKER));
+        zqb__service_dispatch (engine, service);
+    }
+}
+
+/* The request that a worker answers: what it holds under that token, or NULL, which is counted. */
+static zqb__request_t *zqb__held_request (zqb__engine_t *engine, zqb__peer_t *peer, uint64_t token)
+{
+    zqb__request_t *request = (zqb__request_t *) zqb__slab_find (&engine->requests, token);
+    if (!peer->worker) {
+        engine->stats.bad_state++;
+        zqb__send_away (engine, peer, 0);
+        return NULL;
+    }
+    if (request && request->worker == peer->worker)
+        return request;
+    engine->stats.stale++;
+    return NULL;
+}
+
+/* Adds frames to the reply that is gathered for a client whose dialect has no partial replies. -1: it grew too large. */
+static int zqb__request_gather (zqb__engine_t *engine, zqb__request_t *request, const zqb__body_t *part)
+{
+    if (!request->gathered)
+        request->gathered = (zqb__parcel_t *) zqb__alloc (sizeof *request->gathered);
+    if (!request->gathered || zqb__parcel_add_body (request->gathered, part) != 0)
+        return -1;
+    zqb__body_t whole = zqb__parcel_body (request->gathered);
+    return whole.bytes > engine->limits.message || whole.frames > engine->limits.frames ? -1 : 0;
+}
+
+/* A worker is done with a request. */
+static void zqb__request_done (zqb__engine_t *engine, zqb__request_t *request, zqb__command_t *answer, uint64_t *outcome)
+{
+    zqb__worker_t *worker = request->worker;
+    zqb__service_t *service = request->service;
+    worker->served++;
+    zqb__request_take_out (engine, request);
+    zqb__worker_place (worker);
+    zqb__request_end (engine, request, answer, outcome);
+    zqb__service_dispatch (engine, service);
+}
+
+static void zqb__reply_too_large (zqb__engine_t *engine, zqb__request_t *request)
+{
+    static const char text[] = "the reply is too large";
+    zqb__command_t answer = zqb__failure (request->client, text, sizeof text - 1);
+    engine->stats.refused_large++;
+    zqb__request_done (engine, request, &answer, &engine->stats.failed);
+}
+
+static int zqb__gathers (const zqb__request_t *request)
+{
+    return request->client && !zqb__dialects[request->client->dialect[ZQB__CLIENT]].partials;
+}
+
+static void zqb__on_partial (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
+{
+    zqb__request_t *request = zqb__held_request (engine, peer, command->id);
+    if (!request || !request->client)
+        return;
+    engine->stats.partials++;
+    zqb__command_t answer = zqb__command (ZQB__PARTIAL, 0);
+    answer.body = command->body;
+    if (zqb__gathers (request)) {
+        if (zqb__request_gather (engine, request, &command->body) != 0)
+            zqb__reply_too_large (engine, request);
+    } else
+        zqb__request_answer (engine, request, &answer);
+}
+
+static void zqb__on_reply (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
+{
+    zqb__request_t *request = zqb__held_request (engine, peer, command->id);
+    zqb__command_t answer = zqb__command (ZQB__REPLY, 0);
+    if (!request)
+        return;
+    answer.body = command->body;
+    if (request->gathered && request->client) {
+        if (zqb__request_gather (engine, request, &command->body) != 0) {
+            zqb__reply_too_large (engine, request);
+            return;
+        }
+        answer.body = zqb__parcel_body (request->gathered);
+    }
+    if (answer.body.bytes > engine->limits.message || answer.body.frames > engine->limits.frames)
+        zqb__reply_too_large (engine, request);
+    else
+        zqb__request_done (engine, request, &answer, &engine->stats.replied);
+}
+
+/* ZQB/1: the work failed for good. */
+static void zqb__on_error (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
+{
+    zqb__request_t *request = zqb__held_request (engine, peer, command->id);
+    if (!request)
+        return;
+    zqb__command_t answer = zqb__failure (request->client, command->text, command->text_size);
+    zqb__request_done (engine, request, &answer, &engine->stats.failed);
+}
+
+/* Any message shows that a worker lives; a stranger that sends heartbeats must register (again). */
+static void zqb__on_heartbeat (zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    if (peer->worker)
+        return;
+    engine->stats.bad_state++;
+    zqb__send_away (engine, peer, 0);
+}
+
+static void zqb__on_disconnect (zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    if (!peer->worker)
+        return;
+    engine->stats.workers_left++;
+    zqb__engine_log (engine, ZQB_LOG_INFO, "worker of '%s' left", peer->worker->service->name);
+    zqb__worker_remove (engine, peer->worker);
+}
+
+/* A worker is lost without a word. */
+static void zqb__worker_lost (zqb__engine_t *engine, zqb__worker_t *worker, const char *why)
+{
+    engine->stats.workers_lost++;
+    zqb__engine_log (engine, ZQB_LOG_WARNING, "worker of '%s' lost: %s", worker->service->name, why);
+    zqb__worker_remove (engine, worker);
+}
+
+/* ---- time */
+
+static void zqb__worker_tick (zqb__engine_t *engine, zqb__worker_t *worker)
+{
+    zqb__peer_t *peer = worker->peer;
+    zqb__command_t beat = zqb__command (ZQB__HEARTBEAT, 0);
+    int due = engine->now >= zqb__after (worker->told, engine->limits.heartbeat);
+    if (worker->load == 0 && engine->now >= zqb__after (worker->heard, engine->limits.expiry)) {
+        zqb__worker_lost (engine, worker, "silent");
+        zqb__send_away (engine, peer, 0);
+        zqb__engine_release (engine, peer);
+        return;
+    }
+    if (!due || zqb__engine_send (engine, peer, ZQB__WORKER, &beat) == 0)
+        zqb__worker_set_timer (engine, worker);
+}
+
+/* The requests of a service without workers that have waited too long. */
+static void zqb__service_tick (zqb__engine_t *engine, zqb__service_t *service)
+{
+    while (service->queued && !service->worker_count) {
+        zqb__request_t *request = ZQB__OF (zqb__request_t, turn, service->queue.next);
+        if (engine->now < zqb__after (request->arrived, engine->limits.no_worker))
+            break;
+        zqb__request_take_out (engine, request);
+        zqb__request_end_with (engine, request, ZQB_ENOWORKER, &engine->stats.expired);
+    }
+    zqb__service_settle (engine, service);
+}
+
+/* ---- the door */
+
+static int zqb__engine_init (zqb__engine_t *engine, const zqb__limits_t *limits, const zqb__sink_t *sink, uint64_t seed,
+                             uint64_t now)
+{
+    memset (engine, 0, sizeof *engine);
+    engine->limits = *limits;
+    engine->sink = *sink;
+    engine->now = now;
+    engine->key.k0 = seed;
+    engine->key.k1 = seed * 0x9e3779b97f4a7c15u + 1;
+    zqb__list_init (&engine->idle_peers);
+    zqb__list_init (&engine->all_services);
+    zqb__list_init (&engine->failed_peers);
+    zqb__slab_init (&engine->requests, sizeof (zqb__request_t), (uint32_t) (seed >> 16));
+    zqb__table_t *tables[] = {&engine->peers, &engine->lives, &engine->services, &engine->ids};
+    for (int i = 0; i < 4; i++)
+        if (zqb__table_init (tables[i]) != 0) {
+            while (i-- > 0)
+                zqb__table_close (tables[i]);
+            return -1;
+        }
+    return 0;
+}
+
+/* A client can no longer be told anything: what it has queued is dropped, what is running is finished for nobody. */
+static void zqb__client_lost (zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    while (!zqb__list_empty (&peer->requests)) {
+        zqb__request_t *request = ZQB__OF (zqb__request_t, of_client, peer->requests.next);
+        zqb__service_t *service = request->service;
+        zqb__request_detach (engine, request);
+        if (request->worker)
+            continue;
+        zqb__request_take_out (engine, request);
+        zqb__request_end_with (engine, request, ZQB_ECANCELLED, &engine->stats.client_gone);
+        zqb__service_settle (engine, service);
+    }
+}
+
+/* What follows when peers could not be reached. Replies that were packed for them and not sent have not been given. */
+static void zqb__engine_bury (zqb__engine_t *engine)
+{
+    while (!zqb__list_empty (&engine->failed_peers)) {
+        zqb__peer_t *peer = ZQB__OF (zqb__peer_t, failed, engine->failed_peers.next);
+        zqb__peer_in_use (engine, peer);
+        engine->stats.replied -= peer->replies;
+        engine->stats.client_gone += peer->replies;
+        peer->replies = 0;
+        zqb__parcel_clear (&peer->out);
+        zqb__client_lost (engine, peer);
+        if (peer->worker)
+            zqb__worker_lost (engine, peer->worker, "unreachable");
+        zqb__list_remove (&peer->failed);
+        zqb__list_remove (&peer->dirty);
+        zqb__engine_release (engine, peer);
+    }
+}
+
+/* A command of a peer, whose dialect the caller has set. */
+static void zqb__engine_receive (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
+{
+    if (peer->worker)
+        peer->worker->heard = engine->now;
+    switch (command->type) {
+        case ZQB__READY: zqb__on_ready (engine, peer, command); break;
+        case ZQB__REQUEST: zqb__on_request (engine, peer, command); break;
+        case ZQB__PARTIAL: zqb__on_partial (engine, peer, command); break;
+        case ZQB__REPLY: zqb__on_reply (engine, peer, command); break;
+        case ZQB__ERROR: zqb__on_error (engine, peer, command); break;
+        case ZQB__HEARTBEAT: zqb__on_heartbeat (engine, peer); break;
+        case ZQB__DISCONNECT: zqb__on_disconnect (engine, peer); break;
+        case ZQB__CANCEL: zqb__on_cancel (engine, peer, command); break;
+        default: break; /* ZQB/1 of a later version */
+    }
+    zqb__engine_bury (engine);
+}
+
+/* A peer sent something that is wrong: a worker is let go, as it cannot be relied upon; a client is told. */
+static void zqb__engine_malformed (zqb__engine_t *engine, zqb__peer_t *peer, int side)
+{
+    int worker = peer->worker || (side == ZQB__WORKER && peer->dialect[ZQB__WORKER] != ZQB__ZQB1);
+    zqb__command_t answer = zqb__command (ZQB__ERROR, 0);
+    answer.status = ZQB_EMALFORMED - ZQB_ERRNO;
+    if (peer->worker)
+        zqb__worker_lost (engine, peer->worker, "malformed message");
+    if (worker)
+        zqb__send_away (engine, peer, ZQB_EMALFORMED);
+    else
+        zqb__engine_send (engine, peer, ZQB__CLIENT, &answer);
+    zqb__engine_bury (engine);
+}
+
+/* What the sink took for a peer could not be sent. */
+static void zqb__engine_lost (zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    engine->stats.unsendable++;
+    zqb__peer_fail (engine, peer);
+    zqb__engine_bury (engine);
+}
+
+/* Does what is due at engine->now. */
+static void zqb__engine_tick (zqb__engine_t *engine)
+{
+    zqb__timer_t *timer;
+    while ((timer = zqb__heap_due (&engine->timers, engine->now)) != NULL)
+        if (timer->kind == ZQB__TIMER_WORKER)
+            zqb__worker_tick (engine, ZQB__OF (zqb__worker_t, timer, timer));
+        else
+            zqb__service_tick (engine, ZQB__OF (zqb__service_t, timer, timer));
+    zqb__engine_bury (engine);
+}
+
+/* When something will be due: UINT64_MAX is never. */
+static uint64_t zqb__engine_next (const zqb__engine_t *engine)
+{
+    return zqb__heap_next_at (&engine->timers);
+}
+
+/* Sets or, with NULL, removes the handler of a service. -1: ENOMEM, ENOSPC, EADDRINUSE (it has workers). */
+static int zqb__engine_handle (zqb__engine_t *engine, const char *name, zqb_handler_fn *handler, void *arg)
+{
+    zqb__service_t *service = zqb__service_require (engine, name, strlen (name));
+    if (!service)
+        return -1;
+    if (service->worker_count) {
+        errno = EADDRINUSE;
+        return -1;
+    }
+    service->handler = handler;
+    service->handler_arg = arg;
+    zqb__service_settle (engine, service);
+    return 0;
+}
+
+/* One step towards having no services: a worker is sent away, or a request ended. */
+static void zqb__engine_finish_service (zqb__engine_t *engine, zqb__service_t *service)
+{
+    service->handler = NULL;
+    if (service->worker_count) {
+        zqb__worker_t *worker = ZQB__OF (zqb__worker_t, of_service, service->workers.next);
+        zqb__send_away (engine, worker->peer, 0);
+        zqb__worker_remove (engine, worker);
+        return;
+    }
+    if (service->queued) {
+        zqb__request_t *request = ZQB__OF (zqb__request_t, turn, service->queue.next);
+        zqb__request_take_out (engine, request);
+        zqb__request_end_with (engine, request, ZQB_ECANCELLED, &engine->stats.cancelled);
+    }
+    zqb__service_settle (engine, service);
+}
+
+/* Tells workers and clients that it is over. Nothing is left but peers, for whom the sink may have something. */
+static void zqb__engine_finish (zqb__engine_t *engine)
+{
+    zqb__link_t *services = &engine->all_services;
+    for (zqb__link_t *at = services->next; at != services; at = at->next) {
+        zqb__service_t *service = ZQB__OF (zqb__service_t, all, at);
+        for (zqb__link_t *of = service->workers.next; of != &service->workers; of = of->next) {
+            zqb__worker_t *worker = ZQB__OF (zqb__worker_t, of_service, of);
+            worker->credit = 0; /* no more for anybody */
+            zqb__worker_place (worker);
+        }
+    }
+    while (!zqb__list_empty (services))
+        zqb__engine_finish_service (engine, ZQB__OF (zqb__service_t, all, services->next));
+    zqb__engine_bury (engine);
+}
+
+static void zqb__engine_close (zqb__engine_t *engine)
+{
+    zqb__engine_finish (engine);
+    for (size_t i = 0; engine->peers.count; i = (i + 1) % engine->peers.size) /* the table shrinks meanwhile */
+        while (engine->peers.buckets[i])
+            zqb__peer_forget (engine, ZQB__OF (zqb__peer_t, by_address, engine->peers.buckets[i]));
+    zqb__table_close (&engine->peers);
+    zqb__table_close (&engine->lives);
+    zqb__table_close (&engine->services);
+    zqb__table_close (&engine->ids);
+    zqb__heap_close (&engine->timers);
+    zqb__slab_close (&engine->requests);
+}
+
+/* ================================================================================================================
+   >>transport
+   Owns:    messages of several frames on sockets: receiving into an inbox, sending from an outbox
+   Door:    zqb__inbox_*, zqb__outbox_*
+   Uses:    message, zmq_msg_recv and zmq_msg_send
+   Never:   blocks, unless the socket of a worker says so; knows who sends or why
+   ================================================================================================================ */
+
+typedef struct zqb__inbox_t {
+    zmq_msg_t *frames;
+    size_t count, capacity;
+    size_t limit; /* so many are kept; SIZE_MAX all */
+    int overflow; /* there were more, or no memory for them */
+} zqb__inbox_t;
+
+static void zqb__inbox_clear (zqb__inbox_t *inbox)
+{
+    for (size_t i = 0; i < inbox->count; i++)
+        zmq_msg_close (&inbox->frames[i]);
+    inbox->count = 0;
+    inbox->overflow = 0;
+}
+
+static void zqb__inbox_close (zqb__inbox_t *inbox)
+{
+    zqb__inbox_clear (inbox);
+    ZQB_FREE (inbox->frames);
+    inbox->frames = NULL;
+    inbox->capacity = 0;
+}
+
+/* Keeps a frame, or drops it when there are too many. */
+static void zqb__inbox_keep (zqb__inbox_t *inbox, zmq_msg_t *frame)
+{
+    void **frames = (void **) &inbox->frames;
+    if (inbox->count >= inbox->limit
+        || zqb__grow (frames, &inbox->capacity, inbox->count + 1, sizeof *inbox->frames) != 0) {
+        inbox->overflow = 1;
+        zmq_msg_close (frame);
+    } else
+        zqb__move_frames (&inbox->frames[inbox->count++], frame, 1);
+}
+
+/* Receives a message, if there is one: 1; 0: none; -1: ETERM and other errors of the socket. */
+static int zqb__inbox_receive (zqb__inbox_t *inbox, void *socket)
+{
+    int more = 1;
+    zqb__inbox_clear (inbox);
+    while (more) {
+        zmq_msg_t frame;
+        zmq_msg_init (&frame);
+        if (zmq_msg_recv (&frame, socket, ZMQ_DONTWAIT) < 0) {
+            zmq_msg_close (&frame);
+            if (errno == EINTR)
+                continue;
+            return errno == EAGAIN ? 0 : -1;
+        }
+        more = zmq_msg_more (&frame);
+        zqb__inbox_keep (inbox, &frame);
+    }
+    return 1;
+}
+
+/* ---- the outbox is a message whose memory is used again and again */
+
+static void zqb__outbox_clear (zqb_msg_t *outbox)
+{
+    for (size_t i = 0; i < outbox->count_; i++)
+        zmq_msg_close (&zqb__msg_frames (outbox)[i]);
+    outbox->count_ = 0;
+}
+
+/* Adds the frames of an address, which is laid out like a body block. */
+static int zqb__outbox_add_address (zqb_msg_t *outbox, const unsigned char *address, size_t size)
+{
+    zqb__body_t body;
+    memset (&body, 0, sizeof body);
+    body.block = address;
+    body.size = size;
+    return zqb__body_to_msg (&body, outbox);
+}
+
+/* Adds a parcel: its bytes as one frame, and the large frames, which are moved out of it. -1: ENOMEM. */
+static int zqb__outbox_add_parcel (zqb_msg_t *outbox, zqb__parcel_t *parcel)
+{
+    if (zqb_msg_add (outbox, parcel->bytes.bytes, parcel->bytes.size) != 0)
+        return -1;
+    for (size_t i = 0; i < parcel->large_count; i++)
+        if (zqb_msg_add_frame (outbox, &parcel->large[i]) != 0)
+            return -1;
+    return 0;
+}
+
+/* Sends the frames as one message. -1: EHOSTUNREACH, EAGAIN, ETERM ...; nothing has been sent then. */
+static int zqb__outbox_send (zqb_msg_t *outbox, void *socket, int flags)
+{
+    size_t count = zqb_msg_count (outbox);
+    for (size_t i = 0; i < count; i++) {
+        int more = i + 1 < count ? ZMQ_SNDMORE : 0;
+        while (zmq_msg_send (&zqb__msg_frames (outbox)[i], socket, flags | more) < 0)
+            if (errno != EINTR)
+                return -1;
+    }
+    return 0;
+}
+
+/* ================================================================================================================
+   >>broker
+   Owns:    the broker's sockets, its loop and its thread; requests as handlers see them; the mmi services
+   Door:    zqb_broker_*, zqb_request_*
+   Uses:    engine, wire, transport, platform
+   Never:   decides who gets what
+   ================================================================================================================ */
+
+/* A request in the hands of the user: of a worker, or of a handler inside the broker. */
+struct zqb_request_t {
+    zqb__link_t link; /* the worker's */
+    zqb_msg_t body;
+    const char *service;
+    size_t service_size;
+    uint64_t token;
+    zqb_msg_t address; /* MDP: the client's, as another broker gave it */
+    uint64_t registration; /* the worker's, at the time */
+    int in_handler;
+    void *owner;
+    int (*send) (zqb_request_t *request, int type, zqb_msg_t *msg, const char *text); /* type: ZQB__PARTIAL ... */
+    void (*release) (zqb_request_t *request);
+};
+
+ZQB_API zqb_msg_t *zqb_request_body (zqb_request_t *request)
+{
+    return request ? &request->body : NULL;
+}
+
+ZQB_API const char *zqb_request_service (zqb_request_t *request, size_t *size)
+{
+    if (size)
+        *size = request ? request->service_size : 0;
+    return request ? request->service : NULL;
+}
+
+ZQB_API int zqb_request_partial (zqb_request_t *request, zqb_msg_t *msg)
+{
+    if (!request || !msg)
+        return zqb__invalid ();
+    if (request->send (request, ZQB__PARTIAL, msg, NULL) != 0)
+        return -1;
+    return zqb_msg_close (msg);
+}
+
+/* A request that could not be answered because its broker is gone is released like one that was answered. */
+static int zqb__request_finish (zqb_request_t *request, int type, zqb_msg_t *msg, const char *text)
+{
+    int failed = request->send (request, type, msg, text);
+    if (failed && errno != ENOTCONN)
+        return -1;
+    request->release (request);
+    if (!failed)
+        return zqb_msg_close (msg);
+    errno = ENOTCONN;
+    return -1;
+}
+
+ZQB_API int zqb_request_reply (zqb_request_t *request, zqb_msg_t *msg)
+{
+    if (!request || !msg || request->in_handler)
+        return zqb__invalid ();
+    return zqb__request_finish (request, ZQB__REPLY, msg, NULL);
+}
+
+ZQB_API int zqb_request_fail (zqb_request_t *request, const char *text)
+{
+    if (!request || request->in_handler)
+        return zqb__invalid ();
+    return zqb__request_finish (request, ZQB__ERROR, NULL, text);
+}
+
+/* ---- ports: the sockets. The first is for Majordomo and ZQB/1, each LRU service adds two. */
+
+typedef struct zqb__port_t {
+    int place; /* ZQB__MAJORDOMO, ZQB__FRONTEND, ZQB__BACKEND */
+    void *socket;
+    zmq_fd_t fd;
+    char *service; /* of an LRU port */
+    size_t service_size;
+} zqb__port_t;
+
+struct zqb_broker_t {
+    void *ctx;
+    zqb_broker_options_t options;
+    uint64_t life;
+    zqb__engine_t engine;
+    zqb__lock_t lock; /* of everything, except while a thread waits for input */
+    zqb__signal_t signal;
+    int running;
+    void *thread;
+    zqb__port_t **ports;
+    size_t port_count, port_capacity;
+    char **endpoints;
+    size_t endpoint_count, endpoint_capacity;
+    zmq_pollitem_t *items; /* the running thread's: what it waits for */
+    size_t item_capacity;
+    zqb__link_t dirty; /* peers for whom something is packed */
+    zqb__inbox_t inbox;
+    zqb_msg_t outbox;
+    zqb__buffer_t address; /* of the message at hand */
+    zqb__parcel_t packed;  /* its body */
+    zqb__parcel_t served;  /* the reply of a handler */
+    int epoll;             /* -1, or what zqb_broker_fd returned */
+};
+
+enum { ZQB__PASS = 256 }; /* so many messages are taken from one socket before the next has its turn */
+
+static void zqb__broker_log (void *self, int level, const char *format, va_list args)
+{
+    zqb_broker_t *broker = (zqb_broker_t *) self;
+    zqb__log (broker->options.log, broker->options.log_arg, broker->options.log_level, level, format, args);
+}
+
+static void zqb__port_close (zqb__port_t *port)
+{
+    if (!port)
+        return;
+    if (port->socket)
+        zmq_close (port->socket);
+    ZQB_FREE (port->service);
+    ZQB_FREE (port);
+}
+
+/* How long messages for peers that are slow may hold up the end of the context. */
+enum { ZQB__LINGER_MS = 500 };
+
+/* What connections have to prove, whatever the peers say or do not say: that they are there. */
+static void zqb__set_keepalive (void *socket, int heartbeat_ms, int liveness)
+{
+    int64_t expiry = (int64_t) heartbeat_ms * liveness;
+    zqb__set_int (socket, ZMQ_LINGER, ZQB__LINGER_MS);
+    if (heartbeat_ms == INT_MAX)
+        return;
+    zqb__set_int (socket, ZMQ_HEARTBEAT_IVL, heartbeat_ms);
+    zqb__set_int (socket, ZMQ_HEARTBEAT_TIMEOUT, expiry > INT_MAX ? INT_MAX : (int) expiry);
+    zqb__set_int (socket, ZMQ_HEARTBEAT_TTL, expiry > 6553500 ? 6553500 : (int) expiry);
+}
+
+static void zqb__port_configure (const zqb_broker_t *broker, void *socket)
+{
+    const zqb_broker_options_t *options = &broker->options;
+    int64_t largest = options->max_message > INT64_MAX - 65536 ? -1 : options->max_message + 65536;
+    zqb__set_int (socket, ZMQ_ROUTER_MANDATORY, 1);
+    zqb__set_int (socket, ZMQ_SNDHWM, options->send_hwm == INT_MAX ? 0 : options->send_hwm);
+    zmq_setsockopt (socket, ZMQ_MAXMSGSIZE, &largest, sizeof largest);
+    zqb__set_keepalive (socket, options->heartbeat_ms, options->liveness);
+}
+
+/* NULL: ENOMEM, and what zmq_socket says. */
+static zqb__port_t *zqb__port_new (zqb_broker_t *broker, int place, const char *service)
+{
+    zqb__port_t *port = (zqb__port_t *) zqb__alloc (sizeof *port);
+    if (!port)
+        return NULL;
+    port->place = place;
+    port->socket = zmq_socket (broker->ctx, ZMQ_ROUTER);
+    port->service_size = service ? strlen (service) : 0;
+    port->service = service ? zqb__copy_text (service, port->service_size) : NULL;
+    if (!port->socket || (service && !port->service)) {
+        zqb__port_close (port);
+        return NULL;
+    }
+    port->fd = zqb__socket_fd (port->socket);
+    zqb__port_configure (broker, port->socket);
+    return port;
+}
+
+/* ---- making it */
+
+static zqb_broker_options_t zqb__broker_options (const zqb_broker_options_t *given)
+{
+    zqb_broker_options_t options;
+    memset (&options, 0, sizeof options);
+    if (given)
+        options = *given;
+    options.heartbeat_ms = zqb__option (options.heartbeat_ms, 2500);
+    options.liveness = zqb__option (options.liveness, 3);
+    options.attempts = zqb__option (options.attempts, 3);
+    options.max_services = zqb__option (options.max_services, 65536);
+    options.max_workers = zqb__option (options.max_workers, 65536);
+    options.max_clients = zqb__option (options.max_clients, 65536);
+    options.max_requests = zqb__option (options.max_requests, 1000000);
+    options.max_queue = zqb__option (options.max_queue, 1000000);
+    options.max_outstanding = zqb__option (options.max_outstanding, 100000);
+    options.max_frames = zqb__option (options.max_frames, 1000);
+    options.max_message = zqb__option64 (options.max_message, (int64_t) 64 << 20);
+    options.max_bytes = zqb__option64 (options.max_bytes, (int64_t) 1 << 30);
+    options.send_hwm = zqb__option (options.send_hwm, 10000);
+    options.log_level = zqb__option (options.log_level, ZQB_LOG_INFO);
+    return options;
+}
+
+static zqb__limits_t zqb__broker_limits (const zqb_broker_options_t *options)
+{
+    zqb__limits_t limits;
+    uint64_t beat = (uint64_t) options->heartbeat_ms * 1000u;
+    int never = options->heartbeat_ms == INT_MAX || options->liveness == INT_MAX;
+    limits.heartbeat = options->heartbeat_ms == INT_MAX ? UINT64_MAX : beat;
+    limits.expiry = never ? UINT64_MAX : beat * (uint64_t) options->liveness;
+    limits.no_worker = zqb__option_us (options->no_worker_ms, 60000);
+    limits.attempts = options->attempts;
+    limits.services = options->max_services;
+    limits.workers = options->max_workers;
+    limits.clients = options->max_clients;
+    limits.requests = options->max_requests;
+    limits.queue = options->max_queue;
+    limits.outstanding = options->max_outstanding;
+    limits.frames = (uint64_t) options->max_frames;
+    limits.message = (uint64_t) options->max_message;
+    limits.bytes = (uint64_t) options->max_bytes;
+    return limits;
+}
+
+static int zqb__broker_send (void *self, zqb__peer_t *peer, int side, const zqb__command_t *command);
+static void zqb__broker_serve (void *self, const zqb__service_t *service, const zqb__command_t *command,
+                               zqb__command_t *reply);
+static int zqb__mmi_register (zqb_broker_t *broker);
+
+static int zqb__broker_init_engine (zqb_broker_t *broker)
+{
+    zqb__limits_t limits = zqb__broker_limits (&broker->options);
+    zqb__sink_t sink;
+    sink.self = broker;
+    sink.send = zqb__broker_send;
+    sink.serve = zqb__broker_serve;
+    sink.log = zqb__broker_log;
+    return zqb__engine_init (&broker->engine, &limits, &sink, zqb__random (), zqb__clock ());
+}
+
+static int zqb__broker_add_port (zqb_broker_t *broker, zqb__port_t *port)
+{
+    void **ports = (void **) &broker->ports;
+    if (!port || zqb__grow (ports, &broker->port_capacity, broker->port_count + 1, sizeof *broker->ports) != 0)
+        return -1;
+    broker->ports[broker->port_count++] = port;
+    return 0;
+}
+
+static void zqb__broker_free (zqb_broker_t *broker)
+{
+    for (size_t i = 0; i < broker->port_count; i++)
+        zqb__port_close (broker->ports[i]);
+    for (size_t i = 0; i < broker->endpoint_count; i++)
+        ZQB_FREE (broker->endpoints[i]);
+#ifdef __linux__
+    if (broker->epoll >= 0)
+        close (broker->epoll);
+#endif
+    ZQB_FREE (broker->ports);
+    ZQB_FREE (broker->endpoints);
+    ZQB_FREE (broker->items);
+    zqb__inbox_close (&broker->inbox);
+    zqb_msg_close (&broker->outbox);
+    zqb__buffer_close (&broker->address);
+    zqb__parcel_close (&broker->packed);
+    zqb__parcel_close (&broker->served);
+    zqb__signal_close (&broker->signal);
+    zqb__lock_close (&broker->lock);
+    ZQB_FREE (broker);
+}
+
+/* The parts that can fail. The first has been made when this is called. */
+static int zqb__broker_fill (zqb_broker_t *broker)
+{
+    zqb__port_t *port = zqb__port_new (broker, ZQB__MAJORDOMO, NULL);
+    if (zqb__broker_add_port (broker, port) != 0) {
+        zqb__port_close (port);
+        return -1;
+    }
+    if (zqb__broker_init_engine (broker) != 0)
+        return -1;
+    if (zqb__mmi_register (broker) == 0)
+        return 0;
+    zqb__engine_close (&broker->engine);
+    return -1;
+}
+
+ZQB_API zqb_broker_t *zqb_broker_new (void *ctx, const zqb_broker_options_t *options)
+{
+    if (!ctx) {
+        errno = EINVAL;
+        return NULL;
+    }
+    zqb_broker_t *broker = (zqb_broker_t *) zqb__alloc (sizeof *broker);
+    if (!broker)
+        return NULL;
+    broker->ctx = ctx;
+    broker->options = zqb__broker_options (options);
+    broker->life = zqb__random () | 1;
+    broker->epoll = -1;
+    broker->inbox.limit = broker->options.max_frames == INT_MAX ? SIZE_MAX : (size_t) broker->options.max_frames + 16;
+    zqb_msg_init (&broker->outbox);
+    zqb__list_init (&broker->dirty);
+    if (zqb__signal_init (&broker->signal) != 0) {
+        ZQB_FREE (broker);
+        return NULL;
+    }
+    if (zqb__lock_init (&broker->lock) != 0 || zqb__broker_fill (broker) != 0) {
+        int error = errno;
+        zqb__broker_free (broker);
+        errno = error;
+        return NULL;
+    }
+    return broker;
+}
+
+/* ---- sending: the engine's commands go out */
+
+/* Sends what is packed for a peer. -1: it cannot be sent, and is dropped. */
+static int zqb__broker_flush_peer (zqb_broker_t *broker, zqb__peer_t *peer)
+{
+    zqb__list_remove (&peer->dirty);
+    zqb__outbox_clear (&broker->outbox);
+    int failed = zqb__outbox_add_address (&broker->outbox, peer->address, peer->address_size) != 0
+                 || zqb__outbox_add_parcel (&broker->outbox, &peer->out) != 0
+                 || zqb__outbox_send (&broker->outbox, broker->ports[peer->port]->socket, ZMQ_DONTWAIT) != 0;
+    int error = errno;
+    zqb__parcel_clear (&peer->out);
+    zqb__outbox_clear (&broker->outbox);
+    errno = error;
+    if (failed)
+        return -1;
+    peer->replies = 0;
+    broker->engine.stats.messages_out++;
+    return 0;
+}
+
+/* ZQB/1: behind what is packed already; it leaves at the end of the pass. */
+static int zqb__broker_pack (zqb_broker_t *broker, zqb__peer_t *peer, const zqb__command_t *command)
+{
+    zqb__command_t copy = *command;
+    if (zqb__wire_full (&peer->out) && zqb__broker_flush_peer (broker, peer) != 0)
+        return -1;
+    if (copy.type == ZQB__REPLY || copy.type == ZQB__PARTIAL)
+        copy.service_size = 0; /* the client knows */
+    if (zqb__wire_pack (&peer->out, broker->life, &copy) != 0)
+        return -1;
+    if (copy.type == ZQB__REPLY)
+        peer->replies++;
+    if (zqb__list_empty (&peer->dirty))
+        zqb__list_append (&broker->dirty, &peer->dirty);
+    return 0;
+}
+
+static int zqb__broker_send (void *self, zqb__peer_t *peer, int side, const zqb__command_t *command)
+{
+    zqb_broker_t *broker = (zqb_broker_t *) self;
+    if (peer->dialect[side] == ZQB__ZQB1)
+        return zqb__broker_pack (broker, peer, command);
+    zqb__outbox_clear (&broker->outbox);
+    int failed = zqb__outbox_add_address (&broker->outbox, peer->address, peer->address_size) != 0
+                 || zqb__wire_frames (&broker->outbox, peer->dialect[side], side, command) != 0
+                 || zqb__outbox_send (&broker->outbox, broker->ports[peer->port]->socket, ZMQ_DONTWAIT) != 0;
+    int error = errno;
+    zqb__outbox_clear (&broker->outbox);
+    errno = error;
+    if (failed)
+        return -1;
+    broker->engine.stats.messages_out++;
+    return 0;
+}
+
+/* Everything that is packed leaves. A peer that cannot be reached may make others get something: those follow. */
+static void zqb__broker_flush (zqb_broker_t *broker)
+{
+    while (!zqb__list_empty (&broker->dirty)) {
+        zqb__peer_t *peer = ZQB__OF (zqb__peer_t, dirty, broker->dirty.next);
+        if (zqb__broker_flush_peer (broker, peer) != 0)
+            zqb__engine_lost (&broker->engine, peer);
+        else
+            zqb__engine_release (&broker->engine, peer);
+    }
+}
+
+/* ---- receiving: messages become the engine's commands */
+
+static void zqb__broker_count_bad (zqb_stats_t *stats, int error)
+{
+    switch (error) {
+        case ZQB__BAD_HEADER: stats->bad_header++; break;
+        case ZQB__BAD_COMMAND: stats->bad_command++; break;
+        case ZQB__BAD_NAME: stats->refused_name++; break;
+        default: stats->bad_frames++; break;
+    }
+}
+
+static void zqb__broker_warn (zqb_broker_t *broker, const char *format, ...)
+{
+    va_list args;
+    va_start (args, format);
+    zqb__broker_log (broker, ZQB_LOG_WARNING, format, args);
+    va_end (args);
+}
+
+/* Lays out the envelope of the message at hand as an address. */
+static int zqb__broker_read_address (zqb_broker_t *broker, size_t frames)
+{
+    broker->address.size = 0;
+    for (size_t i = 0; i < frames; i++) {
+        size_t size = zmq_msg_size (&broker->inbox.frames[i]);
+        unsigned char *at = size > 255 ? NULL : zqb__buffer_add (&broker->address, 4 + size);
+        if (!at)
+            return -1;
+        zqb__put_32 (at, (uint32_t) size);
+        memcpy (at + 4, zmq_msg_data (&broker->inbox.frames[i]), size);
+    }
+    return 0;
+}
+
+/* Who sent the message at hand; NULL if that cannot be told or remembered, which is counted. */
+static zqb__peer_t *zqb__broker_sender (zqb_broker_t *broker, const zqb__incoming_t *in, int port)
+{
+    zqb__buffer_t *address = &broker->address;
+    if (zqb__broker_read_address (broker, in->envelope) != 0) {
+        broker->engine.stats.bad_header++;
+        return NULL;
+    }
+    zqb__peer_t *peer = zqb__engine_peer (&broker->engine, port, address->bytes, address->size, in->life);
+    if (!peer)
+        broker->engine.stats.no_memory++;
+    else if (in->dialect == ZQB__ZQB1)
+        peer->dialect[ZQB__CLIENT] = peer->dialect[ZQB__WORKER] = ZQB__ZQB1;
+    return peer;
+}
+
+/* A worker is answered in the dialect of its READY: words or numbers. */
+static void zqb__broker_set_dialect (zqb__peer_t *peer, const zqb__incoming_t *in, const zqb__command_t *command)
+{
+    int known = in->side == ZQB__WORKER && peer->worker;
+    if (in->dialect != ZQB__ZQB1 && (!known || command->type == ZQB__READY))
+        peer->dialect[in->side] = in->dialect;
+}
+
+/* Takes the commands out of a message. 0, or what is wrong with it. */
+static int zqb__broker_read (zqb_broker_t *broker, zqb__incoming_t *in, int index, zqb__peer_t *peer)
+{
+    zqb__port_t *port = broker->ports[index];
+    zqb__command_t command;
+    int more;
+    while ((more = zqb__wire_next (in, &command)) == 1) {
+        zqb__broker_set_dialect (peer, in, &command);
+        if (port->service) {
+            command.service = (const unsigned char *) port->service;
+            command.service_size = port->service_size;
+        }
+        zqb__engine_receive (&broker->engine, peer, &command);
+    }
+    if (more < 0)
+        zqb__broker_set_dialect (peer, in, &command);
+    return more < 0 ? in->error : ZQB__FINE;
+}
+
+/* The message in the inbox, from one of the ports. */
+static void zqb__broker_deliver (zqb_broker_t *broker, int index)
+{
+    zqb__engine_t *engine = &broker->engine;
+    zqb__inbox_t *inbox = &broker->inbox;
+    zqb__incoming_t in;
+    zqb__peer_t *peer;
+    int place = broker->ports[index]->place;
+    int error = zqb__wire_open (&in, place, inbox->frames, inbox->count, &broker->packed) == 0 ? ZQB__FINE : in.error;
+    engine->stats.messages_in++;
+    if (error) {
+        zqb__broker_count_bad (&engine->stats, error);
+        zqb__broker_warn (broker, "a message without a header that we know");
+        return;
+    }
+    if ((peer = zqb__broker_sender (broker, &in, index)) == NULL)
+        return;
+    if (inbox->overflow)
+        engine->stats.refused_large++;
+    else if ((error = zqb__broker_read (broker, &in, index, peer)) != ZQB__FINE)
+        zqb__broker_count_bad (&engine->stats, error);
+    if (error || inbox->overflow) {
+        zqb__broker_warn (broker, "a malformed message (%s)", zqb__dialects[in.dialect].name);
+        peer->dialect[in.side] = in.dialect;
+        zqb__engine_malformed (engine, peer, in.side);
+    }
+    zqb__engine_release (engine, peer);
+}
+
+/* ---- the loop */
+
+/* Takes some messages from a port. How many; -1: ETERM. */
+static int zqb__broker_drain (zqb_broker_t *broker, int index)
+{
+    int count = 0;
+    for (int got = 1; count < ZQB__PASS; count++) {
+        got = zqb__inbox_receive (&broker->inbox, broker->ports[index]->socket);
+        if (got < 0)
+            return -1;
+        if (got == 0)
+            break;
+        zqb__broker_deliver (broker, index);
+    }
+    return count;
+}
+
+/* One round: what came in, what is due, what goes out. How many messages that were; 0: nothing is left to do. -1: ETERM. */
+static int zqb__broker_pass (zqb_broker_t *broker)
+{
+    uint64_t sent = broker->engine.stats.messages_out;
+    int received = 0;
+    broker->engine.now = zqb__clock ();
+    for (size_t i = 0; i < broker->port_count; i++) {
+        int count = zqb__broker_drain (broker, (int) i);
+        if (count < 0)
+            return -1;
+        received += count;
+    }
+    zqb__engine_tick (&broker->engine);
+    zqb__broker_flush (broker);
+    return received + (broker->engine.stats.messages_out != sent);
+}
+
+/* Waits, with the lock open, for input, a timer, a signal or the time-out. -1: EINTR, ENOMEM. */
+static int zqb__broker_wait (zqb_broker_t *broker, uint64_t timeout)
+{
+    size_t count = broker->port_count + 1;
+    uint64_t next = zqb__engine_next (&broker->engine), now = zqb__clock ();
+    uint64_t until_next = next == UINT64_MAX ? UINT64_MAX : next > now ? next - now : 0;
+    if (zqb__grow ((void **) &broker->items, &broker->item_capacity, count, sizeof *broker->items) != 0)
+        return -1;
+    for (size_t i = 0; i < broker->port_count; i++)
+        broker->items[i] = zqb__poll_item (broker->ports[i]->fd);
+    broker->items[count - 1] = zqb__poll_item (broker->signal.ends[0]);
+    zqb__lock_leave (&broker->lock);
+    int got = zqb__wait (broker->items, (int) count, until_next < timeout ? until_next : timeout);
+    zqb__lock_enter (&broker->lock);
+    if (got > 0 && broker->items[count - 1].revents)
+        zqb__signal_drain (&broker->signal);
+    return got < 0 ? -1 : 0;
+}
+
+/* A pass, or, if there is nothing to do, a wait and a pass. As zqb__broker_pass. */
+static int zqb__broker_turn (zqb_broker_t *broker, uint64_t timeout)
+{
+    int did = zqb__broker_pass (broker);
+    if (did != 0 || timeout == 0 || zqb__signal_stopped (&broker->signal))
+        return did;
+    if (zqb__broker_wait (broker, timeout) != 0 && errno != EINTR)
+        return -1;
+    return zqb__broker_pass (broker);
+}
+
+/* Claims the loop for the calling thread. -1: EALREADY. */
+static int zqb__broker_enter (zqb_broker_t *broker)
+{
+    zqb__lock_enter (&broker->lock);
+    if (!broker->running) {
+        broker->running = 1;
+        return 0;
+    }
+    zqb__lock_leave (&broker->lock);
+    errno = EALREADY;
+    return -1;
+}
+
+static void zqb__broker_leave (zqb_broker_t *broker)
+{
+    int error = errno;
+    broker->running = 0;
+    zqb__lock_leave (&broker->lock);
+    errno = error;
+}
+
+/* The loop itself; the caller has claimed it. */
+static int zqb__broker_loop (zqb_broker_t *broker)
+{
+    int did = 0;
+    while (did >= 0 && !zqb__signal_stopped (&broker->signal)) {
+        did = zqb__broker_turn (broker, UINT64_MAX);
+        zqb__lock_yield (&broker->lock);
+    }
+    zqb__flag_clear (&broker->signal.stop);
+    return did < 0 ? -1 : 0;
+}
+
+ZQB_API int zqb_broker_run (zqb_broker_t *broker)
+{
+    if (!broker)
+        return zqb__invalid ();
+    if (zqb__broker_enter (broker) != 0)
+        return -1;
+    int failed = zqb__broker_loop (broker);
+    zqb__broker_leave (broker);
+    return failed;
+}
+
+static void zqb__broker_thread (void *arg)
+{
+    zqb_broker_t *broker = (zqb_broker_t *) arg;
+    zqb__lock_enter (&broker->lock);
+    zqb__broker_loop (broker);
+    zqb__broker_leave (broker);
+}
+
+ZQB_API int zqb_broker_start (zqb_broker_t *broker)
+{
+    if (!broker)
+        return zqb__invalid ();
+    if (zqb__broker_enter (broker) != 0)
+        return -1;
+    if (broker->thread) /* of a former start, that was stopped */
+        zmq_threadclose (broker->thread);
+    broker->thread = zmq_threadstart (zqb__broker_thread, broker);
+    if (!broker->thread) {
+        errno = EAGAIN;
+        zqb__broker_leave (broker);
+        return -1;
+    }
+    zqb__lock_leave (&broker->lock);
+    return 0;
+}
+
+/* Milliseconds until something is due, rounded up. */
+static int zqb__broker_patience (const zqb_broker_t *broker)
+{
+    uint64_t next = zqb__engine_next (&broker->engine), now = zqb__clock ();
+    uint64_t ms = next > now ? (next - now + 999) / 1000 : 0;
+    return ms > INT_MAX ? INT_MAX : (int) ms;
+}
+
+ZQB_API int zqb_broker_step (zqb_broker_t *broker, int timeout_ms)
+{
+    if (!broker)
+        return zqb__invalid ();
+    if (zqb__broker_enter (broker) != 0)
+        return -1;
+    zqb__signal_drain (&broker->signal);
+    int did = zqb__broker_turn (broker, timeout_ms < 0 ? UINT64_MAX : (uint64_t) timeout_ms * 1000u);
+    if (zqb__signal_stopped (&broker->signal))
+        zqb__flag_clear (&broker->signal.stop);
+    int wait = did != 0 ? 0 : zqb__broker_patience (broker);
+    zqb__broker_leave (broker);
+    return did < 0 ? -1 : wait;
+}
+
+ZQB_API void zqb_broker_stop (zqb_broker_t *broker)
+{
+    if (broker)
+        zqb__signal_stop (&broker->signal);
+}
+
+ZQB_API void zqb_broker_destroy (zqb_broker_t **broker)
+{
+    if (!broker || !*broker)
+        return;
+    zqb_broker_stop (*broker);
+    if ((*broker)->thread)
+        zmq_threadclose ((*broker)->thread);
+    zqb__engine_finish (&(*broker)->engine);
+    zqb__broker_flush (*broker);
+    zqb__engine_close (&(*broker)->engine);
+    zqb__broker_free (*broker);
+    *broker = NULL;
+}
+
+/* ---- what the host sets up, from any thread. The thread that waits must look again, as the sockets may have changed
+   under it, and a change of ZMQ_FD may have been seen by us in its place. */
+
+static int zqb__broker_unlock (zqb_broker_t *broker, int result)
+{
+    int error = errno;
+    zqb__signal_wake (&broker->signal);
+    zqb__lock_leave (&broker->lock);
+    errno = error;
+    return result;
+}
+
+/* Binds, and remembers the endpoint. */
+static int zqb__broker_bind_port (zqb_broker_t *broker, zqb__port_t *port, const char *endpoint)
+{
+    char name[256];
+    size_t size = sizeof name;
+    if (zqb__grow ((void **) &broker->endpoints, &broker->endpoint_capacity, broker->endpoint_count + 1,
+                   sizeof *broker->endpoints)
+            != 0
+        || zmq_bind (port->socket, endpoint) != 0)
+        return -1;
+    if (zmq_getsockopt (port->socket, ZMQ_LAST_ENDPOINT, name, &size) != 0)
+        name[0] = 0;
+    char *copy = zqb__copy_text (name, strlen (name));
+    if (!copy) {
+        zmq_unbind (port->socket, endpoint);
+        errno = ENOMEM;
+        return -1;
+    }
+    broker->endpoints[broker->endpoint_count++] = copy;
+    return 0;
+}
+
+ZQB_API int zqb_broker_bind (zqb_broker_t *broker, const char *endpoint)
+{
+    if (!broker || !endpoint)
+        return zqb__invalid ();
+    zqb__lock_enter (&broker->lock);
+    return zqb__broker_unlock (broker, zqb__broker_bind_port (broker, broker->ports[0], endpoint));
+}
+
+/* Both ports or none. */
+static int zqb__broker_add_lru (zqb_broker_t *broker, const char *const endpoints[2], const char *service)
+{
+    zqb__port_t *ports[2];
+    size_t before = broker->endpoint_count;
+    ports[0] = zqb__port_new (broker, ZQB__FRONTEND, service);
+    ports[1] = zqb__port_new (broker, ZQB__BACKEND, service);
+    void **all = (void **) &broker->ports;
+    if (ports[0] && ports[1]
+        && zqb__grow (all, &broker->port_capacity, broker->port_count + 2, sizeof *broker->ports) == 0
+        && zqb__broker_bind_port (broker, ports[0], endpoints[0]) == 0
+        && zqb__broker_bind_port (broker, ports[1], endpoints[1]) == 0) {
+        zqb__broker_add_port (broker, ports[0]);
+        return zqb__broker_add_port (broker, ports[1]);
+    }
+    int error = errno;
+    while (broker->endpoint_count > before)
+        ZQB_FREE (broker->endpoints[--broker->endpoint_count]);
+    zqb__port_close (ports[0]);
+    zqb__port_close (ports[1]);
+    errno = error;
+    return -1;
+}
+
+ZQB_API int zqb_broker_bind_lru (zqb_broker_t *broker, const char *frontend, const char *backend, const char *service)
+{
+    const char *endpoints[2];
+    endpoints[0] = frontend;
+    endpoints[1] = backend;
+    if (!broker || !frontend || !backend || !zqb__service_valid (service))
+        return zqb__invalid ();
+    zqb__lock_enter (&broker->lock);
+    return zqb__broker_unlock (broker, zqb__broker_add_lru (broker, endpoints, service));
+}
+
+ZQB_API int zqb_broker_endpoint (zqb_broker_t *broker, int index, char *buffer, size_t size)
+{
+    if (!broker || !buffer)
+        return zqb__invalid ();
+    zqb__lock_enter (&broker->lock);
+    int64_t at = index < 0 ? (int64_t) broker->endpoint_count + index : index;
+    const char *name = at >= 0 && at < (int64_t) broker->endpoint_count ? broker->endpoints[at] : NULL;
+    int fits = name && strlen (name) < size;
+    if (fits)
+        memcpy (buffer, name, strlen (name) + 1);
+    zqb__lock_leave (&broker->lock);
+    return fits ? 0 : zqb__invalid ();
+}
+
+ZQB_API int zqb_broker_handle (zqb_broker_t *broker, const char *service, zqb_handler_fn *handler, void *arg)
+{
+    if (!broker || !service || !zqb__name_valid (strlen (service)))
+        return zqb__invalid ();
+    zqb__lock_enter (&broker->lock);
+    broker->engine.now = zqb__clock ();
+    return zqb__broker_unlock (broker, zqb__engine_handle (&broker->engine, service, handler, arg));
+}
+
+ZQB_API int zqb_broker_stats (zqb_broker_t *broker, zqb_stats_t *stats)
+{
+    if (!broker || !stats)
+        return zqb__invalid ();
+    zqb__lock_enter (&broker->lock);
+    *stats = broker->engine.stats;
+    zqb__lock_leave (&broker->lock);
+    return 0;
+}
+
+#ifdef __linux__
+
+static int zqb__epoll_add (int epoll, int fd)
+{
+    struct epoll_event event;
+    memset (&event, 0, sizeof event);
+    event.events = EPOLLIN;
+    event.data.fd = fd;
+    return epoll_ctl (epoll, EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST ? 0 : -1;
+}
+
+/* One descriptor for all sockets and the signal. */
+static int zqb__broker_epoll (zqb_broker_t *broker)
+{
+    if (broker->epoll < 0 && (broker->epoll = epoll_create1 (EPOLL_CLOEXEC)) < 0)
+        return -1;
+    for (size_t i = 0; i < broker->port_count; i++)
+        if (zqb__epoll_add (broker->epoll, broker->ports[i]->fd) != 0)
+            return -1;
+    return zqb__epoll_add (broker->epoll, broker->signal.ends[0]) == 0 ? broker->epoll : -1;
+}
+
+#else
+
+static int zqb__broker_epoll (zqb_broker_t *broker)
+{
+    if (broker->port_count == 1)
+        return (int) broker->ports[0]->fd;
+    errno = ENOTSUP;
+    return -1;
+}
+
+#endif
+
+ZQB_API int zqb_broker_fd (zqb_broker_t *broker)
+{
+    if (!broker)
+        return zqb__invalid ();
+    zqb__lock_enter (&broker->lock);
+    int fd = zqb__broker_epoll (broker);
+    zqb__lock_leave (&broker->lock);
+    return fd;
+}
+
+/* ---- handlers in the broker's thread */
+
+/* What a handler says before it returns: a part of the reply. All parts leave together, when it has returned. */
+static int zqb__served_send (zqb_request_t *request, int type, zqb_msg_t *msg, const char *text)
+{
+    zqb_broker_t *broker = (zqb_broker_t *) request->owner;
+    (void) type, (void) text;
+    return zqb__parcel_add_msg (&broker->served, msg);
+}
+
+/* The text of a failure, from the first frame of the reply; it lies in broker->served. */
+static void zqb__served_failure (zqb_broker_t *broker, const zqb_msg_t *answer, zqb__command_t *reply)
+{
+    size_t size = zqb_msg_count (answer) ? zqb_msg_size (answer, 0) : 0;
+    zqb__parcel_clear (&broker->served);
+    unsigned char *text = size ? zqb__buffer_add (&broker->served.bytes, size) : NULL;
+    if (text)
+        memcpy (text, zqb_msg_data (answer, 0), size);
+    reply->type = ZQB__ERROR;
+    reply->text = (const char *) text;
+    reply->text_size = text ? size : 0;
+}
+
+static void zqb__broker_serve (void *self, const zqb__service_t *service, const zqb__command_t *command,
+                               zqb__command_t *reply)
+{
+    zqb_broker_t *broker = (zqb_broker_t *) self;
+    zqb_request_t request;
+    zqb_msg_t answer;
+    memset (&request, 0, sizeof request);
+    zqb_msg_init (&request.body);
+    zqb_msg_init (&answer);
+    zqb__parcel_clear (&broker->served);
+    request.in_handler = 1;
+    request.owner = broker;
+    request.send = zqb__served_send;
+    request.service = service->name;
+    request.service_size = service->name_size;
+    if (zqb__body_to_msg (&command->body, &request.body) != 0
+        || service->handler (&request, &answer, service->handler_arg) != 0
+        || zqb__parcel_add_msg (&broker->served, &answer) != 0)
+        zqb__served_failure (broker, &answer, reply);
+    else {
+        reply->type = ZQB__REPLY;
+        reply->body = zqb__parcel_body (&broker->served);
+    }
+    zqb_msg_close (&request.body);
+    zqb_msg_close (&answer);
+}
+
+/* ---- mmi: handlers of our own (RFC 8; manual, 6) */
+
+enum { ZQB__MMI_LINES = 1000 };
+
+/* Adds a line of text; past the most that are listed, "..." once. Returns 0 when there is no need to go on. */
+static int zqb__mmi_line (zqb_msg_t *reply, const char *format, ...)
+{
+    char line[1400];
+    va_list args;
+    if (zqb_msg_count (reply) == ZQB__MMI_LINES) {
+        zqb_msg_add_str (reply, "...");
+        return 0;
+    }
+    va_start (args, format);
+    vsnprintf (line, sizeof line, format, args);
+    va_end (args);
+    return zqb_msg_add_str (reply, line) == 0;
+}
+
+/* The name of a service as text: what is not printable ASCII, spaces and backslashes as \xHH. text holds 4 * 255 + 1. */
+static const char *zqb__mmi_name (const zqb__service_t *service, char *text)
+{
+    char *end = text;
+    for (size_t i = 0; i < service->name_size; i++) {
+        unsigned char byte = (unsigned char) service->name[i];
+        int plain = byte > 32 && byte < 127 && byte != '\\';
+        end += snprintf (end, 5, plain ? "%c" : "\\x%02x", byte);
+    }
+    *end = 0;
+    return text;
+}
+
+static int zqb__mmi_service (zqb_request_t *request, zqb_msg_t *reply, void *arg)
+{
+    zqb_broker_t *broker = (zqb_broker_t *) arg;
+    zqb_msg_t *body = zqb_request_body (request);
+    if (zqb_msg_count (body) == 0)
+        return zqb_msg_add_str (reply, "400");
+    const zqb__service_t *service = zqb__service_find (&broker->engine, zqb_msg_data (body, 0), zqb_msg_size (body, 0));
+    return zqb_msg_add_str (reply, zqb__service_serves (service) ? "200" : "404");
+}
+
+static int zqb__mmi_services (zqb_request_t *request, zqb_msg_t *reply, void *arg)
+{
+    zqb__link_t *all = &((zqb_broker_t *) arg)->engine.all_services;
+    char name[4 * 255 + 1];
+    (void) request;
+    for (zqb__link_t *at = all->next; at != all; at = at->next) {
+        zqb__service_t *service = ZQB__OF (zqb__service_t, all, at);
+        if (!zqb__mmi_line (reply, "%s queued=%d running=%d workers=%d handler=%d", zqb__mmi_name (service, name),
+                            service->queued, service->running, service->worker_count, service->handler != NULL))
+            break;
+    }
+    return 0;
+}
+
+static int zqb__mmi_worker (zqb_msg_t *reply, const zqb__worker_t *worker, uint64_t now)
+{
+    char name[4 * 255 + 1];
+    return zqb__mmi_line (reply, "%s dialect=%s load=%u credit=%u served=%llu silent_ms=%llu",
+                          zqb__mmi_name (worker->service, name), zqb__peer_dialect (worker->peer, ZQB__WORKER),
+                          (unsigned) worker->load, (unsigned) worker->credit, (unsigned long long) worker->served,
+                          (unsigned long long) ((now - worker->heard) / 1000));
+}
+
+static int zqb__mmi_workers (zqb_request_t *request, zqb_msg_t *reply, void *arg)
+{
+    zqb__engine_t *engine = &((zqb_broker_t *) arg)->engine;
+    zqb__link_t *all = &engine->all_services;
+    (void) request;
+    for (zqb__link_t *at = all->next; at != all; at = at->next) {
+        zqb__link_t *workers = &ZQB__OF (zqb__service_t, all, at)->workers;
+        for (zqb__link_t *of = workers->next; of != workers; of = of->next)
+            if (!zqb__mmi_worker (reply, ZQB__OF (zqb__worker_t, of_service, of), engine->now))
+                return 0;
+    }
+    return 0;
+}
+
+static int zqb__mmi_stats (zqb_request_t *request, zqb_msg_t *reply, void *arg)
+{
+    const zqb_stats_t *stats = &((zqb_broker_t *) arg)->engine.stats;
+    (void) request;
+#define ZQB__X(name, text) zqb__mmi_line (reply, #name "=%llu", (unsigned long long) stats->name);
+    ZQB_STATS (ZQB__X)
+#undef ZQB__X
+    return 0;
+}
+
+static int zqb__mmi_unknown (zqb_request_t *request, zqb_msg_t *reply, void *arg)
+{
+    (void) request, (void) arg;
+    return zqb_msg_add_str (reply, "501");
+}
+
+static int zqb__mmi_register (zqb_broker_t *broker)
+{
+    static const struct {
+        const char *name;
+        zqb_handler_fn *handler;
+    } handlers[] = {{"mmi.service", zqb__mmi_service},
+                    {"mmi.services", zqb__mmi_services},
+                    {"mmi.workers", zqb__mmi_workers},
+                    {"mmi.stats", zqb__mmi_stats},
+                    {"mmi.", zqb__mmi_unknown}};
+    for (size_t i = 0; i < sizeof handlers / sizeof handlers[0]; i++)
+        if (zqb__engine_handle (&broker->engine, handlers[i].name, handlers[i].handler, broker) != 0)
+            return -1;
+    return 0;
+}
+
+/* ================================================================================================================
+   >>line
+   Owns:    the connection of a worker or a client to its broker: socket, endpoints, what is packed, what is read
+   Door:    zqb__line_*
+   Uses:    transport, wire, platform
+   Never:   knows what a command means
+   ================================================================================================================ */
+
+enum { ZQB__BATCH_US = 50 }; /* what is packed may wait so long while there is more to pack */
+
+typedef struct zqb__line_t {
+    void *ctx, *socket;
+    zmq_fd_t fd;
+    char *endpoints; /* one behind the other, each with a NUL */
+    size_t endpoint_count, current;
+    int dialect, side;
+    int heartbeat_ms, liveness; /* of the connection; 0 none */
+    int send_hwm, send_timeout_ms;
+    uint64_t life, broker_life;
+    int restarted; /* the broker is another than before: set here, cleared by the owner */
+    uint64_t now;  /* as of the last look at the clock */
+    uint64_t opened, heard, told, flushed;
+    uint64_t packed_at; /* when the first command of out was packed, or a little before */
+    zqb__parcel_t out;    /* ZQB/1: what waits to be sent */
+    zqb__parcel_t packed; /* scratch for a body */
+    zqb__inbox_t inbox;
+    zqb__incoming_t in; /* the message in the inbox, while it is read */
+    int reading;
+    zqb_msg_t outbox;
+} zqb__line_t;
+
+/* Splits "a,b,c". -1: EINVAL (an empty one), ENOMEM. */
+static int zqb__line_split (zqb__line_t *line, const char *endpoints)
+{
+    size_t size = strlen (endpoints);
+    line->endpoints = zqb__copy_text (endpoints, size);
+    if (!line->endpoints)
+        return -1;
+    line->endpoint_count = 1;
+    for (size_t i = 0; i < size; i++)
+        if (endpoints[i] == ',') {
+            line->endpoints[i] = 0;
+            line->endpoint_count++;
+            if (endpoints[i + 1] == ',' || endpoints[i + 1] == 0)
+                return zqb__invalid ();
+        }
+    return endpoints[0] == ',' || endpoints[0] == 0 ? zqb__invalid () : 0;
+}
+
+static const char *zqb__line_endpoint (const zqb__line_t *line)
+{
+    const char *endpoint = line->endpoints;
+    for (size_t i = 0; i < line->current; i++)
+        endpoint += strlen (endpoint) + 1;
+    return endpoint;
+}
+
+/* What was packed or half read belongs to the old connection. */
+static void zqb__line_disconnect (zqb__line_t *line)
+{
+    if (line->socket)
+        zmq_close (line->socket);
+    line->socket = NULL;
+    line->reading = 0;
+    zqb__parcel_clear (&line->out);
+    zqb__inbox_clear (&line->inbox);
+}
+
+/* Connects anew to the current endpoint. -1: what zmq_socket and zmq_connect say, and there is no socket. */
+static int zqb__line_connect (zqb__line_t *line)
+{
+    zqb__line_disconnect (line);
+    line->socket = zmq_socket (line->ctx, ZMQ_DEALER);
+    if (!line->socket)
+        return -1;
+    zqb__set_keepalive (line->socket, line->heartbeat_ms, line->liveness);
+    zqb__set_int (line->socket, ZMQ_SNDHWM, line->send_hwm);
+    zqb__set_int (line->socket, ZMQ_RCVHWM, 0);
+    zqb__set_int (line->socket, ZMQ_SNDTIMEO, line->send_timeout_ms);
+    line->fd = zqb__socket_fd (line->socket);
+    line->opened = line->heard = line->told = line->now;
+    if (zmq_connect (line->socket, zqb__line_endpoint (line)) == 0)
+        return 0;
+    int error = errno;
+    zqb__line_disconnect (line);
+    errno = error;
+    return -1;
+}
+
+/* To the next endpoint, or the same one if there is no other. */
+static int zqb__line_connect_next (zqb__line_t *line)
+{
+    line->current = (line->current + 1) % line->endpoint_count;
+    return zqb__line_connect (line);
+}
+
+static void zqb__line_close (zqb__line_t *line)
+{
+    zqb__line_disconnect (line);
+    ZQB_FREE (line->endpoints);
+    zqb__parcel_close (&line->out);
+    zqb__parcel_close (&line->packed);
+    zqb__inbox_close (&line->inbox);
+    zqb_msg_close (&line->outbox);
+}
+
+/* Connects to the first endpoint, after trying whether all are well-formed. The caller has set what the connection is
+   to be like. -1: EINVAL, ENOMEM, what zmq_connect says; everything is closed then. */
+static int zqb__line_open (zqb__line_t *line, const char *endpoints)
+{
+    line->life = zqb__random () | 1;
+    line->now = zqb__clock ();
+    line->inbox.limit = SIZE_MAX;
+    zqb_msg_init (&line->outbox);
+    int failed = zqb__line_split (line, endpoints);
+    for (size_t i = line->endpoint_count; !failed && i-- > 0;) {
+        line->current = i;
+        failed = zqb__line_connect (line);
+    }
+    if (!failed)
+        return 0;
+    int error = errno;
+    zqb__line_close (line);
+    errno = error;
+    return -1;
+}
+
+static uint64_t zqb__line_look_at_clock (zqb__line_t *line)
+{
+    return line->now = zqb__clock ();
+}
+
+static int zqb__line_send_outbox (zqb__line_t *line)
+{
+    int failed = zqb__outbox_send (&line->outbox, line->socket, 0);
+    int error = errno;
+    zqb__outbox_clear (&line->outbox);
+    line->told = line->now;
+    errno = error;
+    return failed;
+}
+
+/* Sends what is packed: 1; 0: there was nothing; -1: EAGAIN after the time-out, ETERM, ENOMEM, and it is dropped. */
+static int zqb__line_flush (zqb__line_t *line)
+{
+    if (!line->out.bytes.size)
+        return 0;
+    zqb__outbox_clear (&line->outbox);
+    int failed = zqb__outbox_add_parcel (&line->outbox, &line->out) != 0 || zqb__line_send_outbox (line) != 0;
+    int error = errno;
+    zqb__parcel_clear (&line->out);
+    line->flushed = line->now;
+    errno = error;
+    return failed ? -1 : 1;
+}
+
+static int zqb__line_send_frames (zqb__line_t *line, const zqb__command_t *command)
+{
+    zqb__outbox_clear (&line->outbox);
+    if ((line->dialect == ZQB__MDP01 && zqb_msg_add (&line->outbox, NULL, 0) != 0)
+        || zqb__wire_frames (&line->outbox, line->dialect, line->side, command) != 0)
+        return -1;
+    return zqb__line_send_outbox (line);
+}
+
+/* Packs a command, or, in MDP, sends it. -1: ENOMEM, EMSGSIZE (nothing changed), or as zqb__line_flush. */
+static int zqb__line_send (zqb__line_t *line, const zqb__command_t *command)
+{
+    if (line->dialect != ZQB__ZQB1)
+        return zqb__line_send_frames (line, command);
+    if (zqb__wire_full (&line->out) && zqb__line_flush (line) < 0)
+        return -1;
+    if (!line->out.bytes.size)
+        line->packed_at = line->now;
+    return zqb__wire_pack (&line->out, line->life, command);
+}
+
+/* A body of this message, until the next one is made or read. -1: ENOMEM, EMSGSIZE. */
+static int zqb__line_pack_body (zqb__line_t *line, const zqb_msg_t *msg, zqb__body_t *body)
+{
+    zqb__parcel_clear (&line->packed);
+    if (zqb__parcel_add_msg (&line->packed, msg) != 0)
+        return -1;
+    *body = zqb__parcel_body (&line->packed);
+    return 0;
+}
+
+/* Begins to read the message that has just come. What is not of our dialect is passed over. */
+static void zqb__line_begin (zqb__line_t *line)
+{
+    zqb__line_look_at_clock (line);
+    zqb__inbox_t *inbox = &line->inbox;
+    if (zqb__wire_open (&line->in, ZQB__FROM_BROKER, inbox->frames, inbox->count, &line->packed) != 0
+        || line->in.dialect != line->dialect)
+        return;
+    line->reading = 1;
+    line->heard = line->now;
+    if (line->in.life != line->broker_life) {
+        line->restarted = line->broker_life != 0;
+        line->broker_life = line->in.life;
+    }
+}
+
+/* The next command from the broker: 1; 0: none for now; -1: ETERM. What is malformed is passed over. */
+static int zqb__line_next (zqb__line_t *line, zqb__command_t *command)
+{
+    for (;;) {
+        if (line->reading && zqb__wire_next (&line->in, command) == 1)
+            return 1;
+        line->reading = 0;
+        if (!line->socket)
+            return 0;
+        int got = zqb__inbox_receive (&line->inbox, line->socket);
+        if (got != 1)
+            return got;
+        zqb__line_begin (line);
+    }
+}
+
+/* Waits until there is something to read, a signal (if there is one), or the time comes. -1: EINTR. */
+static int zqb__line_wait (zqb__line_t *line, zqb__signal_t *signal, uint64_t until)
+{
+    zmq_pollitem_t items[2];
+    int count = 0;
+    uint64_t now = zqb__line_look_at_clock (line);
+    if (line->socket)
+        items[count++] = zqb__poll_item (line->fd);
+    if (signal)
+        items[count++] = zqb__poll_item (signal->ends[0]);
+    return zqb__wait (items, count, until == UINT64_MAX ? UINT64_MAX : until > now ? until - now : 0) < 0 ? -1 : 0;
+}
+
+/* ================================================================================================================
+   >>worker
+   Owns:    a worker's registration, its heartbeats, the requests in its hand
+   Door:    zqb_worker_*
+   Uses:    line
+   Never:   starts threads
+   ================================================================================================================ */
+
+struct zqb_worker_t {
+    zqb__line_t line;
+    char *service;
+    uint32_t credit;
+    uint64_t heartbeat, expiry, pause_first, pause_most; /* microseconds */
+    zqb_log_fn *log;
+    void *log_arg;
+    zqb__signal_t own;
+    zqb__signal_t *signal; /* own, or the pool's */
+    zqb__link_t waiting;   /* requests that came and were not asked for yet */
+    zqb__link_t held;      /* those that the user has */
+    zqb__link_t spare;
+    uint64_t registration; /* counts; a request of an earlier one is no longer ours */
+    int registered;
+    int refused;           /* the broker said why it does not want us */
+    uint64_t register_at;  /* when to try (again) */
+    uint64_t pause;        /* the last one; 0: all was well since */
+    uint64_t dice;
+};
+
+static void zqb__worker_log (zqb_worker_t *worker, int level, const char *format, ...)
+{
+    va_list args;
+    va_start (args, format);
+    zqb__log (worker->log, worker->log_arg, ZQB_LOG_DEBUG, level, format, args);
+    va_end (args);
+}
+
+/* ---- requests */
+
+static void zqb__worker_release (zqb_request_t *request)
+{
+    zqb_worker_t *worker = (zqb_worker_t *) request->owner;
+    zqb__list_remove (&request->link);
+    zqb_msg_close (&request->body);
+    zqb_msg_close (&request->address);
+    zqb__list_append (&worker->spare, &request->link);
+}
+
+static void zqb__worker_free_requests (zqb__link_t *list)
+{
+    while (!zqb__list_empty (list)) {
+        zqb_request_t *request = ZQB__OF (zqb_request_t, link, list->next);
+        zqb__list_remove (&request->link);
+        zqb_msg_close (&request->body);
+        zqb_msg_close (&request->address);
+        ZQB_FREE (request);
+    }
+}
+
+/* The registration is over: what came and was not begun is the broker's again, and what the user has cannot be answered.
+   The next attempt is at once if all was well, and then after longer and longer pauses. */
+static void zqb__worker_unregister (zqb_worker_t *worker, const char *why)
+{
+    worker->registered = 0;
+    worker->registration++;
+    zqb__parcel_clear (&worker->line.out);
+    while (!zqb__list_empty (&worker->waiting))
+        zqb__worker_release (ZQB__OF (zqb_request_t, link, worker->waiting.next));
+    worker->dice = worker->dice * 6364136223846793005u + 1442695040888963407u;
+    uint64_t jitter = worker->pause ? (worker->dice >> 33) % (worker->pause + 1) : 0;
+    worker->register_at = zqb__after (worker->line.now, worker->pause / 2 + jitter);
+    uint64_t longer = worker->pause ? worker->pause * 2 : worker->pause_first;
+    worker->pause = longer < worker->pause_most ? longer : worker->pause_most;
+    zqb__worker_log (worker, ZQB_LOG_WARNING, "worker '%s' is not registered: %s", worker->service, why);
+}
+
+/* The connection is given up: another is made when it is time to register again. */
+static void zqb__worker_hang_up (zqb_worker_t *worker, const char *why)
+{
+    zqb__line_disconnect (&worker->line);
+    zqb__worker_unregister (worker, why);
+}
+
+/* The body of a command of ours, to a broker that may be gone. -1: ENOTCONN, ENOMEM, EMSGSIZE. */
+static int zqb__worker_tell (zqb_worker_t *worker, const zqb__command_t *command)
+{
+    if (zqb__line_send (&worker->line, command) == 0)
+        return 0;
+    if (errno == ENOMEM || errno == EMSGSIZE)
+        return -1;
+    zqb__worker_hang_up (worker, zqb_strerror (errno));
+    errno = ENOTCONN;
+    return -1;
+}
+
+static int zqb__worker_flush (zqb_worker_t *worker)
+{
+    int sent = zqb__line_flush (&worker->line);
+    if (sent < 0)
+        zqb__worker_hang_up (worker, zqb_strerror (errno));
+    return sent;
+}
+
+/* The text of a failure: the caller's, or the first frame of a handler's reply. */
+static void zqb__failure_text (zqb__command_t *command, const zqb_msg_t *msg, const char *text)
+{
+    if (msg && zqb_msg_count (msg)) {
+        command->text = (const char *) zqb_msg_data (msg, 0);
+        command->text_size = zqb_msg_size (msg, 0);
+    } else if (text) {
+        command->text = text;
+        command->text_size = strlen (text);
+    }
+}
+
+/* What the user answers. It leaves at once unless more requests are waiting, whose answers may go with it. */
+static int zqb__worker_send (zqb_request_t *request, int type, zqb_msg_t *msg, const char *text)
+{
+    zqb_worker_t *worker = (zqb_worker_t *) request->owner;
+    zqb__command_t command = zqb__command (type, request->token);
+    if (request->registration != worker->registration) {
+        errno = ENOTCONN;
+        return -1;
+    }
+    if (!zqb__wire_says (worker->line.dialect, ZQB__WORKER, type)) {
+        if (type == ZQB__PARTIAL) {
+            errno = ENOTSUP;
+            return -1;
+        }
+        command.type = ZQB__REPLY; /* a failure, of which MDP cannot speak: an empty reply */
+    }
+    if (command.type == ZQB__ERROR)
+        zqb__failure_text (&command, msg, text);
+    else if (type != ZQB__ERROR && zqb__line_pack_body (&worker->line, msg, &command.body) != 0)
+        return -1;
+    command.address = zqb_msg_frame (&request->address, 0);
+    command.address_count = zqb_msg_count (&request->address);
+    if (zqb__worker_tell (worker, &command) != 0)
+        return -1;
+    if (zqb__list_empty (&worker->waiting))
+        zqb__worker_flush (worker);
+    return 0;
+}
+
+static zqb_request_t *zqb__worker_new_request (zqb_worker_t *worker)
+{
+    zqb_request_t *request;
+    if (zqb__list_empty (&worker->spare)) {
+        request = (zqb_request_t *) zqb__alloc (sizeof *request);
+        if (!request)
+            return NULL;
+        zqb__list_init (&request->link);
+        zqb_msg_init (&request->body);
+        zqb_msg_init (&request->address);
+        request->owner = worker;
+        request->send = zqb__worker_send;
+        request->release = zqb__worker_release;
+    } else {
+        request = ZQB__OF (zqb_request_t, link, worker->spare.next);
+        zqb__list_remove (&request->link);
+    }
+    request->service = worker->service;
+    request->service_size = strlen (worker->service);
+    request->registration = worker->registration;
+    return request;
+}
+
+/* ---- what the broker says */
+
+static int zqb__worker_take_address (zqb_request_t *request, const zqb__command_t *command)
+{
+    for (size_t i = 0; i < command->address_count; i++) {
+        zmq_msg_t *frame = &command->address[i];
+        if (zqb_msg_add (&request->address, zmq_msg_data (frame), zmq_msg_size (frame)) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static void zqb__worker_on_request (zqb_worker_t *worker, const zqb__command_t *command)
+{
+    zqb_request_t *request = zqb__worker_new_request (worker);
+    zqb__command_t sorry = zqb__command (ZQB__ERROR, command->id);
+    worker->pause = 0;
+    if (request) {
+        request->token = command->id;
+        zqb__list_append (&worker->waiting, &request->link);
+        if (zqb__body_to_msg (&command->body, &request->body) == 0 && zqb__worker_take_address (request, command) == 0)
+            return;
+        zqb__worker_release (request);
+    }
+    zqb__failure_text (&sorry, NULL, "the worker is out of memory");
+    if (worker->line.dialect != ZQB__ZQB1 || zqb__worker_tell (worker, &sorry) != 0)
+        zqb__worker_hang_up (worker, "out of memory"); /* the request goes to another */
+}
+
+static void zqb__worker_on (zqb_worker_t *worker, const zqb__command_t *command)
+{
+    switch (command->type) {
+        case ZQB__REQUEST: zqb__worker_on_request (worker, command); break;
+        case ZQB__HEARTBEAT: worker->pause = 0; break;
+        case ZQB__DISCONNECT:
+            worker->refused = command->status == ZQB_EREFUSED - ZQB_ERRNO ? ZQB_EREFUSED : 0;
+            zqb__worker_unregister (worker, "the broker said so");
+            break;
+        default: break;
+    }
+}
+
+/* Reads all that came. -1: ETERM. */
+static int zqb__worker_read (zqb_worker_t *worker)
+{
+    zqb__command_t command;
+    int more;
+    while ((more = zqb__line_next (&worker->line, &command)) == 1) {
+        if (worker->line.restarted) {
+            worker->line.restarted = 0;
+            zqb__worker_unregister (worker, "the broker was restarted");
+        }
+        if (worker->registered)
+            zqb__worker_on (worker, &command);
+    }
+    return more;
+}
+
+/* ---- what the clock says */
+
+static void zqb__worker_register (zqb_worker_t *worker)
+{
+    zqb__command_t ready = zqb__command (ZQB__READY, 0);
+    ready.service = (const unsigned char *) worker->service;
+    ready.service_size = strlen (worker->service);
+    ready.credit = worker->credit;
+    if (!worker->line.socket && zqb__line_connect_next (&worker->line) != 0) {
+        zqb__worker_unregister (worker, zqb_strerror (errno));
+        return;
+    }
+    worker->registered = 1;
+    worker->line.heard = worker->line.now; /* from now on the broker has its time to answer */
+    if (zqb__worker_tell (worker, &ready) == 0)
+        zqb__worker_flush (worker);
+}
+
+/* Registers, sends a heartbeat or gives a silent broker up, when it is time; what came has been read before. */
+static void zqb__worker_keep (zqb_worker_t *worker)
+{
+    zqb__command_t beat = zqb__command (ZQB__HEARTBEAT, 0);
+    uint64_t now = worker->line.now;
+    if (!worker->registered) {
+        if (now >= worker->register_at)
+            zqb__worker_register (worker);
+    } else if (now >= zqb__after (worker->line.heard, worker->expiry))
+        zqb__worker_hang_up (worker, "the broker is silent");
+    else if (now >= zqb__after (worker->line.told, worker->heartbeat) && zqb__worker_tell (worker, &beat) == 0)
+        zqb__worker_flush (worker);
+}
+
+/* When it will be time. */
+static uint64_t zqb__worker_next (const zqb_worker_t *worker)
+{
+    uint64_t beat = zqb__after (worker->line.told, worker->heartbeat);
+    uint64_t silent = zqb__after (worker->line.heard, worker->expiry);
+    return !worker->registered ? worker->register_at : beat < silent ? beat : silent;
+}
+
+/* ---- the face */
+
+static void zqb__worker_options (zqb_worker_t *worker, const zqb_worker_options_t *options)
+{
+    int beat = zqb__option (options->heartbeat_ms, 2500), liveness = zqb__option (options->liveness, 3);
+    worker->credit = (uint32_t) zqb__option (options->credit, 1);
+    worker->heartbeat = zqb__option_us (options->heartbeat_ms, 2500);
+    worker->expiry = options->heartbeat_ms < 0 || options->liveness < 0 ? UINT64_MAX
+                                                                        : worker->heartbeat * (uint64_t) liveness;
+    worker->pause_first = (uint64_t) zqb__option (options->reconnect_ms, 100) * 1000u;
+    worker->pause_most = (uint64_t) zqb__option (options->reconnect_max_ms, 10000) * 1000u;
+    worker->log = options->log;
+    worker->log_arg = options->log_arg;
+    worker->line.dialect = options->dialect;
+    worker->line.side = ZQB__WORKER;
+    worker->line.heartbeat_ms = beat;
+    worker->line.liveness = liveness;
+    worker->line.send_hwm = 1000;
+    worker->line.send_timeout_ms = worker->expiry / 1000 > INT_MAX ? -1 : (int) (worker->expiry / 1000);
+}
+
+static int zqb__worker_options_valid (const zqb_worker_options_t *options)
+{
+    int mdp = options->dialect == ZQB_DIALECT_MDP01 || options->dialect == ZQB_DIALECT_MDP02;
+    return (mdp || options->dialect == ZQB_DIALECT_ZQB1) && options->credit >= 0 && options->credit <= 65535
+           && !(mdp && options->credit > 1);
+}
+
+static void zqb__worker_free (zqb_worker_t *worker)
+{
+    zqb__worker_free_requests (&worker->waiting);
+    zqb__worker_free_requests (&worker->held);
+    zqb__worker_free_requests (&worker->spare);
+    zqb__line_close (&worker->line);
+    zqb__signal_close (&worker->own);
+    ZQB_FREE (worker->service);
+    ZQB_FREE (worker);
+}
+
+/* As zqb_worker_new, with valid arguments; signal is NULL, or whose stop ends it. */
+static zqb_worker_t *zqb__worker_make (void *ctx, const char *endpoints, const char *service,
+                                       const zqb_worker_options_t *options, zqb__signal_t *signal)
+{
+    zqb_worker_t *worker = (zqb_worker_t *) zqb__alloc (sizeof *worker);
+    if (!worker)
+        return NULL;
+    zqb__list_init (&worker->waiting);
+    zqb__list_init (&worker->held);
+    zqb__list_init (&worker->spare);
+    zqb__worker_options (worker, options);
+    worker->line.ctx = ctx;
+    worker->signal = signal ? signal : &worker->own;
+    worker->service = zqb__copy_text (service, strlen (service));
+    if (!worker->service || zqb__signal_init (&worker->own) != 0) {
+        ZQB_FREE (worker->service);
+        ZQB_FREE (worker);
+        return NULL;
+    }
+    if (zqb__line_open (&worker->line, endpoints) != 0) {
+        int error = errno;
+        zqb__worker_free (worker);
+        errno = error;
+        return NULL;
+    }
+    worker->dice = worker->line.life;
+    zqb__worker_register (worker);
+    return worker;
+}
+
+ZQB_API zqb_worker_t *zqb_worker_new (
+    void *ctx, const char *endpoints, const char *service, const zqb_worker_options_t *options)
+{
+    zqb_worker_options_t standard;
+    memset (&standard, 0, sizeof standard);
+    if (!options)
+        options = &standard;
+    if (!ctx || !endpoints || !zqb__service_valid (service) || !zqb__worker_options_valid (options)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    return zqb__worker_make (ctx, endpoints, service, options, NULL);
+}
+
+/* The next request that waits, now the user's; NULL: there is none. */
+static zqb_request_t *zqb__worker_hand_out (zqb_worker_t *worker)
+{
+    if (zqb__list_empty (&worker->waiting))
+        return NULL;
+    zqb_request_t *request = ZQB__OF (zqb_request_t, link, worker->waiting.next);
+    zqb__list_remove (&request->link);
+    zqb__list_append (&worker->held, &request->link);
+    return request;
+}
+
+/* Replies that have waited for company go before the user sets to work again. */
+static void zqb__worker_flush_old (zqb_worker_t *worker)
+{
+    if (zqb__line_look_at_clock (&worker->line) - worker->line.packed_at > ZQB__BATCH_US)
+        zqb__worker_flush (worker);
+}
+
+/* One look at everything: 1 if there may be more to see, 0 if it is time to wait, -1: ETERM, ECANCELED, refused. */
+static int zqb__worker_turn (zqb_worker_t *worker)
+{
+    if (zqb__signal_stopped (worker->signal)) {
+        errno = ECANCELED;
+        return -1;
+    }
+    if (zqb__worker_read (worker) < 0)
+        return -1;
+    if (worker->refused) {
+        errno = worker->refused;
+        worker->refused = 0;
+        return -1;
+    }
+    uint64_t told = worker->line.told, registration = worker->registration;
+    zqb__line_look_at_clock (&worker->line);
+    zqb__worker_keep (worker);
+    zqb__worker_flush (worker);
+    return told != worker->line.told || registration != worker->registration || !zqb__list_empty (&worker->waiting);
+}
+
+ZQB_API zqb_request_t *zqb_worker_recv (zqb_worker_t *worker, int timeout_ms)
+{
+    if (!worker) {
+        errno = EINVAL;
+        return NULL;
+    }
+    uint64_t until = UINT64_MAX;
+    zqb__worker_flush_old (worker);
+    if (timeout_ms >= 0)
+        until = zqb__after (worker->line.now, (uint64_t) timeout_ms * 1000u);
+    for (;;) {
+        zqb_request_t *request = zqb__signal_stopped (worker->signal) ? NULL : zqb__worker_hand_out (worker);
+        if (request)
+            return request;
+        int more = zqb__worker_turn (worker);
+        if (more < 0)
+            return NULL;
+        if (more)
+            continue;
+        if (worker->line.now >= until) {
+            errno = EAGAIN;
+            return NULL;
+        }
+        uint64_t next = zqb__worker_next (worker);
+        if (zqb__line_wait (&worker->line, worker->signal, next < until ? next : until) != 0)
+            return NULL;
+    }
+}
+
+/* Has the handler do a request and answers it. If it cannot be answered, because the reply is too large or memory is
+   short, it is a failure; if even that cannot be said, the worker registers anew, and the request goes to another. */
+static void zqb__worker_do (zqb_worker_t *worker, zqb_request_t *request, zqb_handler_fn *handler, void *arg)
+{
+    zqb_msg_t reply;
+    zqb_msg_init (&reply);
+    request->in_handler = 1;
+    int failed = handler (request, &reply, arg);
+    request->in_handler = 0;
+    if (zqb__request_finish (request, failed ? ZQB__ERROR : ZQB__REPLY, &reply, NULL) != 0 && errno != ENOTCONN
+        && zqb_request_fail (request, zqb_strerror (errno)) != 0 && errno != ENOTCONN) {
+        zqb__worker_release (request);
+        zqb__worker_hang_up (worker, "a reply could not be sent");
+    }
+    zqb_msg_close (&reply);
+}
+
+ZQB_API int zqb_worker_run (zqb_worker_t *worker, zqb_handler_fn *handler, void *arg)
+{
+    if (!worker || !handler)
+        return zqb__invalid ();
+    for (;;) {
+        zqb_request_t *request = zqb_worker_recv (worker, -1);
+        if (request)
+            zqb__worker_do (worker, request, handler, arg);
+        else if (errno == ECANCELED)
+            return 0;
+        else if (errno != EINTR)
+            return -1;
+    }
+}
+
+ZQB_API void zqb_worker_stop (zqb_worker_t *worker)
+{
+    if (worker)
+        zqb__signal_stop (worker->signal);
+}
+
+ZQB_API int zqb_worker_fd (zqb_worker_t *worker)
+{
+    if (!worker)
+        return zqb__invalid ();
+    if (worker->line.socket)
+        return (int) worker->line.fd;
+    errno = ENOTCONN;
+    return -1;
+}
+
+ZQB_API void zqb_worker_destroy (zqb_worker_t **worker)
+{
+    if (!worker || !*worker)
+        return;
+    zqb__command_t goodbye = zqb__command (ZQB__DISCONNECT, 0);
+    if ((*worker)->registered && zqb__line_send (&(*worker)->line, &goodbye) == 0)
+        zqb__line_flush (&(*worker)->line);
+    zqb__worker_free (*worker);
+    *worker = NULL;
+}
+
+/* ================================================================================================================
+   >>client
+   Owns:    requests that wait for their replies, their time-outs and retries
+   Door:    zqb_client_*
+   Uses:    line
+   Never:   gives a reply to another request than the one that it answers
+   ================================================================================================================ */
+
+/* The name of a service; requests in a row for the same one share it. */
+typedef struct zqb__name_t {
+    size_t uses, size;
+    char *text;
+} zqb__name_t;
+
+typedef struct zqb__pending_t {
+    zqb__slot_t slot; /* its token is the id */
+    zqb__link_t link; /* in client->pending or client->ended */
+    zqb__timer_t timer;
+    zqb__name_t *service;
+    zqb__stored_t body;
+    int tries_left;
+    int error; /* once it has ended without a reply */
+} zqb__pending_t;
+
+/* A reply that came while a call waited for another. */
+typedef struct zqb__arrived_t {
+    zqb__link_t link;
+    zqb_reply_t reply;
+} zqb__arrived_t;
+
+struct zqb_client_t {
+    zqb__line_t line;
+    uint64_t timeout;
+    int retries, most;
+    zqb__slab_t slots;
+    zqb__heap_t timers;
+    zqb__link_t pending; /* in the order in which they were submitted; with MDP only the first has been sent */
+    zqb__link_t ended;   /* without a reply, and not told yet */
+    zqb__link_t arrived;
+    int count;           /* pending and ended */
+    zqb__name_t *name;   /* the last one */
+};
+
+static int zqb__client_is_mdp (const zqb_client_t *client)
+{
+    return client->line.dialect != ZQB__ZQB1;
+}
+
+/* ---- names */
+
+static void zqb__name_release (zqb__name_t *name)
+{
+    if (!name || --name->uses)
+        return;
+    ZQB_FREE (name->text);
+    ZQB_FREE (name);
+}
+
+/* One more use of this name. NULL and ENOMEM. */
+static zqb__name_t *zqb__client_name (zqb_client_t *client, const char *service)
+{
+    size_t size = strlen (service);
+    zqb__name_t *name = client->name;
+    if (!name || name->size != size || memcmp (name->text, service, size) != 0) {
+        name = (zqb__name_t *) zqb__alloc (sizeof *name);
+        if (!name || !(name->text = zqb__copy_text (service, size))) {
+            ZQB_FREE (name);
+            return NULL;
+        }
+        name->size = size;
+        name->uses = 1; /* the client's own */
+        zqb__name_release (client->name);
+        client->name = name;
+    }
+    name->uses++;
+    return name;
+}
+
+/* ---- requests on their way */
+
+static int zqb__client_transmit (zqb_client_t *client, zqb__pending_t *pending)
+{
+    zqb__command_t command = zqb__command (ZQB__REQUEST, zqb__slot_token (&pending->slot));
+    command.service = (const unsigned char *) pending->service->text;
+    command.service_size = pending->service->size;
+    command.body = zqb__stored_body (&pending->body);
+    return zqb__line_send (&client->line, &command);
+}
+
+static int zqb__client_start_timer (zqb_client_t *client, zqb__pending_t *pending)
+{
+    uint64_t at = zqb__after (client->line.now, client->timeout);
+    return at == UINT64_MAX ? 0 : zqb__heap_set (&client->timers, &pending->timer, at);
+}
+
+static zqb__pending_t *zqb__client_first (const zqb_client_t *client)
+{
+    return zqb__list_empty (&client->pending) ? NULL : ZQB__OF (zqb__pending_t, link, client->pending.next);
+}
+
+/* MDP: the next request has its turn. What cannot be sent for lack of memory is sent when its time-out comes. */
+static void zqb__client_send_first (zqb_client_t *client)
+{
+    zqb__pending_t *first = zqb__client_first (client);
+    if (!first)
+        return;
+    zqb__client_start_timer (client, first);
+    zqb__client_transmit (client, first);
+}
+
+static void zqb__pending_free (zqb_client_t *client, zqb__pending_t *pending)
+{
+    int was_first = zqb__client_first (client) == pending;
+    zqb__list_remove (&pending->link);
+    zqb__heap_remove (&client->timers, &pending->timer);
+    zqb__stored_close (&pending->body);
+    zqb__name_release (pending->service);
+    zqb__slab_free (&client->slots, &pending->slot);
+    client->count--;
+    if (was_first && zqb__client_is_mdp (client))
+        zqb__client_send_first (client);
+}
+
+/* It ends without a reply: the user will hear of it. */
+static void zqb__pending_end (zqb_client_t *client, zqb__pending_t *pending, int error)
+{
+    int was_first = zqb__client_first (client) == pending;
+    zqb__heap_remove (&client->timers, &pending->timer);
+    zqb__list_remove (&pending->link);
+    zqb__list_append (&client->ended, &pending->link);
+    pending->error = error;
+    if (was_first && zqb__client_is_mdp (client))
+        zqb__client_send_first (client);
+}
+
+/* NULL: ENOMEM, EMSGSIZE. */
+static zqb__pending_t *zqb__pending_new (zqb_client_t *client, const char *service, const zqb_msg_t *request)
+{
+    zqb__body_t body;
+    if (zqb__line_pack_body (&client->line, request, &body) != 0)
+        return NULL;
+    zqb__pending_t *pending = (zqb__pending_t *) zqb__slab_new (&client->slots);
+    if (!pending)
+        return NULL;
+    zqb__list_init (&pending->link);
+    pending->service = zqb__client_name (client, service);
+    pending->tries_left = client->retries;
+    client->count++;
+    if (pending->service && zqb__stored_keep (&pending->body, &body) == 0)
+        return pending;
+    zqb__pending_free (client, pending);
+    errno = ENOMEM;
+    return NULL;
+}
+
+/* ---- what becomes of them */
+
+/* Everything is sent (again): the broker is another, or the same one with no memory. */
+static void zqb__client_transmit_all (zqb_client_t *client)
+{
+    zqb__link_t *all = &client->pending;
+    for (zqb__link_t *at = all->next; at != all; at = at->next)
+        zqb__client_transmit (client, ZQB__OF (zqb__pending_t, link, at));
+}
+
+/* ZQB/1: whether the broker has said nothing at all for as long as a try takes. */
+static int zqb__client_hears_nothing (const zqb_client_t *client)
+{
+    const zqb__line_t *line = &client->line;
+    uint64_t since = line->heard > line->opened ? line->heard : line->opened;
+    return line->now >= zqb__after (since, client->timeout);
+}
+
+/* A try took too long. The request is sent again; if the broker is mute altogether, all are, on a new connection. */
+static void zqb__client_time_out_zqb1 (zqb_client_t *client, zqb__pending_t *pending)
+{
+    zqb__command_t cancel = zqb__command (ZQB__CANCEL, zqb__slot_token (&pending->slot));
+    int last = pending->tries_left-- == 0;
+    if (last) {
+        zqb__line_send (&client->line, &cancel);
+        zqb__pending_end (client, pending, ETIMEDOUT);
+    } else
+        zqb__client_start_timer (client, pending);
+    if (zqb__client_hears_nothing (client) && zqb__line_connect_next (&client->line) == 0)
+        zqb__client_transmit_all (client);
+    else if (!last)
+        zqb__client_transmit (client, pending);
+}
+
+/* Over MDP a late answer could be taken for that to the next request: only a new connection, which the broker takes for
+   another client, makes sure that it is not. */
+static void zqb__client_time_out_mdp (zqb_client_t *client, zqb__pending_t *pending)
+{
+    zqb__line_connect_next (&client->line); /* if there is none to be had, the next time-out tries again */
+    if (pending->tries_left-- == 0)
+        zqb__pending_end (client, pending, ETIMEDOUT);
+    else
+        zqb__client_send_first (client);
+}
+
+static void zqb__client_tick (zqb_client_t *client)
+{
+    zqb__timer_t *timer;
+    zqb__line_look_at_clock (&client->line);
+    while ((timer = zqb__heap_due (&client->timers, client->line.now)) != NULL)
+        if (zqb__client_is_mdp (client))
+            zqb__client_time_out_mdp (client, ZQB__OF (zqb__pending_t, timer, timer));
+        else
+            zqb__client_time_out_zqb1 (client, ZQB__OF (zqb__pending_t, timer, timer));
+}
+
+/* The request that an answer is about, or NULL: it is late, or was never ours. */
+static zqb__pending_t *zqb__client_find (zqb_client_t *client, const zqb__command_t *command)
+{
+    zqb__pending_t *pending = zqb__client_first (client);
+    if (!zqb__client_is_mdp (client)) {
+        pending = (zqb__pending_t *) zqb__slab_find (&client->slots, command->id);
+        return pending && !pending->error ? pending : NULL;
+    }
+    if (pending && pending->service->size == command->service_size
+        && memcmp (pending->service->text, command->service, command->service_size) == 0)
+        return pending;
+    return NULL;
+}
+
+/* errno of a status on the wire. */
+static int zqb__client_error (int status)
+{
+    return status > 0 && status < ZQB_ERRNO_END_ - ZQB_ERRNO ? ZQB_ERRNO + status : ZQB_EFAILED;
+}
+
+/* Fills a reply from an answer to a request. -1 and ENOMEM. */
+static int zqb__client_fill (const zqb__pending_t *pending, const zqb__command_t *command, zqb_reply_t *reply)
+{
+    zqb_msg_close (&reply->body);
+    reply->id = zqb__slot_token (&pending->slot);
+    reply->kind = command->type == ZQB__PARTIAL ? ZQB_REPLY_PARTIAL
+                  : command->type == ZQB__REPLY ? ZQB_REPLY_FINAL
+                                                : ZQB_REPLY_ERROR;
+    reply->error = reply->kind == ZQB_REPLY_ERROR ? zqb__client_error (command->status) : 0;
+    if (command->text_size)
+        return zqb_msg_add (&reply->body, command->text, command->text_size);
+    return zqb__body_to_msg (&command->body, &reply->body);
+}
+
+/* An answer came: 1 if reply is filled. */
+static int zqb__client_on (zqb_client_t *client, const zqb__command_t *command, zqb_reply_t *reply)
+{
+    int answers = command->type == ZQB__PARTIAL || command->type == ZQB__REPLY || command->type == ZQB__ERROR;
+    zqb__pending_t *pending = answers ? zqb__client_find (client, command) : NULL;
+    if (!pending)
+        return 0;
+    if (zqb__client_fill (pending, command, reply) != 0) {
+        zqb__pending_end (client, pending, ENOMEM);
+        return 0;
+    }
+    if (command->type == ZQB__PARTIAL)
+        zqb__client_start_timer (client, pending); /* it is being worked on */
+    else
+        zqb__pending_free (client, pending);
+    return 1;
+}
+
+/* A request that ended without a reply: 1 if there was one. */
+static int zqb__client_take_ended (zqb_client_t *client, zqb_reply_t *reply)
+{
+    if (zqb__list_empty (&client->ended))
+        return 0;
+    zqb__pending_t *pending = ZQB__OF (zqb__pending_t, link, client->ended.next);
+    zqb_msg_close (&reply->body);
+    reply->id = zqb__slot_token (&pending->slot);
+    reply->kind = ZQB_REPLY_ERROR;
+    reply->error = pending->error;
+    zqb__pending_free (client, pending);
+    return 1;
+}
+
+static int zqb__client_take_arrived (zqb_client_t *client, zqb_reply_t *reply)
+{
+    if (zqb__list_empty (&client->arrived))
+        return 0;
+    zqb__arrived_t *arrived = ZQB__OF (zqb__arrived_t, link, client->arrived.next);
+    zqb__list_remove (&arrived->link);
+    reply->id = arrived->reply.id;
+    reply->kind = arrived->reply.kind;
+    reply->error = arrived->reply.error;
+    zqb_msg_move (&reply->body, &arrived->reply.body);
+    ZQB_FREE (arrived);
+    return 1;
+}
+
+/* The next thing that came from the broker for the user: 1; 0: nothing; -1: ETERM. */
+static int zqb__client_read (zqb_client_t *client, zqb_reply_t *reply)
+{
+    zqb__command_t command;
+    int more;
+    while ((more = zqb__line_next (&client->line, &command)) == 1) {
+        int answered = zqb__client_on (client, &command, reply);
+        if (client->line.restarted) {
+            client->line.restarted = 0;
+            zqb__client_transmit_all (client);
+        }
+        if (answered)
+            return 1;
+    }
+    return more;
+}
+
+/* Waits for the next thing that came from the broker, or ended here. */
+static int zqb__client_await (zqb_client_t *client, zqb_reply_t *reply, uint64_t until)
+{
+    for (;;) {
+        int got = zqb__client_take_ended (client, reply);
+        if (got || (got = zqb__client_read (client, reply)) != 0)
+            return got > 0 ? 0 : -1;
+        zqb__client_tick (client);
+        if (!zqb__list_empty (&client->ended) || zqb__line_flush (&client->line) > 0)
+            continue;
+        if (!client->count) {
+            errno = ENOENT;
+            return -1;
+        }
+        if (client->line.now >= until) {
+            errno = EAGAIN;
+            return -1;
+        }
+        uint64_t next = zqb__heap_next_at (&client->timers);
+        if (zqb__line_wait (&client->line, NULL, next < until ? next : until) != 0)
+            return -1;
+    }
+}
+
+/* ---- the face */
+
+static void zqb__client_free (zqb_client_t *client)
+{
+    zqb_reply_t reply;
+    zqb_msg_init (&reply.body);
+    while (zqb__client_take_arrived (client, &reply))
+        zqb_msg_close (&reply.body);
+    client->line.dialect = ZQB__ZQB1; /* nothing more is sent when one is freed */
+    while (zqb__client_first (client))
+        zqb__pending_free (client, zqb__client_first (client));
+    while (zqb__client_take_ended (client, &reply)) {
+    }
+    zqb__name_release (client->name);
+    zqb__heap_close (&client->timers);
+    zqb__slab_close (&client->slots);
+    ZQB_FREE (client);
+}
+
+static void zqb__client_options (zqb_client_t *client, const zqb_client_options_t *options)
+{
+    client->timeout = zqb__option_us (options->timeout_ms, 2500);
+    client->retries = options->retries < 0 ? 0 : zqb__option (options->retries, 2);
+    client->most = zqb__option (options->max_pending, 100000);
+    client->line.dialect = options->dialect;
+    client->line.side = ZQB__CLIENT;
+    client->line.heartbeat_ms = 2500; /* of the connection: it goes when the broker's machine is gone */
+    client->line.liveness = 3;
+    client->line.send_timeout_ms = -1;
+}
+
+ZQB_API zqb_client_t *zqb_client_new (void *ctx, const char *endpoints, const zqb_client_options_t *options)
+{
+    zqb_client_options_t standard;
+    memset (&standard, 0, sizeof standard);
+    if (!options)
+        options = &standard;
+    if (!ctx || !endpoints || options->dialect < ZQB_DIALECT_ZQB1 || options->dialect > ZQB_DIALECT_MDP02) {
+        errno = EINVAL;
+        return NULL;
+    }
+    zqb_client_t *client = (zqb_client_t *) zqb__alloc (sizeof *client);
+    if (!client)
+        return NULL;
+    zqb__list_init (&client->pending);
+    zqb__list_init (&client->ended);
+    zqb__list_init (&client->arrived);
+    zqb__client_options (client, options);
+    client->line.ctx = ctx;
+    if (zqb__line_open (&client->line, endpoints) != 0) {
+        ZQB_FREE (client);
+        return NULL;
+    }
+    zqb__slab_init (&client->slots, sizeof (zqb__pending_t), (uint32_t) (client->line.life >> 32));
+    return client;
+}
+
+ZQB_API int zqb_client_submit (zqb_client_t *client, const char *service, zqb_msg_t *request, uint64_t *id)
+{
+    if (!client || !request || !service || !zqb__name_valid (strlen (service)))
+        return zqb__invalid ();
+    if (client->count >= client->most) {
+        errno = EAGAIN;
+        return -1;
+    }
+    zqb__line_look_at_clock (&client->line);
+    zqb__pending_t *pending = zqb__pending_new (client, service, request);
+    if (!pending)
+        return -1;
+    int turn = !zqb__client_is_mdp (client) || !zqb__client_first (client);
+    zqb__list_append (&client->pending, &pending->link);
+    if (turn && (zqb__client_start_timer (client, pending) != 0 || zqb__client_transmit (client, pending) != 0)) {
+        int error = errno;
+        zqb__pending_free (client, pending);
+        errno = error;
+        return -1;
+    }
+    if (id)
+        *id = zqb__slot_token (&pending->slot);
+    if (client->line.now - client->line.flushed > ZQB__BATCH_US)
+        zqb__line_flush (&client->line);
+    return zqb_msg_close (request);
+}
+
+ZQB_API int zqb_client_flush (zqb_client_t *client)
+{
+    if (!client)
+        return zqb__invalid ();
+    return zqb__line_flush (&client->line) < 0 ? -1 : 0;
+}
+
+ZQB_API int zqb_client_recv (zqb_client_t *client, zqb_reply_t *reply, int timeout_ms)
+{
+    if (!client || !reply)
+        return zqb__invalid ();
+    if (zqb__client_take_arrived (client, reply))
+        return 0;
+    uint64_t now = timeout_ms > 0 ? zqb__line_look_at_clock (&client->line) : 0;
+    uint64_t until = timeout_ms < 0 ? UINT64_MAX : zqb__after (now, (uint64_t) timeout_ms * 1000u);
+    return zqb__client_await (client, reply, until);
+}
+
+/* Gives up what is pending, or has ended, without another word to the user. */
+ZQB_API int zqb_client_cancel (zqb_client_t *client, uint64_t id)
+{
+    if (!client)
+        return zqb__invalid ();
+    zqb__pending_t *pending = (zqb__pending_t *) zqb__slab_find (&client->slots, id);
+    zqb__command_t cancel = zqb__command (ZQB__CANCEL, id);
+    if (!pending || pending->error) {
+        errno = ENOENT;
+        return -1;
+    }
+    if (!zqb__client_is_mdp (client)) {
+        zqb__line_look_at_clock (&client->line);
+        zqb__line_send (&client->line, &cancel);
+        zqb__line_flush (&client->line);
+    } else if (pending == zqb__client_first (client))
+        zqb__line_connect_next (&client->line); /* its answer must not be taken for that of the next */
+    zqb__pending_free (client, pending);
+    return 0;
+}
+
+/* Keeps a reply to another request for zqb_client_recv. -1 and ENOMEM. */
+static int zqb__client_set_aside (zqb_client_t *client, zqb_reply_t *reply)
+{
+    zqb__arrived_t *arrived = (zqb__arrived_t *) zqb__alloc (sizeof *arrived);
+    if (!arrived)
+        return -1;
+    arrived->reply.id = reply->id;
+    arrived->reply.kind = reply->kind;
+    arrived->reply.error = reply->error;
+    zqb_msg_init (&arrived->reply.body);
+    zqb_msg_move (&arrived->reply.body, &reply->body);
+    zqb__list_append (&client->arrived, &arrived->link);
+    return 0;
+}
+
+/* Moves the frames of a part behind those that are there. -1 and ENOMEM. */
+static int zqb__msg_append (zqb_msg_t *msg, zqb_msg_t *part)
+{
+    for (size_t i = 0; i < part->count_; i++)
+        if (zqb_msg_add_frame (msg, &zqb__msg_frames (part)[i]) != 0)
+            return -1;
+    return zqb_msg_close (part);
+}
+
+/* Waits for the reply to one request, whose parts are gathered. */
+static int zqb__client_wait_for (zqb_client_t *client, uint64_t id, zqb_msg_t *whole)
+{
+    zqb_reply_t reply;
+    int failed = 0;
+    zqb_msg_init (&reply.body);
+    do {
+        failed = zqb__client_await (client, &reply, UINT64_MAX);
+        if (!failed && reply.id != id)
+            failed = zqb__client_set_aside (client, &reply);
+        else if (!failed && reply.kind == ZQB_REPLY_ERROR) {
+            zqb_msg_move (whole, &reply.body);
+            errno = reply.error;
+            return -1;
+        } else if (!failed)
+            failed = zqb__msg_append (whole, &reply.body);
+    } while (!failed && (reply.id != id || reply.kind == ZQB_REPLY_PARTIAL));
+    int error = errno;
+    zqb_msg_close (&reply.body);
+    if (failed)
+        zqb_client_cancel (client, id);
+    errno = error;
+    return failed;
+}
+
+ZQB_API int zqb_client_call (zqb_client_t *client, const char *service, zqb_msg_t *request, zqb_msg_t *reply)
+{
+    zqb_msg_t copy;
+    uint64_t id;
+    if (!client || !request || !reply)
+        return zqb__invalid ();
+    zqb_msg_init (&copy);
+    if (zqb_msg_copy (&copy, request) != 0)
+        return -1;
+    if (zqb_client_submit (client, service, &copy, &id) != 0) {
+        int error = errno;
+        zqb_msg_close (&copy);
+        errno = error;
+        return -1;
+    }
+    zqb_msg_t whole;
+    zqb_msg_init (&whole);
+    int failed = zqb__client_wait_for (client, id, &whole), error = errno;
+    zqb_msg_move (reply, &whole);
+    if (!failed)
+        zqb_msg_close (request);
+    errno = error;
+    return failed;
+}
+
+ZQB_API int zqb_client_fd (zqb_client_t *client)
+{
+    if (!client)
+        return zqb__invalid ();
+    if (client->line.socket)
+        return (int) client->line.fd;
+    errno = ENOTCONN;
+    return -1;
+}
+
+ZQB_API void zqb_client_destroy (zqb_client_t **client)
+{
+    if (!client || !*client)
+        return;
+    zqb__line_close (&(*client)->line);
+    zqb__client_free (*client);
+    *client = NULL;
+}
+
+/* ================================================================================================================
+   >>pool
+   Owns:    threads, each with a worker
+   Door:    zqb_pool_start, zqb_pool_stop
+   Uses:    worker, platform, zmq_threadstart
+   Never:   touches a worker while its thread runs
+   ================================================================================================================ */
+
+typedef struct zqb__pool_thread_t {
+    zqb_pool_t *pool;
+    zqb_worker_t *worker;
+    void *thread;
+} zqb__pool_thread_t;
+
+struct zqb_pool_t {
+    zqb__signal_t signal; /* of all workers */
+    zqb_handler_fn *handler;
+    void *arg;
+    zqb__pool_thread_t *threads;
+    int count;
+};
+
+static void zqb__pool_run (void *arg)
+{
+    zqb__pool_thread_t *thread = (zqb__pool_thread_t *) arg;
+    while (zqb_worker_run (thread->worker, thread->pool->handler, thread->pool->arg) != 0 && errno != ETERM) {
+    }
+    zqb_worker_destroy (&thread->worker);
+}
+
+ZQB_API void zqb_pool_stop (zqb_pool_t **pool)
+{
+    if (!pool || !*pool)
+        return;
+    zqb__signal_stop (&(*pool)->signal);
+    for (int i = 0; i < (*pool)->count; i++) {
+        zqb__pool_thread_t *thread = &(*pool)->threads[i];
+        if (thread->thread)
+            zmq_threadclose (thread->thread);
+        zqb_worker_destroy (&thread->worker);
+    }
+    zqb__signal_close (&(*pool)->signal);
+    ZQB_FREE ((*pool)->threads);
+    ZQB_FREE (*pool);
+    *pool = NULL;
+}
+
+/* Makes all workers before any thread, so that what is wrong shows before anything runs. */
+static int zqb__pool_fill (zqb_pool_t *pool, void *ctx, const char *endpoints, const char *service,
+                           const zqb_worker_options_t *options)
+{
+    for (int i = 0; i < pool->count; i++) {
+        pool->threads[i].pool = pool;
+        pool->threads[i].worker = zqb__worker_make (ctx, endpoints, service, options, &pool->signal);
+        if (!pool->threads[i].worker)
+            return -1;
+    }
+    for (int i = 0; i < pool->count; i++) {
+        pool->threads[i].thread = zmq_threadstart (zqb__pool_run, &pool->threads[i]);
+        if (!pool->threads[i].thread) {
+            errno = EAGAIN;
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static zqb_pool_t *zqb__pool_new (int count, zqb_handler_fn *handler, void *arg)
+{
+    zqb_pool_t *pool = (zqb_pool_t *) zqb__alloc (sizeof *pool);
+    if (!pool)
+        return NULL;
+    pool->handler = handler;
+    pool->arg = arg;
+    pool->count = count;
+    pool->threads = (zqb__pool_thread_t *) zqb__alloc ((size_t) count * sizeof *pool->threads);
+    if (pool->threads && zqb__signal_init (&pool->signal) == 0)
+        return pool;
+    ZQB_FREE (pool->threads);
+    ZQB_FREE (pool);
+    return NULL;
+}
+
+ZQB_API zqb_pool_t *zqb_pool_start (void *ctx, const char *endpoints, const char *service, zqb_handler_fn *handler,
+                                    void *arg, const zqb_pool_options_t *options)
+{
+    zqb_pool_options_t standard;
+    memset (&standard, 0, sizeof standard);
+    if (!options)
+        options = &standard;
+    if (!ctx || !endpoints || !handler || !zqb__service_valid (service) || options->threads < 0
+        || !zqb__worker_options_valid (&options->worker)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    zqb_pool_t *pool = zqb__pool_new (options->threads ? options->threads : zqb__processors (), handler, arg);
+    if (!pool || zqb__pool_fill (pool, ctx, endpoints, service, &options->worker) == 0)
+        return pool;
+    int error = errno;
+    zqb_pool_stop (&pool);
+    errno = error;
+    return NULL;
+}
+
+#endif /* ZQBROKER_IMPLEMENTATION */
+
+/*
+    zqbroker is available under either of these licences, whichever you prefer.
+
+    --------------------------------------------------------------------------------
+    ALTERNATIVE A - MIT License
+
+    Copyright (c) 2026 the zqbroker authors
+
+    Permission is hereby granted, free of charge, to any person obtaining a copy of
+    this software and associated documentation files (the "Software"), to deal in
+    the Software without restriction, including without limitation the rights to
+    use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of
+    the Software, and to permit persons to whom the Software is furnished to do so,
+    subject to the following conditions:
+
+    The above copyright notice and this permission notice shall be included in all
+    copies or substantial portions of the Software.
+
+    THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+    IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS
+    FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
+    COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER
+    IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN
+    CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+
+    --------------------------------------------------------------------------------
+    ALTERNATIVE B - Public Domain (www.unlicense.org)
+
+    This is free and unencumbered software released into the public domain.
+
+    Anyone is free to copy, modify, publish, use, compile, sell, or distribute this
+    software, either in source code form or as a compiled binary, for any purpose,
+    commercial or non-commercial, and by any means.
+
+    In jurisdictions that recognize copyright laws, the author or authors of this
+    software dedicate any and all copyright interest in the software to the public
+    domain. We make this dedication for the benefit of the public at large and to
+    the detriment of our heirs and successors. We intend this dedication to be an
+    overt act of relinquishment in perpetuity of all present and future rights to
+    this software under copyright law.
+
+    THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+    IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS
+    FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS BE
+    LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF
+    CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE
+    SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+*/
