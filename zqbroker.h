@@ -85,7 +85,8 @@
 
     HEARTBEATS go both ways, as the protocols say. An idle worker that is silent for liveness x heartbeat_ms is lost;
     one that is at work may be silent as long as it likes, for a single thread cannot work and talk: of such a worker
-    its connection tells whether it lives. LRU workers know no heartbeats.
+    its connection tells whether it lives, and so of LRU workers, who know no heartbeats. When the connection of a
+    worker is gone (its process died, or its machine no longer answers the heartbeats of ZMTP), it is lost at once.
 
     2 OWNERSHIP AND THREADS
 
@@ -135,7 +136,8 @@
         mmi.service   body: the name of a service. Reply: "200" it has workers (or a handler), "404" it has none.
         mmi.services  Reply: one frame a service, "NAME queued=N running=N workers=N handler=0|1", in which bytes of
                       NAME that are not printable ASCII, and spaces and backslashes, are written \xHH.
-        mmi.workers   Reply: one frame a worker, "SERVICE dialect=NAME load=N credit=N served=N silent_ms=N".
+        mmi.workers   Reply: one frame a worker, "SERVICE dialect=NAME load=N credit=N served=N silent_ms=N", where
+                      NAME is ZQB/1, MDP/0.1, MDP/0.1-words, MDP/0.2, LRU, PPP or PPP-words.
         mmi.stats     Reply: one frame a counter of zqb_stats_t, "name=N".
         mmi.anything  else: "501".
 
@@ -162,8 +164,8 @@
         PPP       worker READY  [READY or 0x01]                                     HEARTBEAT [HEARTBEAT or 0x02]
                   to it, reply  [token][""][body]...
 
-    In MDP/0.1, MDP/0.2 and ZQB/1 any frames in front of the header, up to 8, are an envelope and come back as they
-    were: the empty frame of a REQ socket, addresses of proxies. So MDP/0.2 works with and without an empty frame in
+    In MDP/0.1, MDP/0.2 and ZQB/1 any frames in front of the header, up to 8 of up to 1024 bytes, are an envelope and
+    come back as they were: the empty frame of a REQ socket, addresses of proxies. So MDP/0.2 works with and without an empty frame in
     front. On an LRU frontend the envelope ends with the first empty frame. A request has at least one frame of body,
     except in ZQB/1. A worker that registers again under the same address starts anew.
 
@@ -380,8 +382,8 @@ ZQB_API int zqb_request_partial (zqb_request_t *request, zqb_msg_t *msg);
 ZQB_API int zqb_request_reply (zqb_request_t *request, zqb_msg_t *msg);
 
 /* Reports that the work failed for good, with a text for the client (NULL for none, at most 255 bytes are sent),
-   and releases the request. The request is not tried again. MDP has no word for this: the client gets an empty
-   reply. Errors as for zqb_request_reply. */
+   and releases the request. The request is not tried again. MDP has no word for this: an MDP client hears nothing, and
+   a worker that speaks MDP to another broker has to send an empty reply. Errors as for zqb_request_reply. */
 ZQB_API int zqb_request_fail (zqb_request_t *request, const char *text);
 
 /* ---- the broker --------------------------------------------------------------------------------------------
@@ -2016,7 +2018,7 @@ enum { ZQB__MAJORDOMO, ZQB__FRONTEND, ZQB__BACKEND, ZQB__FROM_BROKER };
 enum { ZQB__FINE, ZQB__BAD_HEADER, ZQB__BAD_COMMAND, ZQB__BAD_FRAMES, ZQB__BAD_NAME };
 
 #define ZQB__MAGIC "ZQB\1"
-enum { ZQB__HEAD = 12, ZQB__COMMAND_HEAD = 16, ZQB__ENVELOPE_MAX = 8, ZQB__TOKEN = 8, ZQB__PARCEL_FULL = 16384 };
+enum { ZQB__HEAD = 12, ZQB__COMMAND_HEAD = 16, ZQB__ENVELOPE_MAX = 8, ZQB__ADDRESS_MAX = 1024, ZQB__TOKEN = 8, ZQB__PARCEL_FULL = 16384 };
 enum { ZQB__FIELD_SERVICE = 1, ZQB__FIELD_CREDIT = 2, ZQB__FIELD_STATUS = 3, ZQB__FIELD_TEXT = 4 };
 
 /* A message that is being read. The frames are the caller's, and stay where they are. */
@@ -2080,7 +2082,7 @@ static int zqb__wire_is_header (zqb__incoming_t *in, zmq_msg_t *frame)
 static int zqb__wire_open_majordomo (zqb__incoming_t *in, zmq_msg_t *frames, size_t count)
 {
     size_t first = in->place == ZQB__FROM_BROKER ? 0 : 1; /* behind the address that ROUTER puts in front */
-    for (size_t i = first; i < count && i <= ZQB__ENVELOPE_MAX; i++)
+    for (size_t i = first; i < count && i <= first + ZQB__ENVELOPE_MAX; i++)
         if (zqb__wire_is_header (in, &frames[i])) {
             size_t skip = in->dialect == ZQB__ZQB1 ? i : i + 1;
             in->envelope = i;
@@ -2095,7 +2097,7 @@ static int zqb__wire_open_majordomo (zqb__incoming_t *in, zmq_msg_t *frames, siz
 static int zqb__wire_open_frontend (zqb__incoming_t *in, zmq_msg_t *frames, size_t count)
 {
     in->side = ZQB__CLIENT;
-    for (size_t i = 1; i < count && i < ZQB__ENVELOPE_MAX; i++)
+    for (size_t i = 1; i < count && i <= 1 + ZQB__ENVELOPE_MAX; i++)
         if (zmq_msg_size (&frames[i]) == 0) {
             in->dialect = ZQB__LRU;
             in->envelope = i + 1;
@@ -2145,7 +2147,7 @@ static int zqb__wire_field (zqb__command_t *command, int tag, const unsigned cha
             command->service = value;
             command->service_size = size;
             return 0;
-        case ZQB__FIELD_CREDIT: command->credit = size == 2 ? zqb__get_16 (value) : 0; return size == 2 ? 0 : -1;
+        case ZQB__FIELD_CREDIT: command->credit = size == 2 ? zqb__get_16 (value) : 0; return command->credit ? 0 : -1;
         case ZQB__FIELD_STATUS: command->status = size == 2 ? (int) zqb__get_16 (value) : 0; return size == 2 ? 0 : -1;
         case ZQB__FIELD_TEXT:
             command->text = (const char *) value;
@@ -2537,6 +2539,9 @@ struct zqb__peer_t {
     zqb__link_t requests;
     int outstanding; /* how many of them */
     int port;
+    int connection; /* what it came over; -1 not known */
+    zqb__node_t by_connection;
+    zqb__timer_t timer; /* ZQB/1: its connection is gone, and this long it may take to come back */
     int dialect[2]; /* as a client, as a worker; -1 not known */
     zqb__worker_t *worker;
     unsigned char *address; /* its frames, laid out like a body block */
@@ -2619,7 +2624,7 @@ typedef struct zqb__engine_t {
     zqb_stats_t stats;
     uint64_t now;
     zqb__key_t key;
-    zqb__table_t peers, lives, services, ids;
+    zqb__table_t peers, lives, connections, services, ids;
     zqb__link_t idle_peers;
     int idle_count;
     zqb__link_t failed_peers;
@@ -2628,7 +2633,7 @@ typedef struct zqb__engine_t {
     zqb__slab_t requests;
 } zqb__engine_t;
 
-enum { ZQB__TIMER_WORKER, ZQB__TIMER_SERVICE };
+enum { ZQB__TIMER_WORKER, ZQB__TIMER_SERVICE, ZQB__TIMER_PEER };
 enum { ZQB__IDLE_PEERS = 1024 }; /* so many peers without a purpose are remembered, as they may come again soon */
 
 static void zqb__engine_log (zqb__engine_t *engine, int level, const char *format, ...)
@@ -2702,6 +2707,44 @@ static zqb__peer_t *zqb__peer_of_life (zqb__engine_t *engine, uint64_t life)
     return NULL;
 }
 
+static uint64_t zqb__connection_hash (const zqb__engine_t *engine, int port, int connection)
+{
+    int pair[2];
+    pair[0] = port;
+    pair[1] = connection;
+    return zqb__hash (engine->key, pair, sizeof pair);
+}
+
+/* Which connection a peer came over, as the caller numbers them; -1: none that can be told. */
+static void zqb__peer_set_connection (zqb__engine_t *engine, zqb__peer_t *peer, int connection)
+{
+    if (peer->connection >= 0)
+        zqb__table_remove (&engine->connections, &peer->by_connection);
+    peer->connection = connection;
+    if (connection >= 0)
+        zqb__table_insert (&engine->connections, &peer->by_connection,
+                           zqb__connection_hash (engine, peer->port, connection));
+}
+
+/* Some peer that came over a connection, or NULL. */
+static zqb__peer_t *zqb__peer_of_connection (zqb__engine_t *engine, int port, int connection)
+{
+    uint64_t hash = zqb__connection_hash (engine, port, connection);
+    for (zqb__node_t *node = zqb__table_first (&engine->connections, hash); node; node = zqb__table_next (node)) {
+        zqb__peer_t *peer = ZQB__OF (zqb__peer_t, by_connection, node);
+        if (peer->port == port && peer->connection == connection)
+            return peer;
+    }
+    return NULL;
+}
+
+static void zqb__peer_free (zqb__peer_t *peer)
+{
+    zqb__parcel_close (&peer->out);
+    ZQB_FREE (peer->address);
+    ZQB_FREE (peer);
+}
+
 static void zqb__peer_forget (zqb__engine_t *engine, zqb__peer_t *peer)
 {
     zqb__list_remove (&peer->failed);
@@ -2709,9 +2752,9 @@ static void zqb__peer_forget (zqb__engine_t *engine, zqb__peer_t *peer)
     zqb__table_remove (&engine->peers, &peer->by_address);
     if (peer->life)
         zqb__table_remove (&engine->lives, &peer->by_life);
-    zqb__parcel_close (&peer->out);
-    ZQB_FREE (peer->address);
-    ZQB_FREE (peer);
+    zqb__peer_set_connection (engine, peer, -1);
+    zqb__heap_remove (&engine->timers, &peer->timer);
+    zqb__peer_free (peer);
 }
 
 static void zqb__peer_in_use (zqb__engine_t *engine, zqb__peer_t *peer)
@@ -2743,6 +2786,7 @@ static void zqb__peer_move (zqb__engine_t *engine, zqb__peer_t *peer, int port, 
     char *copy = zqb__copy_text (address, size);
     if (!copy)
         return; /* answers go to the old address, and are lost with it */
+    zqb__peer_set_connection (engine, peer, -1);
     peer->former = peer->by_address.hash;
     zqb__table_remove (&engine->peers, &peer->by_address);
     ZQB_FREE (peer->address);
@@ -2768,6 +2812,8 @@ static zqb__peer_t *zqb__peer_new (zqb__engine_t *engine, int port, const void *
     zqb__list_init (&peer->dirty);
     zqb__list_init (&peer->failed);
     peer->dialect[ZQB__CLIENT] = peer->dialect[ZQB__WORKER] = -1;
+    peer->connection = -1;
+    peer->timer.kind = ZQB__TIMER_PEER;
     zqb__table_insert (&engine->peers, &peer->by_address, hash);
     return peer;
 }
@@ -2784,6 +2830,7 @@ static zqb__peer_t *zqb__engine_peer (zqb__engine_t *engine, int port, const voi
     if (!peer)
         return NULL;
     zqb__peer_in_use (engine, peer);
+    zqb__heap_remove (&engine->timers, &peer->timer);
     if (life && !peer->life && !zqb__peer_of_life (engine, life)) {
         peer->life = life;
         zqb__table_insert (&engine->lives, &peer->by_life, zqb__hash (engine->key, &life, sizeof life));
@@ -3177,16 +3224,13 @@ static zqb__request_t *zqb__request_new (zqb__engine_t *engine, zqb__peer_t *cli
     return request;
 }
 
-/* What a client hears of a failure. Dialects that have no errors get an empty reply, so that their clients go on. */
-static zqb__command_t zqb__failure (const zqb__peer_t *client, const char *text, size_t size)
+/* What a client hears of a failure, if its dialect has a word for it. */
+static zqb__command_t zqb__failure (const char *text, size_t size)
 {
-    int has_errors = client && zqb__dialects[client->dialect[ZQB__CLIENT]].errors;
-    zqb__command_t answer = zqb__command (has_errors ? ZQB__ERROR : ZQB__REPLY, 0);
-    if (has_errors) {
-        answer.status = ZQB_EFAILED - ZQB_ERRNO;
-        answer.text = text;
-        answer.text_size = size;
-    }
+    zqb__command_t answer = zqb__command (ZQB__ERROR, 0);
+    answer.status = ZQB_EFAILED - ZQB_ERRNO;
+    answer.text = text;
+    answer.text_size = size;
     return answer;
 }
 
@@ -3199,7 +3243,7 @@ static void zqb__serve_here (zqb__engine_t *engine, const zqb__service_t *servic
     engine->stats.accepted++;
     engine->sink.serve (engine->sink.self, service, command, &reply);
     if (reply.type == ZQB__ERROR) {
-        reply = zqb__failure (client, reply.text, reply.text_size);
+        reply = zqb__failure (reply.text, reply.text_size);
         outcome = &engine->stats.failed;
     }
     reply.id = command->id;
@@ -3351,7 +3395,7 @@ static void zqb__request_done (zqb__engine_t *engine, zqb__request_t *request, z
 static void zqb__reply_too_large (zqb__engine_t *engine, zqb__request_t *request)
 {
     static const char text[] = "the reply is too large";
-    zqb__command_t answer = zqb__failure (request->client, text, sizeof text - 1);
+    zqb__command_t answer = zqb__failure (text, sizeof text - 1);
     engine->stats.refused_large++;
     zqb__request_done (engine, request, &answer, &engine->stats.failed);
 }
@@ -3402,7 +3446,7 @@ static void zqb__on_error (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__
     zqb__request_t *request = zqb__held_request (engine, peer, command->id);
     if (!request)
         return;
-    zqb__command_t answer = zqb__failure (request->client, command->text, command->text_size);
+    zqb__command_t answer = zqb__failure (command->text, command->text_size);
     zqb__request_done (engine, request, &answer, &engine->stats.failed);
 }
 
@@ -3417,8 +3461,10 @@ static void zqb__on_heartbeat (zqb__engine_t *engine, zqb__peer_t *peer)
 
 static void zqb__on_disconnect (zqb__engine_t *engine, zqb__peer_t *peer)
 {
-    if (!peer->worker)
+    if (!peer->worker) {
+        engine->stats.bad_state++;
         return;
+    }
     engine->stats.workers_left++;
     zqb__engine_log (engine, ZQB_LOG_INFO, "worker of '%s' left", peer->worker->service->name);
     zqb__worker_remove (engine, peer->worker);
@@ -3477,8 +3523,8 @@ static int zqb__engine_init (zqb__engine_t *engine, const zqb__limits_t *limits,
     zqb__list_init (&engine->all_services);
     zqb__list_init (&engine->failed_peers);
     zqb__slab_init (&engine->requests, sizeof (zqb__request_t), (uint32_t) (seed >> 16));
-    zqb__table_t *tables[] = {&engine->peers, &engine->lives, &engine->services, &engine->ids};
-    for (int i = 0; i < 4; i++)
+    zqb__table_t *tables[] = {&engine->peers, &engine->lives, &engine->connections, &engine->services, &engine->ids};
+    for (int i = 0; i < 5; i++)
         if (zqb__table_init (tables[i]) != 0) {
             while (i-- > 0)
                 zqb__table_close (tables[i]);
@@ -3563,15 +3609,40 @@ static void zqb__engine_lost (zqb__engine_t *engine, zqb__peer_t *peer)
     zqb__engine_bury (engine);
 }
 
+/* A connection is gone. A worker that came over it is lost. So is a client, but for one of ZQB/1, which may come back
+   over another connection, and is waited for. */
+static void zqb__engine_disconnected (zqb__engine_t *engine, int port, int connection)
+{
+    zqb__peer_t *peer;
+    while ((peer = zqb__peer_of_connection (engine, port, connection)) != NULL) {
+        zqb__peer_set_connection (engine, peer, -1);
+        if (peer->worker)
+            zqb__worker_lost (engine, peer->worker, "disconnected");
+        if (zqb__list_empty (&peer->requests))
+            continue;
+        if (peer->life && engine->limits.expiry != UINT64_MAX)
+            zqb__heap_set (&engine->timers, &peer->timer, zqb__after (engine->now, engine->limits.expiry));
+        else
+            zqb__peer_fail (engine, peer);
+    }
+    zqb__engine_bury (engine);
+}
+
+static void zqb__engine_due (zqb__engine_t *engine, zqb__timer_t *timer)
+{
+    switch (timer->kind) {
+        case ZQB__TIMER_WORKER: zqb__worker_tick (engine, ZQB__OF (zqb__worker_t, timer, timer)); break;
+        case ZQB__TIMER_SERVICE: zqb__service_tick (engine, ZQB__OF (zqb__service_t, timer, timer)); break;
+        default: zqb__peer_fail (engine, ZQB__OF (zqb__peer_t, timer, timer)); break;
+    }
+}
+
 /* Does what is due at engine->now. */
 static void zqb__engine_tick (zqb__engine_t *engine)
 {
     zqb__timer_t *timer;
     while ((timer = zqb__heap_due (&engine->timers, engine->now)) != NULL)
-        if (timer->kind == ZQB__TIMER_WORKER)
-            zqb__worker_tick (engine, ZQB__OF (zqb__worker_t, timer, timer));
-        else
-            zqb__service_tick (engine, ZQB__OF (zqb__service_t, timer, timer));
+        zqb__engine_due (engine, timer);
     zqb__engine_bury (engine);
 }
 
@@ -3635,9 +3706,12 @@ static void zqb__engine_finish (zqb__engine_t *engine)
 static void zqb__engine_close (zqb__engine_t *engine)
 {
     zqb__engine_finish (engine);
-    for (size_t i = 0; engine->peers.count; i = (i + 1) % engine->peers.size) /* the table shrinks meanwhile */
-        while (engine->peers.buckets[i])
-            zqb__peer_forget (engine, ZQB__OF (zqb__peer_t, by_address, engine->peers.buckets[i]));
+    for (size_t i = 0; i < engine->peers.size; i++)
+        for (zqb__node_t *node = engine->peers.buckets[i], *next; node; node = next) {
+            next = node->next;
+            zqb__peer_free (ZQB__OF (zqb__peer_t, by_address, node));
+        }
+    zqb__table_close (&engine->connections);
     zqb__table_close (&engine->peers);
     zqb__table_close (&engine->lives);
     zqb__table_close (&engine->services);
@@ -3828,7 +3902,8 @@ ZQB_API int zqb_request_fail (zqb_request_t *request, const char *text)
 typedef struct zqb__port_t {
     int place; /* ZQB__MAJORDOMO, ZQB__FRONTEND, ZQB__BACKEND */
     void *socket;
-    zmq_fd_t fd;
+    void *monitor; /* tells of connections that are gone */
+    zmq_fd_t fd, monitor_fd;
     char *service; /* of an LRU port */
     size_t service_size;
 } zqb__port_t;
@@ -3844,12 +3919,14 @@ struct zqb_broker_t {
     void *thread;
     zqb__port_t **ports;
     size_t port_count, port_capacity;
+    unsigned monitors;   /* counts, for their names */
+    unsigned passes;
     char **endpoints;
     size_t endpoint_count, endpoint_capacity;
     zmq_pollitem_t *items; /* the running thread's: what it waits for */
     size_t item_capacity;
     zqb__link_t dirty; /* peers for whom something is packed */
-    zqb__inbox_t inbox;
+    zqb__inbox_t inbox, events;
     zqb_msg_t outbox;
     zqb__buffer_t address; /* of the message at hand */
     zqb__parcel_t packed;  /* its body */
@@ -3857,6 +3934,7 @@ struct zqb_broker_t {
     int epoll;             /* -1, or what zqb_broker_fd returned */
 };
 
+enum { ZQB__MONITOR_PASSES = 16 }; /* a broker that never has to wait looks at its monitors so often */
 enum { ZQB__PASS = 256 }; /* so many messages are taken from one socket before the next has its turn */
 
 static void zqb__broker_log (void *self, int level, const char *format, va_list args)
@@ -3869,6 +3947,8 @@ static void zqb__port_close (zqb__port_t *port)
 {
     if (!port)
         return;
+    if (port->monitor)
+        zmq_close (port->monitor);
     if (port->socket)
         zmq_close (port->socket);
     ZQB_FREE (port->service);
@@ -3900,6 +3980,21 @@ static void zqb__port_configure (const zqb_broker_t *broker, void *socket)
     zqb__set_keepalive (socket, options->heartbeat_ms, options->liveness);
 }
 
+/* Has libzmq tell us when a connection is gone. */
+static int zqb__port_watch (zqb_broker_t *broker, zqb__port_t *port)
+{
+    char endpoint[64];
+    snprintf (endpoint, sizeof endpoint, "inproc://zqbroker-%016llx-%u", (unsigned long long) broker->life,
+              ++broker->monitors);
+    if (zmq_socket_monitor (port->socket, endpoint, ZMQ_EVENT_DISCONNECTED) != 0
+        || (port->monitor = zmq_socket (broker->ctx, ZMQ_PAIR)) == NULL)
+        return -1;
+    zqb__set_int (port->monitor, ZMQ_LINGER, 0);
+    zqb__set_int (port->monitor, ZMQ_RCVHWM, 0);
+    port->monitor_fd = zqb__socket_fd (port->monitor);
+    return zmq_connect (port->monitor, endpoint);
+}
+
 /* NULL: ENOMEM, and what zmq_socket says. */
 static zqb__port_t *zqb__port_new (zqb_broker_t *broker, int place, const char *service)
 {
@@ -3910,8 +4005,10 @@ static zqb__port_t *zqb__port_new (zqb_broker_t *broker, int place, const char *
     port->socket = zmq_socket (broker->ctx, ZMQ_ROUTER);
     port->service_size = service ? strlen (service) : 0;
     port->service = service ? zqb__copy_text (service, port->service_size) : NULL;
-    if (!port->socket || (service && !port->service)) {
+    if (!port->socket || (service && !port->service) || zqb__port_watch (broker, port) != 0) {
+        int error = errno;
         zqb__port_close (port);
+        errno = error;
         return NULL;
     }
     port->fd = zqb__socket_fd (port->socket);
@@ -4004,6 +4101,7 @@ static void zqb__broker_free (zqb_broker_t *broker)
     ZQB_FREE (broker->endpoints);
     ZQB_FREE (broker->items);
     zqb__inbox_close (&broker->inbox);
+    zqb__inbox_close (&broker->events);
     zqb_msg_close (&broker->outbox);
     zqb__buffer_close (&broker->address);
     zqb__parcel_close (&broker->packed);
@@ -4043,6 +4141,7 @@ ZQB_API zqb_broker_t *zqb_broker_new (void *ctx, const zqb_broker_options_t *opt
     broker->life = zqb__random () | 1;
     broker->epoll = -1;
     broker->inbox.limit = broker->options.max_frames == INT_MAX ? SIZE_MAX : (size_t) broker->options.max_frames + 16;
+    broker->events.limit = SIZE_MAX;
     zqb_msg_init (&broker->outbox);
     zqb__list_init (&broker->dirty);
     if (zqb__signal_init (&broker->signal) != 0) {
@@ -4152,13 +4251,37 @@ static int zqb__broker_read_address (zqb_broker_t *broker, size_t frames)
     broker->address.size = 0;
     for (size_t i = 0; i < frames; i++) {
         size_t size = zmq_msg_size (&broker->inbox.frames[i]);
-        unsigned char *at = size > 255 ? NULL : zqb__buffer_add (&broker->address, 4 + size);
+        unsigned char *at = size > ZQB__ADDRESS_MAX ? NULL : zqb__buffer_add (&broker->address, 4 + size);
         if (!at)
             return -1;
         zqb__put_32 (at, (uint32_t) size);
         memcpy (at + 4, zmq_msg_data (&broker->inbox.frames[i]), size);
     }
     return 0;
+}
+
+/* What libzmq says of connections that are gone. */
+static void zqb__broker_read_monitor (zqb_broker_t *broker, int index)
+{
+    zqb__inbox_t *events = &broker->events;
+    while (zqb__inbox_receive (events, broker->ports[index]->monitor) == 1) {
+        int32_t connection; /* behind the number of the event, which can only be the one that we asked for */
+        if (zmq_msg_size (&events->frames[0]) < 2 + sizeof connection)
+            continue;
+        memcpy (&connection, (char *) zmq_msg_data (&events->frames[0]) + 2, sizeof connection);
+        zqb__engine_disconnected (&broker->engine, index, connection);
+    }
+}
+
+/* Remembers the connection that the message at hand came over. Its number may have been another's, of whose end we have
+   not read yet: that is done first, so that it cannot be taken for the end of the new one. */
+static void zqb__broker_note_connection (zqb_broker_t *broker, int index, zqb__peer_t *peer)
+{
+    int connection = zmq_msg_get (&broker->inbox.frames[0], ZMQ_SRCFD);
+    if (connection == peer->connection || connection < 0)
+        return;
+    zqb__broker_read_monitor (broker, index);
+    zqb__peer_set_connection (&broker->engine, peer, connection);
 }
 
 /* Who sent the message at hand; NULL if that cannot be told or remembered, which is counted. */
@@ -4170,9 +4293,13 @@ static zqb__peer_t *zqb__broker_sender (zqb_broker_t *broker, const zqb__incomin
         return NULL;
     }
     zqb__peer_t *peer = zqb__engine_peer (&broker->engine, port, address->bytes, address->size, in->life);
-    if (!peer)
+    if (!peer) {
         broker->engine.stats.no_memory++;
-    else if (in->dialect == ZQB__ZQB1)
+        return NULL;
+    }
+    if (peer->connection < 0 || in->side == ZQB__WORKER)
+        zqb__broker_note_connection (broker, port, peer);
+    if (in->dialect == ZQB__ZQB1)
         peer->dialect[ZQB__CLIENT] = peer->dialect[ZQB__WORKER] = ZQB__ZQB1;
     return peer;
 }
@@ -4250,12 +4377,20 @@ static int zqb__broker_drain (zqb_broker_t *broker, int index)
     return count;
 }
 
+static void zqb__broker_read_monitors (zqb_broker_t *broker)
+{
+    for (size_t i = 0; i < broker->port_count; i++)
+        zqb__broker_read_monitor (broker, (int) i);
+}
+
 /* One round: what came in, what is due, what goes out. How many messages that were; 0: nothing is left to do. -1: ETERM. */
 static int zqb__broker_pass (zqb_broker_t *broker)
 {
     uint64_t sent = broker->engine.stats.messages_out;
     int received = 0;
     broker->engine.now = zqb__clock ();
+    if (broker->passes++ % ZQB__MONITOR_PASSES == 0)
+        zqb__broker_read_monitors (broker);
     for (size_t i = 0; i < broker->port_count; i++) {
         int count = zqb__broker_drain (broker, (int) i);
         if (count < 0)
@@ -4267,23 +4402,39 @@ static int zqb__broker_pass (zqb_broker_t *broker)
     return received + (broker->engine.stats.messages_out != sent);
 }
 
+/* What to wait for: of each port the socket and the monitor, and the signal. How many; -1: ENOMEM. */
+static int zqb__broker_items (zqb_broker_t *broker)
+{
+    size_t count = 0, wanted = 2 * broker->port_count + 1;
+    if (zqb__grow ((void **) &broker->items, &broker->item_capacity, wanted, sizeof *broker->items) != 0)
+        return -1;
+    for (size_t i = 0; i < broker->port_count; i++) {
+        broker->items[count++] = zqb__poll_item (broker->ports[i]->fd);
+        broker->items[count++] = zqb__poll_item (broker->ports[i]->monitor_fd);
+    }
+    broker->items[count++] = zqb__poll_item (broker->signal.ends[0]);
+    return (int) count;
+}
+
 /* Waits, with the lock open, for input, a timer, a signal or the time-out. -1: EINTR, ENOMEM. */
 static int zqb__broker_wait (zqb_broker_t *broker, uint64_t timeout)
 {
-    size_t count = broker->port_count + 1;
+    int count = zqb__broker_items (broker);
     uint64_t next = zqb__engine_next (&broker->engine), now = zqb__clock ();
     uint64_t until_next = next == UINT64_MAX ? UINT64_MAX : next > now ? next - now : 0;
-    if (zqb__grow ((void **) &broker->items, &broker->item_capacity, count, sizeof *broker->items) != 0)
+    if (count < 0)
         return -1;
-    for (size_t i = 0; i < broker->port_count; i++)
-        broker->items[i] = zqb__poll_item (broker->ports[i]->fd);
-    broker->items[count - 1] = zqb__poll_item (broker->signal.ends[0]);
     zqb__lock_leave (&broker->lock);
-    int got = zqb__wait (broker->items, (int) count, until_next < timeout ? until_next : timeout);
+    int got = zqb__wait (broker->items, count, until_next < timeout ? until_next : timeout);
     zqb__lock_enter (&broker->lock);
-    if (got > 0 && broker->items[count - 1].revents)
+    if (got <= 0)
+        return got;
+    if (broker->items[count - 1].revents)
         zqb__signal_drain (&broker->signal);
-    return got < 0 ? -1 : 0;
+    for (int i = 1; i < count; i += 2)
+        if (broker->items[i].revents)
+            zqb__broker_read_monitor (broker, i / 2);
+    return 0;
 }
 
 /* A pass, or, if there is nothing to do, a wait and a pass. As zqb__broker_pass. */
@@ -4382,6 +4533,7 @@ ZQB_API int zqb_broker_step (zqb_broker_t *broker, int timeout_ms)
     if (zqb__broker_enter (broker) != 0)
         return -1;
     zqb__signal_drain (&broker->signal);
+    zqb__broker_read_monitors (broker);
     int did = zqb__broker_turn (broker, timeout_ms < 0 ? UINT64_MAX : (uint64_t) timeout_ms * 1000u);
     if (zqb__signal_stopped (&broker->signal))
         zqb__flag_clear (&broker->signal.stop);
@@ -4537,7 +4689,8 @@ static int zqb__broker_epoll (zqb_broker_t *broker)
     if (broker->epoll < 0 && (broker->epoll = epoll_create1 (EPOLL_CLOEXEC)) < 0)
         return -1;
     for (size_t i = 0; i < broker->port_count; i++)
-        if (zqb__epoll_add (broker->epoll, broker->ports[i]->fd) != 0)
+        if (zqb__epoll_add (broker->epoll, broker->ports[i]->fd) != 0
+            || zqb__epoll_add (broker->epoll, broker->ports[i]->monitor_fd) != 0)
             return -1;
     return zqb__epoll_add (broker->epoll, broker->signal.ends[0]) == 0 ? broker->epoll : -1;
 }
