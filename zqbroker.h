@@ -185,7 +185,7 @@
         a command
             0   4   its size in bytes, from here to the end of its body block; at least 16
             4   1   its type, see below; a receiver skips a type that it does not know
-            5   1   0; a receiver ignores it
+            5   1   flags: 0x01 AGAIN, in a client's REQUEST; the others are 0, and a receiver ignores them
             6   2   bytes of the fields
             8   8   id, see below
            16       the fields: tag (1 byte), length (1 byte), value; a receiver skips a tag that it does not know
@@ -202,8 +202,9 @@
          1 READY       0                     worker -> broker   service, credit (1 if missing): I serve this. A second
                                                                 one starts anew: what the worker held goes to others.
          2 REQUEST     the client's number   client -> broker   service, body. The number is the client's choice, and
-                                                                unique in its life. The same number again, while the
-                                                                broker has that request, joins it.
+                                                                unique in its life. Who sends a number for the second
+                                                                time sets AGAIN: it joins the first, if the broker has
+                                                                that still.
                        token                 broker -> worker   body: do this
          3 PARTIAL     token, number         worker -> broker -> client    body: a part of the reply
          4 REPLY       token, number         worker -> broker -> client    body: the reply, or its last part
@@ -1139,7 +1140,7 @@ typedef struct zqb__table_t {
     size_t count;
 } zqb__table_t;
 
-enum { ZQB__TABLE_FIRST_SIZE = 16 };
+enum { ZQB__TABLE_FIRST_SIZE = 16, ZQB__TABLE_KEPT_SIZE = 4096 }; /* it shrinks no further, as it would soon grow again */
 
 static int zqb__table_init (zqb__table_t *table)
 {
@@ -1209,8 +1210,8 @@ static void zqb__table_remove (zqb__table_t *table, zqb__node_t *node)
     *at = node->next;
     node->next = NULL;
     table->count--;
-    if (table->size > ZQB__TABLE_FIRST_SIZE && table->count < table->size / 8)
-        zqb__table_resize (table, table->size / 2);
+    if (table->size > ZQB__TABLE_KEPT_SIZE && table->count < table->size / 16)
+        zqb__table_resize (table, table->size / 4);
 }
 
 /* SipHash-1-3 (Aumasson and Bernstein) of some bytes under a secret key. */
@@ -1974,6 +1975,7 @@ enum { ZQB__COMMANDS (ZQB__X) ZQB__COMMAND_END };
 
 typedef struct zqb__command_t {
     int type;
+    int again; /* a client's REQUEST: the broker may have it already */
     uint64_t id; /* a client's number, or the token of an assignment */
     const unsigned char *service;
     size_t service_size;
@@ -2018,6 +2020,7 @@ enum { ZQB__MAJORDOMO, ZQB__FRONTEND, ZQB__BACKEND, ZQB__FROM_BROKER };
 enum { ZQB__FINE, ZQB__BAD_HEADER, ZQB__BAD_COMMAND, ZQB__BAD_FRAMES, ZQB__BAD_NAME };
 
 #define ZQB__MAGIC "ZQB\1"
+enum { ZQB__FLAG_AGAIN = 1 };
 enum { ZQB__HEAD = 12, ZQB__COMMAND_HEAD = 16, ZQB__ENVELOPE_MAX = 8, ZQB__ADDRESS_MAX = 1024, ZQB__TOKEN = 8, ZQB__PARCEL_FULL = 16384 };
 enum { ZQB__FIELD_SERVICE = 1, ZQB__FIELD_CREDIT = 2, ZQB__FIELD_STATUS = 3, ZQB__FIELD_TEXT = 4 };
 
@@ -2180,6 +2183,7 @@ static int zqb__wire_next_zqb1 (zqb__incoming_t *in, zqb__command_t *command)
     if (size < ZQB__COMMAND_HEAD || size > left || fields > size - ZQB__COMMAND_HEAD)
         return zqb__wire_wrong (in, ZQB__BAD_FRAMES);
     command->type = bytes[4];
+    command->again = bytes[5] & ZQB__FLAG_AGAIN;
     command->id = zqb__get_64 (bytes + 8);
     command->body.block = bytes + ZQB__COMMAND_HEAD + fields;
     command->body.size = size - ZQB__COMMAND_HEAD - fields;
@@ -2431,7 +2435,7 @@ static int zqb__wire_pack (zqb__parcel_t *parcel, uint64_t life, const zqb__comm
     if (head) {
         zqb__put_32 (head, (uint32_t) size);
         head[4] = (unsigned char) command->type;
-        head[5] = 0;
+        head[5] = command->again ? ZQB__FLAG_AGAIN : 0;
         zqb__put_16 (head + 6, (uint32_t) fields_size);
         zqb__put_64 (head + 8, command->id);
         memcpy (head + ZQB__COMMAND_HEAD, fields, fields_size);
@@ -2538,6 +2542,7 @@ struct zqb__peer_t {
     zqb__link_t failed;  /* among those that could not be reached, and are to be buried */
     zqb__link_t requests;
     int outstanding; /* how many of them */
+    int numbered;    /* they are in engine->ids */
     int port;
     int connection; /* what it came over; -1 not known */
     zqb__node_t by_connection;
@@ -2631,6 +2636,8 @@ typedef struct zqb__engine_t {
     zqb__link_t all_services;
     zqb__heap_t timers;
     zqb__slab_t requests;
+    zqb__service_t mmi;     /* serves all names that start with "mmi." and are not among the services */
+    zqb__service_t *recent; /* the one that was asked for last, or NULL */
 } zqb__engine_t;
 
 enum { ZQB__TIMER_WORKER, ZQB__TIMER_SERVICE, ZQB__TIMER_PEER };
@@ -2649,12 +2656,17 @@ static const char *zqb__peer_dialect (const zqb__peer_t *peer, int side)
     return zqb__dialects[peer->dialect[side]].name;
 }
 
+static void zqb__worker_retire (zqb__worker_t *worker);
+
 /* A peer could not be reached. What that means for others is done at the end of what is being done now, so that nothing
    changes under the hands of a caller, and nothing recurses, however many are lost at once. */
 static void zqb__peer_fail (zqb__engine_t *engine, zqb__peer_t *peer)
 {
-    if (zqb__list_empty (&peer->failed))
-        zqb__list_append (&engine->failed_peers, &peer->failed);
+    if (!zqb__list_empty (&peer->failed))
+        return;
+    zqb__list_append (&engine->failed_peers, &peer->failed);
+    if (peer->worker)
+        zqb__worker_retire (peer->worker);
 }
 
 /* Sends a command if the peer's dialect has it; what it has no word for counts as sent. -1: the peer has failed. */
@@ -2840,13 +2852,20 @@ static zqb__peer_t *zqb__engine_peer (zqb__engine_t *engine, int port, const voi
 
 /* ---- services */
 
+static int zqb__service_is (const zqb__service_t *service, const void *name, size_t size)
+{
+    return service->name_size == size && memcmp (service->name, name, size) == 0;
+}
+
 static zqb__service_t *zqb__service_find (zqb__engine_t *engine, const void *name, size_t size)
 {
+    if (engine->recent && zqb__service_is (engine->recent, name, size))
+        return engine->recent;
     uint64_t hash = zqb__hash (engine->key, name, size);
     for (zqb__node_t *node = zqb__table_first (&engine->services, hash); node; node = zqb__table_next (node)) {
         zqb__service_t *service = ZQB__OF (zqb__service_t, by_name, node);
-        if (service->name_size == size && memcmp (service->name, name, size) == 0)
-            return service;
+        if (zqb__service_is (service, name, size))
+            return engine->recent = service;
     }
     return NULL;
 }
@@ -2903,6 +2922,8 @@ static void zqb__service_settle (zqb__engine_t *engine, zqb__service_t *service)
             zqb__heap_set (&engine->timers, &service->timer, at);
         return;
     }
+    if (engine->recent == service)
+        engine->recent = NULL;
     zqb__heap_remove (&engine->timers, &service->timer);
     zqb__list_remove (&service->all);
     zqb__table_remove (&engine->services, &service->by_name);
@@ -2955,6 +2976,13 @@ static void zqb__worker_place (zqb__worker_t *worker)
     service->ready_mask |= 1u << worker->level;
 }
 
+/* It gets no more requests. */
+static void zqb__worker_retire (zqb__worker_t *worker)
+{
+    worker->credit = 0;
+    zqb__worker_place (worker);
+}
+
 /* When a worker must be looked at again: to send it a heartbeat, or to see whether it fell silent. */
 static void zqb__worker_set_timer (zqb__engine_t *engine, zqb__worker_t *worker)
 {
@@ -2993,24 +3021,35 @@ static zqb__worker_t *zqb__worker_new (zqb__engine_t *engine, zqb__peer_t *peer,
 
 /* ---- requests */
 
-static void zqb__request_by_id_remove (zqb__engine_t *engine, zqb__request_t *request)
-{
-    if (request->by_id.hash)
-        zqb__table_remove (&engine->ids, &request->by_id);
-    request->by_id.hash = 0;
-}
+/* ---- numbers: the requests of a ZQB/1 client are found by their numbers only once it has asked for one, to try it again
+   or to cancel it, and as long as it has any */
 
 static uint64_t zqb__id_hash (const zqb__engine_t *engine, const zqb__peer_t *client, uint64_t id)
 {
     uint64_t words[2];
     words[0] = (uint64_t) (uintptr_t) client;
     words[1] = id;
-    return zqb__hash (engine->key, words, sizeof words) | 1; /* 0 says that it is in no table */
+    return zqb__hash (engine->key, words, sizeof words);
+}
+
+static void zqb__request_number (zqb__engine_t *engine, zqb__request_t *request)
+{
+    zqb__table_insert (&engine->ids, &request->by_id, zqb__id_hash (engine, request->client, request->id));
+}
+
+static void zqb__client_number (zqb__engine_t *engine, zqb__peer_t *client)
+{
+    zqb__link_t *requests = &client->requests;
+    client->numbered = 1;
+    for (zqb__link_t *at = requests->next; at != requests; at = at->next)
+        zqb__request_number (engine, ZQB__OF (zqb__request_t, of_client, at));
 }
 
 /* The request that a ZQB/1 client numbers so, or NULL. */
-static zqb__request_t *zqb__request_find (zqb__engine_t *engine, const zqb__peer_t *client, uint64_t id)
+static zqb__request_t *zqb__request_find (zqb__engine_t *engine, zqb__peer_t *client, uint64_t id)
 {
+    if (!client->numbered)
+        zqb__client_number (engine, client);
     uint64_t hash = zqb__id_hash (engine, client, id);
     for (zqb__node_t *node = zqb__table_first (&engine->ids, hash); node; node = zqb__table_next (node)) {
         zqb__request_t *request = ZQB__OF (zqb__request_t, by_id, node);
@@ -3026,11 +3065,14 @@ static void zqb__request_detach (zqb__engine_t *engine, zqb__request_t *request)
     zqb__peer_t *client = request->client;
     if (!client)
         return;
-    zqb__request_by_id_remove (engine, request);
+    if (client->numbered)
+        zqb__table_remove (&engine->ids, &request->by_id);
     zqb__list_remove (&request->of_client);
     request->client = NULL;
-    if (--client->outstanding == 0)
+    if (--client->outstanding == 0) {
+        client->numbered = 0;
         engine->stats.clients--;
+    }
     zqb__engine_release (engine, client);
 }
 
@@ -3140,10 +3182,8 @@ static void zqb__worker_assign (zqb__engine_t *engine, zqb__worker_t *worker, zq
         request->attempts++;
         return;
     }
-    worker->credit = 0;
     zqb__request_take_out (engine, request);
     zqb__request_enqueue (engine, request, request->service->queue.next);
-    zqb__worker_place (worker);
 }
 
 /* Gives queued requests to workers as long as there are both. The service may be gone afterwards. */
@@ -3219,8 +3259,8 @@ static zqb__request_t *zqb__request_new (zqb__engine_t *engine, zqb__peer_t *cli
     if (client->outstanding++ == 0)
         engine->stats.clients++;
     engine->stats.bytes += command->body.bytes;
-    if (client->dialect[ZQB__CLIENT] == ZQB__ZQB1)
-        zqb__table_insert (&engine->ids, &request->by_id, zqb__id_hash (engine, client, request->id));
+    if (client->numbered)
+        zqb__request_number (engine, request);
     return request;
 }
 
@@ -3272,18 +3312,18 @@ static void zqb__accept (zqb__engine_t *engine, zqb__peer_t *client, const zqb__
     zqb__service_dispatch (engine, service);
 }
 
-/* RFC 7, "a client request"; RFC 18; ZQB/1 REQUEST. A number that is already here is a retry: it joins the first. */
+/* RFC 7, "a client request"; RFC 18; ZQB/1 REQUEST. One that is sent again joins the first, if that is still here. */
 static void zqb__on_request (zqb__engine_t *engine, zqb__peer_t *client, const zqb__command_t *command)
 {
     uint64_t *counter;
     int error = zqb__refusal (engine, client, &command->body, &counter);
     zqb__service_t *service = zqb__service_find (engine, command->service, command->service_size);
-    if (client->dialect[ZQB__CLIENT] == ZQB__ZQB1 && zqb__request_find (engine, client, command->id)) {
+    if (command->again && zqb__request_find (engine, client, command->id)) {
         engine->stats.joined++;
         return;
     }
     if (!service && zqb__name_reserved (command->service, command->service_size))
-        service = zqb__service_find (engine, "mmi.", 4); /* answers for all names that are not there */
+        service = &engine->mmi;
     if (error)
         zqb__refuse (engine, client, command->id, error, counter);
     else if (service && service->handler)
@@ -3610,22 +3650,20 @@ static void zqb__engine_lost (zqb__engine_t *engine, zqb__peer_t *peer)
 }
 
 /* A connection is gone. A worker that came over it is lost. So is a client, but for one of ZQB/1, which may come back
-   over another connection, and is waited for. */
+   over another connection, and is waited for. When the caller has said this of all connections that are gone, it calls
+   zqb__engine_bury: so no request is given to one dead worker after the other. */
 static void zqb__engine_disconnected (zqb__engine_t *engine, int port, int connection)
 {
     zqb__peer_t *peer;
+    uint64_t at = zqb__after (engine->now, engine->limits.expiry);
     while ((peer = zqb__peer_of_connection (engine, port, connection)) != NULL) {
+        int waits = peer->life && !peer->worker && at != UINT64_MAX;
         zqb__peer_set_connection (engine, peer, -1);
-        if (peer->worker)
-            zqb__worker_lost (engine, peer->worker, "disconnected");
-        if (zqb__list_empty (&peer->requests))
-            continue;
-        if (peer->life && engine->limits.expiry != UINT64_MAX)
-            zqb__heap_set (&engine->timers, &peer->timer, zqb__after (engine->now, engine->limits.expiry));
-        else
+        if (waits && !zqb__list_empty (&peer->requests))
+            zqb__heap_set (&engine->timers, &peer->timer, at);
+        else if (!waits)
             zqb__peer_fail (engine, peer);
     }
-    zqb__engine_bury (engine);
 }
 
 static void zqb__engine_due (zqb__engine_t *engine, zqb__timer_t *timer)
@@ -3691,12 +3729,9 @@ static void zqb__engine_finish (zqb__engine_t *engine)
 {
     zqb__link_t *services = &engine->all_services;
     for (zqb__link_t *at = services->next; at != services; at = at->next) {
-        zqb__service_t *service = ZQB__OF (zqb__service_t, all, at);
-        for (zqb__link_t *of = service->workers.next; of != &service->workers; of = of->next) {
-            zqb__worker_t *worker = ZQB__OF (zqb__worker_t, of_service, of);
-            worker->credit = 0; /* no more for anybody */
-            zqb__worker_place (worker);
-        }
+        zqb__link_t *workers = &ZQB__OF (zqb__service_t, all, at)->workers;
+        for (zqb__link_t *of = workers->next; of != workers; of = of->next)
+            zqb__worker_retire (ZQB__OF (zqb__worker_t, of_service, of));
     }
     while (!zqb__list_empty (services))
         zqb__engine_finish_service (engine, ZQB__OF (zqb__service_t, all, services->next));
@@ -3904,6 +3939,9 @@ typedef struct zqb__port_t {
     void *socket;
     void *monitor; /* tells of connections that are gone */
     zmq_fd_t fd, monitor_fd;
+    int monitor_due; /* there is something to read from it */
+    int *gone; /* connections of whose end we have read, but perhaps not yet what came over them before */
+    size_t gone_count, gone_capacity;
     char *service; /* of an LRU port */
     size_t service_size;
 } zqb__port_t;
@@ -3951,6 +3989,7 @@ static void zqb__port_close (zqb__port_t *port)
         zmq_close (port->monitor);
     if (port->socket)
         zmq_close (port->socket);
+    ZQB_FREE (port->gone);
     ZQB_FREE (port->service);
     ZQB_FREE (port);
 }
@@ -4065,7 +4104,8 @@ static zqb__limits_t zqb__broker_limits (const zqb_broker_options_t *options)
 static int zqb__broker_send (void *self, zqb__peer_t *peer, int side, const zqb__command_t *command);
 static void zqb__broker_serve (void *self, const zqb__service_t *service, const zqb__command_t *command,
                                zqb__command_t *reply);
-static int zqb__mmi_register (zqb_broker_t *broker);
+static int zqb__mmi (zqb_request_t *request, zqb_msg_t *reply, void *arg);
+static zqb_handler_fn *zqb__mmi_find (const void *name, size_t size);
 
 static int zqb__broker_init_engine (zqb_broker_t *broker)
 {
@@ -4075,7 +4115,11 @@ static int zqb__broker_init_engine (zqb_broker_t *broker)
     sink.send = zqb__broker_send;
     sink.serve = zqb__broker_serve;
     sink.log = zqb__broker_log;
-    return zqb__engine_init (&broker->engine, &limits, &sink, zqb__random (), zqb__clock ());
+    if (zqb__engine_init (&broker->engine, &limits, &sink, zqb__random (), zqb__clock ()) != 0)
+        return -1;
+    broker->engine.mmi.handler = zqb__mmi;
+    broker->engine.mmi.handler_arg = broker;
+    return 0;
 }
 
 static int zqb__broker_add_port (zqb_broker_t *broker, zqb__port_t *port)
@@ -4119,12 +4163,7 @@ static int zqb__broker_fill (zqb_broker_t *broker)
         zqb__port_close (port);
         return -1;
     }
-    if (zqb__broker_init_engine (broker) != 0)
-        return -1;
-    if (zqb__mmi_register (broker) == 0)
-        return 0;
-    zqb__engine_close (&broker->engine);
-    return -1;
+    return zqb__broker_init_engine (broker);
 }
 
 ZQB_API zqb_broker_t *zqb_broker_new (void *ctx, const zqb_broker_options_t *options)
@@ -4260,17 +4299,30 @@ static int zqb__broker_read_address (zqb_broker_t *broker, size_t frames)
     return 0;
 }
 
-/* What libzmq says of connections that are gone. */
-static void zqb__broker_read_monitor (zqb_broker_t *broker, int index)
+/* Reads which connections are gone. That is acted upon when all that came over them has been read, too, as a worker may
+   have sent its last reply and gone. -1: ENOMEM, what is left is read later. */
+static int zqb__port_read_monitor (zqb__port_t *port, zqb__inbox_t *events)
 {
-    zqb__inbox_t *events = &broker->events;
-    while (zqb__inbox_receive (events, broker->ports[index]->monitor) == 1) {
+    void **gone = (void **) &port->gone;
+    while (zqb__grow (gone, &port->gone_capacity, port->gone_count + 1, sizeof *port->gone) == 0) {
+        if (zqb__inbox_receive (events, port->monitor) != 1)
+            return 0;
         int32_t connection; /* behind the number of the event, which can only be the one that we asked for */
         if (zmq_msg_size (&events->frames[0]) < 2 + sizeof connection)
             continue;
         memcpy (&connection, (char *) zmq_msg_data (&events->frames[0]) + 2, sizeof connection);
-        zqb__engine_disconnected (&broker->engine, index, connection);
+        port->gone[port->gone_count++] = connection;
     }
+    return -1;
+}
+
+static void zqb__broker_bury_gone (zqb_broker_t *broker, int index)
+{
+    zqb__port_t *port = broker->ports[index];
+    for (size_t i = 0; i < port->gone_count; i++)
+        zqb__engine_disconnected (&broker->engine, index, port->gone[i]);
+    port->gone_count = 0;
+    zqb__engine_bury (&broker->engine);
 }
 
 /* Remembers the connection that the message at hand came over. Its number may have been another's, of whose end we have
@@ -4280,7 +4332,8 @@ static void zqb__broker_note_connection (zqb_broker_t *broker, int index, zqb__p
     int connection = zmq_msg_get (&broker->inbox.frames[0], ZMQ_SRCFD);
     if (connection == peer->connection || connection < 0)
         return;
-    zqb__broker_read_monitor (broker, index);
+    zqb__port_read_monitor (broker->ports[index], &broker->events);
+    zqb__broker_bury_gone (broker, index);
     zqb__peer_set_connection (&broker->engine, peer, connection);
 }
 
@@ -4377,22 +4430,27 @@ static int zqb__broker_drain (zqb_broker_t *broker, int index)
     return count;
 }
 
-static void zqb__broker_read_monitors (zqb_broker_t *broker)
+/* Takes what came in at a port. How many messages; -1: ETERM. */
+static int zqb__broker_serve_port (zqb_broker_t *broker, int index, int look)
 {
-    for (size_t i = 0; i < broker->port_count; i++)
-        zqb__broker_read_monitor (broker, (int) i);
+    zqb__port_t *port = broker->ports[index];
+    if (look || port->monitor_due)
+        zqb__port_read_monitor (port, &broker->events);
+    port->monitor_due = 0;
+    int count = zqb__broker_drain (broker, index);
+    if (port->gone_count && count >= 0 && count < ZQB__PASS)
+        zqb__broker_bury_gone (broker, index);
+    return count;
 }
 
 /* One round: what came in, what is due, what goes out. How many messages that were; 0: nothing is left to do. -1: ETERM. */
 static int zqb__broker_pass (zqb_broker_t *broker)
 {
     uint64_t sent = broker->engine.stats.messages_out;
-    int received = 0;
+    int received = 0, look = broker->passes++ % ZQB__MONITOR_PASSES == 0;
     broker->engine.now = zqb__clock ();
-    if (broker->passes++ % ZQB__MONITOR_PASSES == 0)
-        zqb__broker_read_monitors (broker);
     for (size_t i = 0; i < broker->port_count; i++) {
-        int count = zqb__broker_drain (broker, (int) i);
+        int count = zqb__broker_serve_port (broker, (int) i, look);
         if (count < 0)
             return -1;
         received += count;
@@ -4433,7 +4491,7 @@ static int zqb__broker_wait (zqb_broker_t *broker, uint64_t timeout)
         zqb__signal_drain (&broker->signal);
     for (int i = 1; i < count; i += 2)
         if (broker->items[i].revents)
-            zqb__broker_read_monitor (broker, i / 2);
+            broker->ports[i / 2]->monitor_due = 1;
     return 0;
 }
 
@@ -4533,7 +4591,7 @@ ZQB_API int zqb_broker_step (zqb_broker_t *broker, int timeout_ms)
     if (zqb__broker_enter (broker) != 0)
         return -1;
     zqb__signal_drain (&broker->signal);
-    zqb__broker_read_monitors (broker);
+    broker->passes = 0; /* what woke the host may be a monitor */
     int did = zqb__broker_turn (broker, timeout_ms < 0 ? UINT64_MAX : (uint64_t) timeout_ms * 1000u);
     if (zqb__signal_stopped (&broker->signal))
         zqb__flag_clear (&broker->signal.stop);
@@ -4746,6 +4804,7 @@ static void zqb__broker_serve (void *self, const zqb__service_t *service, const 
     zqb_broker_t *broker = (zqb_broker_t *) self;
     zqb_request_t request;
     zqb_msg_t answer;
+    char name[256];
     memset (&request, 0, sizeof request);
     zqb_msg_init (&request.body);
     zqb_msg_init (&answer);
@@ -4753,8 +4812,10 @@ static void zqb__broker_serve (void *self, const zqb__service_t *service, const 
     request.in_handler = 1;
     request.owner = broker;
     request.send = zqb__served_send;
-    request.service = service->name;
-    request.service_size = service->name_size;
+    memcpy (name, command->service, command->service_size);
+    name[command->service_size] = 0;
+    request.service = name;
+    request.service_size = command->service_size;
     if (zqb__body_to_msg (&command->body, &request.body) != 0
         || service->handler (&request, &answer, service->handler_arg) != 0
         || zqb__parcel_add_msg (&broker->served, &answer) != 0)
@@ -4805,8 +4866,10 @@ static int zqb__mmi_service (zqb_request_t *request, zqb_msg_t *reply, void *arg
     zqb_msg_t *body = zqb_request_body (request);
     if (zqb_msg_count (body) == 0)
         return zqb_msg_add_str (reply, "400");
-    const zqb__service_t *service = zqb__service_find (&broker->engine, zqb_msg_data (body, 0), zqb_msg_size (body, 0));
-    return zqb_msg_add_str (reply, zqb__service_serves (service) ? "200" : "404");
+    const void *name = zqb_msg_data (body, 0);
+    size_t size = zqb_msg_size (body, 0);
+    int served = zqb__service_serves (zqb__service_find (&broker->engine, name, size)) || zqb__mmi_find (name, size);
+    return zqb_msg_add_str (reply, served ? "200" : "404");
 }
 
 static int zqb__mmi_services (zqb_request_t *request, zqb_msg_t *reply, void *arg)
@@ -4856,26 +4919,28 @@ static int zqb__mmi_stats (zqb_request_t *request, zqb_msg_t *reply, void *arg)
     return 0;
 }
 
-static int zqb__mmi_unknown (zqb_request_t *request, zqb_msg_t *reply, void *arg)
+static const struct {
+    const char *name;
+    zqb_handler_fn *handler;
+} zqb__mmi_handlers[] = {{"mmi.service", zqb__mmi_service},
+                         {"mmi.services", zqb__mmi_services},
+                         {"mmi.workers", zqb__mmi_workers},
+                         {"mmi.stats", zqb__mmi_stats}};
+
+/* The handler of an mmi service, or NULL. */
+static zqb_handler_fn *zqb__mmi_find (const void *name, size_t size)
 {
-    (void) request, (void) arg;
-    return zqb_msg_add_str (reply, "501");
+    for (size_t i = 0; i < sizeof zqb__mmi_handlers / sizeof zqb__mmi_handlers[0]; i++)
+        if (strlen (zqb__mmi_handlers[i].name) == size && memcmp (zqb__mmi_handlers[i].name, name, size) == 0)
+            return zqb__mmi_handlers[i].handler;
+    return NULL;
 }
 
-static int zqb__mmi_register (zqb_broker_t *broker)
+/* All services whose names start with "mmi.", but for those that the host serves. */
+static int zqb__mmi (zqb_request_t *request, zqb_msg_t *reply, void *arg)
 {
-    static const struct {
-        const char *name;
-        zqb_handler_fn *handler;
-    } handlers[] = {{"mmi.service", zqb__mmi_service},
-                    {"mmi.services", zqb__mmi_services},
-                    {"mmi.workers", zqb__mmi_workers},
-                    {"mmi.stats", zqb__mmi_stats},
-                    {"mmi.", zqb__mmi_unknown}};
-    for (size_t i = 0; i < sizeof handlers / sizeof handlers[0]; i++)
-        if (zqb__engine_handle (&broker->engine, handlers[i].name, handlers[i].handler, broker) != 0)
-            return -1;
-    return 0;
+    zqb_handler_fn *handler = zqb__mmi_find (request->service, request->service_size);
+    return handler ? handler (request, reply, arg) : zqb_msg_add_str (reply, "501");
 }
 
 /* ================================================================================================================
@@ -5600,8 +5665,9 @@ typedef struct zqb__name_t {
 
 typedef struct zqb__pending_t {
     zqb__slot_t slot; /* its token is the id */
-    zqb__link_t link; /* in client->pending or client->ended */
-    zqb__timer_t timer;
+    zqb__link_t link;  /* in client->pending or client->ended */
+    zqb__link_t timed; /* in client->timed */
+    uint64_t times_out;
     zqb__name_t *service;
     zqb__stored_t body;
     int tries_left;
@@ -5619,7 +5685,7 @@ struct zqb_client_t {
     uint64_t timeout;
     int retries, most;
     zqb__slab_t slots;
-    zqb__heap_t timers;
+    zqb__link_t timed;   /* all have the same time-out, so the first to be started is the first to be over */
     zqb__link_t pending; /* in the order in which they were submitted; with MDP only the first has been sent */
     zqb__link_t ended;   /* without a reply, and not told yet */
     zqb__link_t arrived;
@@ -5664,19 +5730,30 @@ static zqb__name_t *zqb__client_name (zqb_client_t *client, const char *service)
 
 /* ---- requests on their way */
 
-static int zqb__client_transmit (zqb_client_t *client, zqb__pending_t *pending)
+/* again: the broker may have it already. */
+static int zqb__client_transmit (zqb_client_t *client, zqb__pending_t *pending, int again)
 {
     zqb__command_t command = zqb__command (ZQB__REQUEST, zqb__slot_token (&pending->slot));
     command.service = (const unsigned char *) pending->service->text;
     command.service_size = pending->service->size;
+    command.again = again;
     command.body = zqb__stored_body (&pending->body);
     return zqb__line_send (&client->line, &command);
 }
 
-static int zqb__client_start_timer (zqb_client_t *client, zqb__pending_t *pending)
+static void zqb__client_start_timer (zqb_client_t *client, zqb__pending_t *pending)
 {
-    uint64_t at = zqb__after (client->line.now, client->timeout);
-    return at == UINT64_MAX ? 0 : zqb__heap_set (&client->timers, &pending->timer, at);
+    zqb__list_remove (&pending->timed);
+    pending->times_out = zqb__after (client->line.now, client->timeout);
+    if (pending->times_out != UINT64_MAX)
+        zqb__list_append (&client->timed, &pending->timed);
+}
+
+/* When the next time-out is: UINT64_MAX never. */
+static uint64_t zqb__client_next (const zqb_client_t *client)
+{
+    const zqb__link_t *timed = &client->timed;
+    return zqb__list_empty (timed) ? UINT64_MAX : ZQB__OF (zqb__pending_t, timed, timed->next)->times_out;
 }
 
 static zqb__pending_t *zqb__client_first (const zqb_client_t *client)
@@ -5691,14 +5768,14 @@ static void zqb__client_send_first (zqb_client_t *client)
     if (!first)
         return;
     zqb__client_start_timer (client, first);
-    zqb__client_transmit (client, first);
+    zqb__client_transmit (client, first, 0); /* MDP has no word for again */
 }
 
 static void zqb__pending_free (zqb_client_t *client, zqb__pending_t *pending)
 {
     int was_first = zqb__client_first (client) == pending;
     zqb__list_remove (&pending->link);
-    zqb__heap_remove (&client->timers, &pending->timer);
+    zqb__list_remove (&pending->timed);
     zqb__stored_close (&pending->body);
     zqb__name_release (pending->service);
     zqb__slab_free (&client->slots, &pending->slot);
@@ -5711,7 +5788,7 @@ static void zqb__pending_free (zqb_client_t *client, zqb__pending_t *pending)
 static void zqb__pending_end (zqb_client_t *client, zqb__pending_t *pending, int error)
 {
     int was_first = zqb__client_first (client) == pending;
-    zqb__heap_remove (&client->timers, &pending->timer);
+    zqb__list_remove (&pending->timed);
     zqb__list_remove (&pending->link);
     zqb__list_append (&client->ended, &pending->link);
     pending->error = error;
@@ -5729,6 +5806,7 @@ static zqb__pending_t *zqb__pending_new (zqb_client_t *client, const char *servi
     if (!pending)
         return NULL;
     zqb__list_init (&pending->link);
+    zqb__list_init (&pending->timed);
     pending->service = zqb__client_name (client, service);
     pending->tries_left = client->retries;
     client->count++;
@@ -5746,7 +5824,7 @@ static void zqb__client_transmit_all (zqb_client_t *client)
 {
     zqb__link_t *all = &client->pending;
     for (zqb__link_t *at = all->next; at != all; at = at->next)
-        zqb__client_transmit (client, ZQB__OF (zqb__pending_t, link, at));
+        zqb__client_transmit (client, ZQB__OF (zqb__pending_t, link, at), 1);
 }
 
 /* ZQB/1: whether the broker has said nothing at all for as long as a try takes. */
@@ -5770,7 +5848,7 @@ static void zqb__client_time_out_zqb1 (zqb_client_t *client, zqb__pending_t *pen
     if (zqb__client_hears_nothing (client) && zqb__line_connect_next (&client->line) == 0)
         zqb__client_transmit_all (client);
     else if (!last)
-        zqb__client_transmit (client, pending);
+        zqb__client_transmit (client, pending, 1);
 }
 
 /* Over MDP a late answer could be taken for that to the next request: only a new connection, which the broker takes for
@@ -5786,13 +5864,15 @@ static void zqb__client_time_out_mdp (zqb_client_t *client, zqb__pending_t *pend
 
 static void zqb__client_tick (zqb_client_t *client)
 {
-    zqb__timer_t *timer;
     zqb__line_look_at_clock (&client->line);
-    while ((timer = zqb__heap_due (&client->timers, client->line.now)) != NULL)
+    while (zqb__client_next (client) <= client->line.now) {
+        zqb__pending_t *pending = ZQB__OF (zqb__pending_t, timed, client->timed.next);
+        zqb__list_remove (&pending->timed);
         if (zqb__client_is_mdp (client))
-            zqb__client_time_out_mdp (client, ZQB__OF (zqb__pending_t, timer, timer));
+            zqb__client_time_out_mdp (client, pending);
         else
-            zqb__client_time_out_zqb1 (client, ZQB__OF (zqb__pending_t, timer, timer));
+            zqb__client_time_out_zqb1 (client, pending);
+    }
 }
 
 /* The request that an answer is about, or NULL: it is late, or was never ours. */
@@ -5910,7 +5990,7 @@ static int zqb__client_await (zqb_client_t *client, zqb_reply_t *reply, uint64_t
             errno = EAGAIN;
             return -1;
         }
-        uint64_t next = zqb__heap_next_at (&client->timers);
+        uint64_t next = zqb__client_next (client);
         if (zqb__line_wait (&client->line, NULL, next < until ? next : until) != 0)
             return -1;
     }
@@ -5930,7 +6010,6 @@ static void zqb__client_free (zqb_client_t *client)
     while (zqb__client_take_ended (client, &reply)) {
     }
     zqb__name_release (client->name);
-    zqb__heap_close (&client->timers);
     zqb__slab_close (&client->slots);
     ZQB_FREE (client);
 }
@@ -5963,6 +6042,7 @@ ZQB_API zqb_client_t *zqb_client_new (void *ctx, const char *endpoints, const zq
     zqb__list_init (&client->pending);
     zqb__list_init (&client->ended);
     zqb__list_init (&client->arrived);
+    zqb__list_init (&client->timed);
     zqb__client_options (client, options);
     client->line.ctx = ctx;
     if (zqb__line_open (&client->line, endpoints) != 0) {
@@ -5987,7 +6067,9 @@ ZQB_API int zqb_client_submit (zqb_client_t *client, const char *service, zqb_ms
         return -1;
     int turn = !zqb__client_is_mdp (client) || !zqb__client_first (client);
     zqb__list_append (&client->pending, &pending->link);
-    if (turn && (zqb__client_start_timer (client, pending) != 0 || zqb__client_transmit (client, pending) != 0)) {
+    if (turn)
+        zqb__client_start_timer (client, pending);
+    if (turn && zqb__client_transmit (client, pending, 0) != 0) {
         int error = errno;
         zqb__pending_free (client, pending);
         errno = error;

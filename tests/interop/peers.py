@@ -616,6 +616,13 @@ def zqb_pack(life, commands, detach_over=1024):
     return [first] + detached
 
 
+def zqb_again(frames):
+    """A message of one REQUEST, sent once more: with the flag AGAIN."""
+    first = bytearray(frames[0])
+    first[len(ZQB_MAGIC) + 8 + 5] |= 1
+    return [bytes(first)] + frames[1:]
+
+
 def zqb_fields(data):
     """Tag to value."""
     fields, at = {}, 0

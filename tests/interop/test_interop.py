@@ -262,6 +262,7 @@ class Lost(InteropCase):
         self.wait_workers(5)
         for worker in gone:
             worker.close()
+        self.wait_workers(0)                    # they have no heartbeats: their connections tell
         client = self.client(peers.ZQBClient)
         client.submit(b"job", [SMALL])
         self.serving(peers.LRUWorker)
@@ -684,7 +685,7 @@ class Zqb(InteropCase):
         client.submit(b"job", [b"once"])
         token, _ = worker.recv()
         client.reopen()
-        client.send(client.request)
+        client.send(peers.zqb_again(client.request))
         self.wait_stats(lambda stats: stats["joined"] == 1)
         worker.reply(token, [b"done"])
         self.assertEqual(client.collect(), [b"done"])
@@ -696,12 +697,18 @@ class Zqb(InteropCase):
         client = self.client(peers.ZQBClient)
         client.submit(b"job", [b"<x"])
         self.wait_stats(lambda stats: stats["queued"] == 1)
-        client.send(client.request)
+        client.send(peers.zqb_again(client.request))
         client.reopen()
-        client.send(client.request)
+        client.send(peers.zqb_again(client.request))
         self.assertEqual(self.wait_stats(lambda stats: stats["joined"] == 2)["queued"], 1)
         self.serving(peers.MDP01Worker)
         self.assertEqual(client.collect(), [b"x<"])
+
+    def test_the_same_number_without_the_flag_is_another_request(self):
+        client = self.client(peers.ZQBClient)
+        client.submit(b"job", [b"<x"])
+        client.send(client.request)
+        self.assertEqual(self.wait_stats(lambda stats: stats["queued"] == 2)["joined"], 0)
 
     def test_the_same_number_in_another_life_is_another_request(self):
         for _ in range(2):
