@@ -635,7 +635,7 @@ ZQB_API void zqb_pool_stop (zqb_pool_t **pool);
    >>platform
    Owns:    the clock, memory, random bytes, locks, the signal that wakes a thread. Every #ifdef for a system is here.
    Door:    zqb__clock, zqb__alloc, zqb__random, zqb__lock_*, zqb__signal_*, zqb__wait, zqb__processors
-   Uses:    libc, zmq_poll
+   Uses:    libc
    Never:   knows what it is used for
    ================================================================================================================ */
 
@@ -661,6 +661,7 @@ ZQB_API void zqb_pool_stop (zqb_pool_t **pool);
 #include <windows.h>
 #else
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <time.h>
@@ -753,6 +754,9 @@ static int zqb__processors (void)
     GetSystemInfo (&info);
     return (int) info.dwNumberOfProcessors;
 }
+
+typedef WSAPOLLFD zqb__poll_t;
+#define zqb__poll(items, count, timeout) WSAPoll ((items), (ULONG) (count), (timeout))
 
 /* A datagram socket that is connected to itself: Windows cannot wait for a pipe together with sockets. */
 static int zqb__wire_pair (zmq_fd_t ends[2])
@@ -847,6 +851,9 @@ static int zqb__processors (void)
     return 4;
 #endif
 }
+
+typedef struct pollfd zqb__poll_t;
+#define zqb__poll(items, count, timeout) poll ((items), (nfds_t) (count), (timeout))
 
 static int zqb__wire_pair (zmq_fd_t ends[2])
 {
@@ -967,20 +974,21 @@ static void zqb__signal_drain (zqb__signal_t *signal)
 }
 
 /* Waits until one of the descriptors is readable or timeout_us is over (UINT64_MAX: for ever); -1 and EINTR on a signal.
-   Only raw descriptors: a socket of libzmq is read until EAGAIN first, and its ZMQ_FD then tells what is new. */
-static int zqb__wait (zmq_pollitem_t *items, int count, uint64_t timeout_us)
+   Only raw descriptors: a socket of libzmq is read until EAGAIN first, and its ZMQ_FD then tells what is new. That takes
+   fewer system calls than zmq_poll, which looks at everything twice. */
+static int zqb__wait (zqb__poll_t *items, int count, uint64_t timeout_us)
 {
     uint64_t ms = timeout_us / 1000 + (timeout_us % 1000 ? 1 : 0);
-    long timeout = timeout_us == UINT64_MAX ? -1 : ms > INT_MAX ? INT_MAX : (long) ms;
-    return zmq_poll (items, count, timeout);
+    int timeout = timeout_us == UINT64_MAX ? -1 : ms > INT_MAX ? INT_MAX : (int) ms;
+    return zqb__poll (items, count, timeout);
 }
 
-static zmq_pollitem_t zqb__poll_item (zmq_fd_t fd)
+static zqb__poll_t zqb__poll_item (zmq_fd_t fd)
 {
-    zmq_pollitem_t item;
+    zqb__poll_t item;
     memset (&item, 0, sizeof item);
     item.fd = fd;
-    item.events = ZMQ_POLLIN;
+    item.events = POLLIN;
     return item;
 }
 
@@ -2375,6 +2383,12 @@ static int zqb__wire_next (zqb__incoming_t *in, zqb__command_t *command)
     if (!first)
         return 0;
     return zqb__wire_read_frames (in, command) != 0 ? -1 : zqb__wire_check (in, command);
+}
+
+/* Whether a message that is well so far ends here. */
+static int zqb__wire_is_read (const zqb__incoming_t *in)
+{
+    return in->dialect != ZQB__ZQB1 || in->at == zmq_msg_size (in->frames);
 }
 
 /* ---- writing */
@@ -3939,6 +3953,7 @@ typedef struct zqb__port_t {
     void *socket;
     void *monitor; /* tells of connections that are gone */
     zmq_fd_t fd, monitor_fd;
+    int burst; /* how many messages to take in the next pass */
     int monitor_due; /* there is something to read from it */
     int *gone; /* connections of whose end we have read, but perhaps not yet what came over them before */
     size_t gone_count, gone_capacity;
@@ -3961,7 +3976,7 @@ struct zqb_broker_t {
     unsigned passes;
     char **endpoints;
     size_t endpoint_count, endpoint_capacity;
-    zmq_pollitem_t *items; /* the running thread's: what it waits for */
+    zqb__poll_t *items; /* the running thread's: what it waits for */
     size_t item_capacity;
     zqb__link_t dirty; /* peers for whom something is packed */
     zqb__inbox_t inbox, events;
@@ -3973,7 +3988,7 @@ struct zqb_broker_t {
 };
 
 enum { ZQB__MONITOR_PASSES = 16 }; /* a broker that never has to wait looks at its monitors so often */
-enum { ZQB__PASS = 256 }; /* so many messages are taken from one socket before the next has its turn */
+enum { ZQB__BURST = 256 }; /* so many messages at most are taken from one socket before the next has its turn */
 
 static void zqb__broker_log (void *self, int level, const char *format, va_list args)
 {
@@ -4041,6 +4056,7 @@ static zqb__port_t *zqb__port_new (zqb_broker_t *broker, int place, const char *
     if (!port)
         return NULL;
     port->place = place;
+    port->burst = 1;
     port->socket = zmq_socket (broker->ctx, ZMQ_ROUTER);
     port->service_size = service ? strlen (service) : 0;
     port->service = service ? zqb__copy_text (service, port->service_size) : NULL;
@@ -4415,31 +4431,30 @@ static void zqb__broker_deliver (zqb_broker_t *broker, int index)
 
 /* ---- the loop */
 
-/* Takes some messages from a port. How many; -1: ETERM. */
-static int zqb__broker_drain (zqb_broker_t *broker, int index)
+/* Takes at most so many messages from a port. How many; -1: ETERM. */
+static int zqb__broker_drain (zqb_broker_t *broker, int index, int most)
 {
-    int count = 0;
-    for (int got = 1; count < ZQB__PASS; count++) {
-        got = zqb__inbox_receive (&broker->inbox, broker->ports[index]->socket);
-        if (got < 0)
-            return -1;
-        if (got == 0)
-            break;
+    for (int count = 0; count < most; count++) {
+        int got = zqb__inbox_receive (&broker->inbox, broker->ports[index]->socket);
+        if (got != 1)
+            return got < 0 ? -1 : count;
         zqb__broker_deliver (broker, index);
     }
-    return count;
+    return most;
 }
 
-/* Takes what came in at a port. How many messages; -1: ETERM. */
+/* Takes what came in at a port. Few messages at first: a lone one is answered before we look whether it is alone, which
+   is a system call; then more and more, so that what they cause leaves together. How many; -1: ETERM. */
 static int zqb__broker_serve_port (zqb_broker_t *broker, int index, int look)
 {
     zqb__port_t *port = broker->ports[index];
     if (look || port->monitor_due)
         zqb__port_read_monitor (port, &broker->events);
     port->monitor_due = 0;
-    int count = zqb__broker_drain (broker, index);
-    if (port->gone_count && count >= 0 && count < ZQB__PASS)
+    int count = zqb__broker_drain (broker, index, port->burst);
+    if (port->gone_count && count >= 0 && count < port->burst)
         zqb__broker_bury_gone (broker, index);
+    port->burst = count < port->burst ? 1 : count < ZQB__BURST ? count * 4 : ZQB__BURST;
     return count;
 }
 
@@ -4447,7 +4462,7 @@ static int zqb__broker_serve_port (zqb_broker_t *broker, int index, int look)
 static int zqb__broker_pass (zqb_broker_t *broker)
 {
     uint64_t sent = broker->engine.stats.messages_out;
-    int received = 0, look = broker->passes++ % ZQB__MONITOR_PASSES == 0;
+    int received = 0, look = ++broker->passes % ZQB__MONITOR_PASSES == 0;
     broker->engine.now = zqb__clock ();
     for (size_t i = 0; i < broker->port_count; i++) {
         int count = zqb__broker_serve_port (broker, (int) i, look);
@@ -4485,6 +4500,7 @@ static int zqb__broker_wait (zqb_broker_t *broker, uint64_t timeout)
     zqb__lock_leave (&broker->lock);
     int got = zqb__wait (broker->items, count, until_next < timeout ? until_next : timeout);
     zqb__lock_enter (&broker->lock);
+    broker->passes = 0;
     if (got <= 0)
         return got;
     if (broker->items[count - 1].revents)
@@ -4591,7 +4607,7 @@ ZQB_API int zqb_broker_step (zqb_broker_t *broker, int timeout_ms)
     if (zqb__broker_enter (broker) != 0)
         return -1;
     zqb__signal_drain (&broker->signal);
-    broker->passes = 0; /* what woke the host may be a monitor */
+    broker->passes = ZQB__MONITOR_PASSES - 1; /* what woke the host may be a monitor */
     int did = zqb__broker_turn (broker, timeout_ms < 0 ? UINT64_MAX : (uint64_t) timeout_ms * 1000u);
     if (zqb__signal_stopped (&broker->signal))
         zqb__flag_clear (&broker->signal.stop);
@@ -5150,9 +5166,10 @@ static void zqb__line_begin (zqb__line_t *line)
 static int zqb__line_next (zqb__line_t *line, zqb__command_t *command)
 {
     for (;;) {
-        if (line->reading && zqb__wire_next (&line->in, command) == 1)
+        int more = line->reading ? zqb__wire_next (&line->in, command) : 0;
+        line->reading = more == 1 && !zqb__wire_is_read (&line->in);
+        if (more == 1)
             return 1;
-        line->reading = 0;
         if (!line->socket)
             return 0;
         int got = zqb__inbox_receive (&line->inbox, line->socket);
@@ -5165,7 +5182,7 @@ static int zqb__line_next (zqb__line_t *line, zqb__command_t *command)
 /* Waits until there is something to read, a signal (if there is one), or the time comes. -1: EINTR. */
 static int zqb__line_wait (zqb__line_t *line, zqb__signal_t *signal, uint64_t until)
 {
-    zmq_pollitem_t items[2];
+    zqb__poll_t items[2];
     int count = 0;
     uint64_t now = zqb__line_look_at_clock (line);
     if (line->socket)
@@ -5383,12 +5400,13 @@ static void zqb__worker_on (zqb_worker_t *worker, const zqb__command_t *command)
     }
 }
 
-/* Reads all that came. -1: ETERM. */
+/* Reads what came, until there is something to do. -1: ETERM. */
 static int zqb__worker_read (zqb_worker_t *worker)
 {
     zqb__command_t command;
-    int more;
-    while ((more = zqb__line_next (&worker->line, &command)) == 1) {
+    int more = 1;
+    while ((worker->line.reading || zqb__list_empty (&worker->waiting))
+           && (more = zqb__line_next (&worker->line, &command)) == 1) {
         if (worker->line.restarted) {
             worker->line.restarted = 0;
             zqb__worker_unregister (worker, "the broker was restarted");
@@ -5977,6 +5995,8 @@ static int zqb__client_await (zqb_client_t *client, zqb_reply_t *reply, uint64_t
 {
     for (;;) {
         int got = zqb__client_take_ended (client, reply);
+        if (!got && !client->line.reading)
+            zqb__line_flush (&client->line); /* before we look for what came: looking first would be one look more */
         if (got || (got = zqb__client_read (client, reply)) != 0)
             return got > 0 ? 0 : -1;
         zqb__client_tick (client);
