@@ -264,7 +264,9 @@
 #error "zqbroker needs libzmq 4.2 or newer"
 #endif
 
-#if defined ZQBROKER_STATIC
+#if defined ZQBROKER_STATIC && defined __GNUC__
+#define ZQB_API static __attribute__ ((unused))
+#elif defined ZQBROKER_STATIC
 #define ZQB_API static
 #elif defined __cplusplus
 #define ZQB_API extern "C"
@@ -410,8 +412,8 @@ typedef struct zqb_broker_options_t {
     int max_queue;       /* 1000000  requests queued for one service */
     int max_outstanding; /* 100000   requests queued and running of one client */
     int max_frames;      /* 1000     frames of a body */
-    int64_t max_message; /* 64 MiB   bytes of a body */
-    int64_t max_bytes;   /* 1 GiB    bytes of all bodies queued and running */
+    int64_t max_message; /* 64 MiB   bytes of a body, with 4 more for each frame */
+    int64_t max_bytes;   /* 1 GiB    the same, of all bodies queued and running */
     int send_hwm;        /* 10000    messages that may wait in libzmq for one peer, before we give it up */
     int log_level;       /* ZQB_LOG_INFO, if there is a log function */
     zqb_log_fn *log;     /* NULL     nothing is printed, ever, but through this */
@@ -478,7 +480,7 @@ ZQB_API void zqb_broker_destroy (zqb_broker_t **broker);
     X (client_gone, "requests whose client went away")                                                             \
     X (queued, "requests waiting now")                                                                             \
     X (running, "requests held by workers now")                                                                    \
-    X (bytes, "bytes of the bodies of both, now")                                                                  \
+    X (bytes, "bytes that the bodies of both take, now")                                                                 \
     X (services, "services known now")                                                                             \
     X (workers, "workers registered now")                                                                          \
     X (clients, "clients with requests now")                                                                       \
@@ -738,7 +740,10 @@ static uint64_t zqb__clock (void)
     return (uint64_t) ((double) now.QuadPart * 1e6 / (double) per_second.QuadPart);
 }
 
-extern BOOLEAN NTAPI SystemFunction036 (void *buffer, ULONG size); /* RtlGenRandom, of advapi32 */
+#ifdef __cplusplus
+extern "C"
+#endif
+BOOLEAN NTAPI SystemFunction036 (void *buffer, ULONG size); /* RtlGenRandom, of advapi32 */
 
 static uint64_t zqb__random (void)
 {
@@ -770,7 +775,7 @@ static int zqb__wire_pair (zmq_fd_t ends[2])
     ends[0] = ends[1] = socket (AF_INET, SOCK_DGRAM, 0);
     if (ends[0] != INVALID_SOCKET && bind (ends[0], (struct sockaddr *) &self, size) == 0
         && getsockname (ends[0], (struct sockaddr *) &self, &size) == 0
-        && connect (ends[0], (struct sockaddr *) &self, size) == 0 && ioctlsocket (ends[0], FIONBIO, &on) == 0)
+        && connect (ends[0], (struct sockaddr *) &self, size) == 0 && ioctlsocket (ends[0], (long) FIONBIO, &on) == 0)
         return 0;
     errno = EMFILE;
     return -1;
@@ -1699,8 +1704,7 @@ typedef struct zqb__body_t {
     size_t size;
     zmq_msg_t *large;
     size_t large_count;
-    size_t frames;  /* how many, small and large */
-    uint64_t bytes; /* of all of them */
+    size_t frames; /* how many, small and large, once that was measured */
 } zqb__body_t;
 
 typedef struct zqb__frame_t {
@@ -1742,18 +1746,25 @@ static int zqb__body_next (const zqb__body_t *body, zqb__cursor_t *cursor, zqb__
     return 1;
 }
 
-/* Completes a view of which block, size and the large frames that might be its own are known. -1: malformed. */
+/* What a body takes: 4 bytes a frame more than the frames themselves. */
+static uint64_t zqb__body_bytes (const zqb__body_t *body)
+{
+    uint64_t bytes = body->size;
+    for (size_t i = 0; i < body->large_count; i++)
+        bytes += zmq_msg_size (&body->large[i]);
+    return bytes;
+}
+
+/* Checks a view of which block, size and the large frames that might be its own are known; counts the frames, and finds
+   out which large ones are its own. -1: malformed. */
 static int zqb__body_measure (zqb__body_t *body)
 {
     zqb__cursor_t cursor = {0, 0};
     zqb__frame_t frame;
     int more;
     body->frames = 0;
-    body->bytes = 0;
-    while ((more = zqb__body_next (body, &cursor, &frame)) == 1) {
+    while ((more = zqb__body_next (body, &cursor, &frame)) == 1)
         body->frames++;
-        body->bytes += frame.size;
-    }
     body->large_count = cursor.large;
     return more;
 }
@@ -1922,7 +1933,7 @@ static zqb__body_t zqb__stored_body (const zqb__stored_t *stored)
     body.large_count = stored->large_count;
     body.block = is_near ? stored->at.near_ : (const unsigned char *) (body.large + body.large_count);
     body.size = stored->size;
-    zqb__body_measure (&body);
+    body.frames = 0; /* not measured: who sends it need not know */
     return body;
 }
 
@@ -2479,7 +2490,7 @@ static int zqb__wire_says (int dialect, int side, int type)
 
 static int zqb__add_body_frames (zqb_msg_t *out, const zqb__body_t *body)
 {
-    return body->frames ? zqb__body_to_msg (body, out) : zqb_msg_add (out, NULL, 0);
+    return body->size ? zqb__body_to_msg (body, out) : zqb_msg_add (out, NULL, 0);
 }
 
 static int zqb__wire_client_frames (zqb_msg_t *out, int dialect, const zqb__command_t *command)
@@ -3101,7 +3112,8 @@ static void zqb__request_drop_gathered (zqb__request_t *request)
 static void zqb__request_free (zqb__engine_t *engine, zqb__request_t *request)
 {
     zqb__request_detach (engine, request);
-    engine->stats.bytes -= zqb__stored_body (&request->body).bytes;
+    zqb__body_t body = zqb__stored_body (&request->body);
+    engine->stats.bytes -= zqb__body_bytes (&body);
     zqb__request_drop_gathered (request);
     zqb__stored_close (&request->body);
     zqb__slab_free (&engine->requests, &request->slot);
@@ -3243,12 +3255,13 @@ static int zqb__refusal (zqb__engine_t *engine, const zqb__peer_t *client, const
     const zqb__limits_t *limits = &engine->limits;
     const zqb_stats_t *stats = &engine->stats;
     *counter = &engine->stats.refused_large;
-    if (body->bytes > limits->message || body->frames > limits->frames)
+    uint64_t bytes = zqb__body_bytes (body);
+    if (bytes > limits->message || body->frames > limits->frames)
         return ZQB_EREFUSED;
     *counter = &engine->stats.refused_full;
     if (stats->queued + stats->running >= (uint64_t) limits->requests || client->outstanding >= limits->outstanding
         || (client->outstanding == 0 && stats->clients >= (uint64_t) limits->clients)
-        || body->bytes > limits->bytes - (stats->bytes < limits->bytes ? stats->bytes : limits->bytes))
+        || bytes > limits->bytes - (stats->bytes < limits->bytes ? stats->bytes : limits->bytes))
         return ZQB_EQUEUEFULL;
     return 0;
 }
@@ -3272,7 +3285,7 @@ static zqb__request_t *zqb__request_new (zqb__engine_t *engine, zqb__peer_t *cli
     zqb__list_append (&client->requests, &request->of_client);
     if (client->outstanding++ == 0)
         engine->stats.clients++;
-    engine->stats.bytes += command->body.bytes;
+    engine->stats.bytes += zqb__body_bytes (&command->body);
     if (client->numbered)
         zqb__request_number (engine, request);
     return request;
@@ -3431,7 +3444,7 @@ static int zqb__request_gather (zqb__engine_t *engine, zqb__request_t *request, 
     if (!request->gathered || zqb__parcel_add_body (request->gathered, part) != 0)
         return -1;
     zqb__body_t whole = zqb__parcel_body (request->gathered);
-    return whole.bytes > engine->limits.message || whole.frames > engine->limits.frames ? -1 : 0;
+    return zqb__body_bytes (&whole) > engine->limits.message || whole.frames > engine->limits.frames ? -1 : 0;
 }
 
 /* A worker is done with a request. */
@@ -3488,7 +3501,7 @@ static void zqb__on_reply (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__
         }
         answer.body = zqb__parcel_body (request->gathered);
     }
-    if (answer.body.bytes > engine->limits.message || answer.body.frames > engine->limits.frames)
+    if (zqb__body_bytes (&answer.body) > engine->limits.message || answer.body.frames > engine->limits.frames)
         zqb__reply_too_large (engine, request);
     else
         zqb__request_done (engine, request, &answer, &engine->stats.replied);
@@ -4236,14 +4249,11 @@ static int zqb__broker_flush_peer (zqb_broker_t *broker, zqb__peer_t *peer)
 /* ZQB/1: behind what is packed already; it leaves at the end of the pass. */
 static int zqb__broker_pack (zqb_broker_t *broker, zqb__peer_t *peer, const zqb__command_t *command)
 {
-    zqb__command_t copy = *command;
     if (zqb__wire_full (&peer->out) && zqb__broker_flush_peer (broker, peer) != 0)
         return -1;
-    if (copy.type == ZQB__REPLY || copy.type == ZQB__PARTIAL)
-        copy.service_size = 0; /* the client knows */
-    if (zqb__wire_pack (&peer->out, broker->life, &copy) != 0)
+    if (zqb__wire_pack (&peer->out, broker->life, command) != 0)
         return -1;
-    if (copy.type == ZQB__REPLY)
+    if (command->type == ZQB__REPLY)
         peer->replies++;
     if (zqb__list_empty (&peer->dirty))
         zqb__list_append (&broker->dirty, &peer->dirty);
@@ -5203,6 +5213,7 @@ static int zqb__line_wait (zqb__line_t *line, zqb__signal_t *signal, uint64_t un
 struct zqb_worker_t {
     zqb__line_t line;
     char *service;
+    size_t service_size;
     uint32_t credit;
     uint64_t heartbeat, expiry, pause_first, pause_most; /* microseconds */
     zqb_log_fn *log;
@@ -5353,7 +5364,7 @@ static zqb_request_t *zqb__worker_new_request (zqb_worker_t *worker)
         zqb__list_remove (&request->link);
     }
     request->service = worker->service;
-    request->service_size = strlen (worker->service);
+    request->service_size = worker->service_size;
     request->registration = worker->registration;
     return request;
 }
@@ -5423,7 +5434,7 @@ static void zqb__worker_register (zqb_worker_t *worker)
 {
     zqb__command_t ready = zqb__command (ZQB__READY, 0);
     ready.service = (const unsigned char *) worker->service;
-    ready.service_size = strlen (worker->service);
+    ready.service_size = worker->service_size;
     ready.credit = worker->credit;
     if (!worker->line.socket && zqb__line_connect_next (&worker->line) != 0) {
         zqb__worker_unregister (worker, zqb_strerror (errno));
@@ -5509,7 +5520,8 @@ static zqb_worker_t *zqb__worker_make (void *ctx, const char *endpoints, const c
     zqb__worker_options (worker, options);
     worker->line.ctx = ctx;
     worker->signal = signal ? signal : &worker->own;
-    worker->service = zqb__copy_text (service, strlen (service));
+    worker->service_size = strlen (service);
+    worker->service = zqb__copy_text (service, worker->service_size);
     if (!worker->service || zqb__signal_init (&worker->own) != 0) {
         ZQB_FREE (worker->service);
         ZQB_FREE (worker);
