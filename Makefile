@@ -1,0 +1,164 @@
+# zqbroker: GNU make. Everything is built below tests/build; nothing but `make install` writes elsewhere.
+
+CC     ?= cc
+CFLAGS ?= -O2 -g
+PREFIX ?= /usr/local
+JOBS   ?= 2
+
+B        = tests/build
+WARN     = -Wall -Wextra
+ZMQ      = $(shell pkg-config --cflags --libs libzmq 2>/dev/null || echo -lzmq)
+CMOCKA   = $(shell pkg-config --cflags --libs cmocka 2>/dev/null || echo -lcmocka)
+NEED     = CC="$(CC)" sh tests/support/need.sh
+HAVE     = $(shell $(NEED) have $(1) && echo yes)
+PYTHON   = $(shell $(NEED) python)
+VERSION  = $(shell awk '/^.define ZQB_VERSION_M/ { printf "%s.", $$3 } /^.define ZQB_VERSION_P/ { print $$3 }' zqbroker.h)
+AGAIN    = $(MAKE) --no-print-directory
+
+EXAMPLE_NAMES = $(patsubst examples/%.c,%,$(wildcard examples/*.c))
+EXAMPLES = $(EXAMPLE_NAMES:%=$(B)/%)
+UNITS    = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
+HEADERS  = zqbroker.h $(wildcard tests/*.h tests/support/*.h)
+
+export CC MAKE
+export PYTHONDONTWRITEBYTECODE = 1
+export CMOCKA_MESSAGE_OUTPUT   = TAP
+export ASAN_OPTIONS  = detect_stack_use_after_return=1:strict_string_checks=1
+export UBSAN_OPTIONS = print_stacktrace=1
+export TSAN_OPTIONS  = suppressions=$(CURDIR)/tests/support/tsan.supp:second_deadlock_stack=1
+export ZQBROKERD = $(B)/zqbrokerd
+export ZQCALL    = $(B)/zqcall
+export ZQECHO    = $(B)/zqecho
+
+.PHONY: all demo test check rest install uninstall clean help
+.NOTPARALLEL:
+
+## make all        or just make: the example programs, in tests/build
+all:
+	@$(NEED) demo
+	@$(AGAIN) -j$(JOBS) built-examples
+
+## make demo       the broker spreads real work over threads; ARGS="FILE..." for files of yours
+demo:
+	@$(NEED) demo
+	@$(AGAIN) $(B)/quickstart
+	$(B)/quickstart $(ARGS)
+
+## make test       every promise, tested; less than two minutes
+test:
+	@$(NEED) test
+	@$(AGAIN) -k -j$(JOBS) built-test || echo "what did not build counts as failed"
+	@$(AGAIN) run-test
+
+## make check      that, and the unit tests again under the sanitizers, valgrind and another compiler
+check:
+	@$(NEED) check
+	@$(AGAIN) -k -j$(JOBS) built-test built-rest || echo "what did not build counts as failed"
+	@$(AGAIN) run-check
+
+## make rest       what check does beyond test
+rest:
+	@$(NEED) check
+	@$(AGAIN) -k -j$(JOBS) built-rest || echo "what did not build counts as failed"
+	@$(AGAIN) run-rest
+
+## make install    the header, and a zqbroker.pc for pkg-config, below PREFIX (/usr/local), inside DESTDIR
+install: $(B)/zqbroker.pc
+	install -d "$(DESTDIR)$(PREFIX)/include" "$(DESTDIR)$(PREFIX)/lib/pkgconfig"
+	install -m 644 zqbroker.h "$(DESTDIR)$(PREFIX)/include/zqbroker.h"
+	install -m 644 $(B)/zqbroker.pc "$(DESTDIR)$(PREFIX)/lib/pkgconfig/zqbroker.pc"
+
+## make uninstall  takes both away
+uninstall:
+	rm -f "$(DESTDIR)$(PREFIX)/include/zqbroker.h" "$(DESTDIR)$(PREFIX)/lib/pkgconfig/zqbroker.pc"
+
+## make clean      removes what was built
+clean:
+	rm -rf $(B)
+
+## make help       this
+help:
+	@sed -n 's/^## //p' Makefile
+
+ifneq ($(filter bench%,$(MAKECMDGOALS)),)
+include tests/bench/bench.mk
+endif
+
+# ---- how things are built
+
+$(B)/%: examples/%.c zqbroker.h
+	@mkdir -p $(@D) && rm -f $@
+	$(CC) $(CFLAGS) $(CPPFLAGS) $(WARN) -I. -o $@ $< $(LDFLAGS) $(ZMQ)
+
+# Unit tests: plain, and each variant in a folder of its own, with examples. $(1) folder, $(2) compiler, $(3) flags
+define variant
+$(B)/$(1)/test_%: tests/test_%.c $$(HEADERS)
+	@mkdir -p $$(@D) && rm -f $$@
+	$(2) $$(WARN) $(3) $$(CPPFLAGS) -I. -Itests -o $$@ $$< $$(LDFLAGS) $$(CMOCKA) $$(ZMQ)
+$(B)/$(1)/%: examples/%.c zqbroker.h
+	@mkdir -p $$(@D) && rm -f $$@
+	$(2) $$(WARN) $(3) $$(CPPFLAGS) -I. -o $$@ $$< $$(LDFLAGS) $$(ZMQ)
+endef
+
+ASAN = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+TSAN = -O1 -g -fno-omit-frame-pointer -fsanitize=thread -include tests/support/tsan_zmq.h
+$(eval $(call variant,unit,$$(CC),$$(CFLAGS)))
+$(eval $(call variant,asan,$$(CC),$$(ASAN)))
+$(eval $(call variant,tsan,$$(CC),$$(TSAN)))
+$(eval $(call variant,clang,clang,-O3 -g))
+$(eval $(call variant,c++,g++,-x c++ -std=c++17 -Wno-missing-field-initializers -O2 -g))
+
+.PHONY: $(B)/zqbroker.pc
+$(B)/zqbroker.pc:
+	@mkdir -p $(@D)
+	@printf '%s\n' 'prefix=$(PREFIX)' 'includedir=$${prefix}/include' '' 'Name: zqbroker' 'Version: $(VERSION)' \
+	    'Description: an LRU and Majordomo message broker in one header, over libzmq' \
+	    $(if $(shell pkg-config --exists libzmq && echo yes),'Requires: libzmq >= 4.2','Libs: -lzmq') 'Cflags: -I$${includedir}' > $@
+
+# ---- what is run: LABEL:: COMMAND, see tests/support/run.py
+
+RUN = $(PYTHON) tests/support/run.py
+runs = $(foreach unit,$(UNITS),"$(1)$(unit):: $(2) $(B)/$(3)/$(unit)")
+python_runs = $(foreach test,$(1),"$(basename $(notdir $(test))):: $(PYTHON) $(test)")
+
+TEST_RUNS = $(call runs,,,unit) \
+    $(call python_runs,tests/test_build.py tests/test_readme.py tests/test_examples.py tests/interop/test_interop.py)
+
+VALGRIND = valgrind -q --leak-check=full --errors-for-leak-kinds=definite,indirect --error-exitcode=99 --fair-sched=yes
+NO_ASLR  = $(shell setarch -R true 2>/dev/null && echo setarch -R) # older ThreadSanitizers cannot do with much of it
+
+# The programs that the Python peers talk to.
+interop_programs = zqbrokerd zqcall zqecho
+interop_run = "$(1)/test_interop:: ZQBROKERD=$(B)/$(1)/zqbrokerd ZQCALL=$(B)/$(1)/zqcall ZQECHO=$(B)/$(1)/zqecho \
+    $(PYTHON) tests/interop/test_interop.py"
+
+examples_run = "$(1)/test_examples:: ZQB_PROGRAMS=$(B)/$(1) $(2) $(PYTHON) tests/test_examples.py"
+
+VARIANTS := $(if $(filter %-rest %-check,$(MAKECMDGOALS)), $(if $(call HAVE,sanitizers),asan tsan) \
+    $(if $(call HAVE,g++),c++) $(if $(call HAVE,clang),clang) $(if $(call HAVE,valgrind),valgrind))
+REST_RUNS  = $(foreach variant,$(VARIANTS),$(run_$(variant)))
+REST_BUILT = $(foreach variant,$(VARIANTS),$(built_$(variant):%=$(B)/$(variant)/%))
+
+run_asan     = $(call interop_run,asan) $(call examples_run,asan) $(call runs,asan/,,asan)
+built_asan   = $(UNITS) $(EXAMPLE_NAMES)
+run_tsan     = $(call examples_run,tsan,$(NO_ASLR)) $(call runs,tsan/,$(NO_ASLR),tsan)
+built_tsan   = $(UNITS) $(EXAMPLE_NAMES)
+run_c++      = $(call interop_run,c++)
+built_c++    = $(interop_programs)
+run_clang    = $(call runs,clang/,,clang)
+built_clang  = $(UNITS)
+run_valgrind = $(call runs,valgrind/,ZQB_SLOW=1 $(VALGRIND),unit)
+
+.PHONY: built-examples built-test built-rest run-test run-rest run-check
+built-examples: $(EXAMPLES)
+built-test: $(EXAMPLES) $(UNITS:%=$(B)/unit/%)
+built-rest: $(UNITS:%=$(B)/unit/%) $(REST_BUILT)
+built-examples built-test built-rest:
+	@:
+
+run-test:
+	@$(RUN) --title "make test" --timeout 110 $(TEST_RUNS)
+run-rest:
+	@$(RUN) --title "make rest" --timeout 600 --jobs $(JOBS) $(REST_RUNS)
+run-check:
+	@$(RUN) --title "make check" --timeout 600 --jobs $(JOBS) $(TEST_RUNS) $(REST_RUNS)

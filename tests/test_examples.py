@@ -1,0 +1,426 @@
+#!/usr/bin/env python3
+"""The examples do what their head comments say: output, options, exit statuses. `make all` has to have built them.
+
+    python3 tests/test_examples.py [WORD...]        all cases, or those with these words in their name
+
+ZQB_PROGRAMS is the folder of other builds of them, if those are to be tested.
+"""
+import collections
+import glob
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "support"))
+from tap import BUILD, CC, TOP, case, folder, main, must, read, run, same, write, zmq_flags
+
+PATIENCE = 20  # seconds after which a program that should have done something counts as hanging
+
+
+PROGRAMS = os.path.join(TOP, os.environ.get("ZQB_PROGRAMS", BUILD))
+
+
+def program(name):
+    return os.path.join(PROGRAMS, name)
+
+
+class Started:
+    """A program that runs beside the test, and is killed at the end of a `with`."""
+
+    def __init__(self, name, *arguments):
+        self.errors = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen([program(name), *arguments], cwd=TOP, stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE, stderr=self.errors, universal_newlines=True)
+        self.lines = queue.Queue()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.put(line.rstrip("\n"))
+        self.lines.put(None)
+
+    def line(self, pattern=".*"):
+        """The next line of its output, which has to match; its first group, if there is one."""
+        try:
+            line = self.lines.get(timeout=PATIENCE)
+        except queue.Empty:
+            raise AssertionError("it printed nothing for %d seconds" % PATIENCE) from None
+        assert line is not None, "it ended; on stderr: " + self.stderr()
+        found = re.fullmatch(pattern, line)
+        assert found, "got the line %r, not %r" % (line, pattern)
+        return found.group(1) if found.groups() else line
+
+    def ended(self):
+        """Its exit status."""
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError("it did not end within %d seconds" % PATIENCE) from None
+
+    def end(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        return self.ended()
+
+    def stderr(self):
+        self.errors.seek(0)
+        return self.errors.read()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.reader.join(PATIENCE)
+        self.process.stdout.close()
+        self.errors.close()
+
+
+def zqbrokerd(*more):
+    """(process, MDP and ZQB/1 endpoint, LRU frontend, LRU backend), ready; its LRU service is "echo"."""
+    any_port = "tcp://127.0.0.1:*"
+    broker = Started("zqbrokerd", "--bind", any_port, "--lru", any_port, any_port, "echo", *more)
+    try:
+        endpoints = [broker.line(r"bound (tcp://127\.0\.0\.1:\d+)") for _ in range(3)]
+        broker.line("ready")
+    except AssertionError:
+        broker.__exit__()
+        raise
+    return (broker, *endpoints)
+
+
+def answer(*arguments, **more):
+    """(status, output, errors) of a program that ends by itself."""
+    done = run([program(arguments[0]), *arguments[1:]], timeout=PATIENCE, stderr=subprocess.PIPE, **more)
+    return done.returncode, done.stdout, done.stderr
+
+
+def refused(*arguments):
+    """The command line is wrong: status 2, nothing on stdout, a reason and the way to the help on stderr."""
+    status, output, errors = answer(*arguments)
+    assert (status, output) == (2, ""), (status, output, errors)
+    assert errors.strip() and "--help" in errors, errors
+    return errors
+
+
+# ---- every one of them
+
+def head(name):
+    return read(os.path.join(TOP, "examples", name + ".c")).split("*/", 1)[0]
+
+
+def head_promises(name, output):
+    """The lines of the output stand in the head comment, in this order."""
+    lines = iter([re.sub(r"^\s*Prints ", "", line).strip() for line in head(name).split("\n")])
+    for line in output.rstrip("\n").split("\n"):
+        assert line.strip() in lines, "the head of %s.c does not say that it prints %r" % (name, line)
+
+
+for name in sorted(os.path.basename(path)[:-2] for path in glob.glob(os.path.join(TOP, "examples", "*.c"))):
+    @case("%s.c starts with what it shows, and compiles as it says, without a warning" % name)
+    def _(name=name):
+        assert re.match(r"/\* +%s\.c - \S" % name, head(name)), head(name).split("\n")[0]
+        build = re.search(r"^    Build   cc -o %s examples/%s\.c (.*)$" % (name, name), head(name), re.MULTILINE)
+        assert build, "no Build line"
+        flags = [flag for flag in build.group(1).split() if flag != "-lzmq"]
+        must([*CC, *flags, *zmq_flags("--cflags"), "-fsyntax-only", "-Wall", "-Wextra", "-Wshadow", "-Werror",
+              "examples/%s.c" % name])
+
+
+# ---- programs that need no other
+
+for name, output in (
+        ("host_loop", "one -> ONE\ntwo -> TWO\nthree -> THREE\n"),
+        ("pull_worker", "asked: elephant cat hippopotamus dog ant snake bee rhinoceros\n"
+                        "answered: ant bee cat dog snake elephant rhinoceros hippopotamus\n"),
+        ("stream", "to\nbe\nor\nnot\nto\nbe\n6 words\n")):
+    @case("%s prints what its head says" % name)
+    def _(name=name, output=output):
+        same(answer(name), (0, output, ""))
+        head_promises(name, output)
+
+
+@case("stream takes its text from the command line")
+def _():
+    same(answer("stream", "  one  two "), (0, "one\ntwo\n2 words\n", ""))
+
+
+# ---- quickstart
+
+def quickstart(*files, **more):
+    """(the rows of its table, all of its output)"""
+    status, output, errors = answer("quickstart", *files, **more)
+    assert status == 0, (status, output, errors)
+    assert "checked against a plain count: the same" in output, output
+    assert "chunks" in errors, "no progress on stderr: %r" % errors
+    rows = re.findall(r"^(fast|slow) \d +(\d+) +(\d+)$", output, re.MULTILINE)
+    assert len(rows) == 6, output
+    chunks = int(re.search(r"in (\d+) chunks", output).group(1))
+    for column in (1, 2):
+        same(sum(int(row[column]) for row in rows), chunks)
+    return rows, output
+
+
+@case("quickstart counts the project's own files, and is right, and fast workers do more")
+def _():
+    rows, output = quickstart()
+    fast = [int(row[1]) for row in rows if row[0] == "fast"]
+    slow = [int(row[1]) for row in rows if row[0] == "slow"]
+    assert min(fast) > max(slow), output
+    dealt = [int(row[2]) for row in rows]
+    assert max(dealt) - min(dealt) <= 1, "round robin deals evenly: " + output
+    ratio = float(re.search(r"([\d.]+) times as fast$", output, re.MULTILINE).group(1))
+    assert ratio > 1.3, output
+
+
+@case("quickstart counts the files of the command line")
+def _():
+    where = folder("examples", "quickstart")
+    text = "To be, or not to be: that is the question.\n" * 50
+    files = [write(os.path.join(where, name), text) for name in ("a.txt", "b.txt")]
+    _, output = quickstart(*files)
+    words = collections.Counter(re.findall("[a-z]+", text.lower() * 2))
+    listed = re.findall(r"^ *(\d+)  (\w+)$", output, re.MULTILINE)
+    same({word: int(count) for count, word in listed}, dict(words))
+    assert "2 files, %d bytes" % (2 * len(text)) in output, output
+    assert "%d words, %d of them different, 100 lines" % (sum(words.values()), len(words)) in output, output
+
+
+@case("quickstart copes with an empty file")
+def _():
+    done = run([program("quickstart"), write(os.path.join(folder("examples", "empty"), "empty.txt"), "")],
+               timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout
+    assert "the same" in done.stdout, done.stdout
+
+
+@case("quickstart: status 1 for a file that is not there, 2 for no file at all")
+def _():
+    status, output, errors = answer("quickstart", "/there/is/none")
+    assert (status, output) == (1, "") and "/there/is/none" in errors, (status, output, errors)
+    status, output, errors = answer("quickstart", cwd=folder("examples", "nothing"))
+    assert (status, output) == (2, "") and "usage" in errors, (status, output, errors)
+
+
+# ---- the smallest three, in Majordomo and in LRU form
+
+@case("broker, worker and client")
+def _():
+    with Started("broker", "tcp://127.0.0.1:*") as broker:
+        endpoint = broker.line(r"ready at (tcp://127\.0\.0\.1:\d+)")
+        with Started("worker", endpoint):
+            same(answer("client", endpoint), (0, "HELLO, WORLD\n", ""))
+            same(answer("client", endpoint, "good night"), (0, "GOOD NIGHT\n", ""))
+    head_promises("client", "HELLO, WORLD\n")
+
+
+@case("the worker may be there before the broker")
+def _():
+    endpoint = "ipc://" + os.path.join(os.path.relpath(folder("examples", "ipc"), TOP), "b")
+    with Started("worker", endpoint), Started("broker", endpoint) as broker:
+        broker.line(r"ready at .*")
+        same(answer("client", endpoint), (0, "HELLO, WORLD\n", ""))
+
+
+@case("lru_broker, lru_worker and lru_client")
+def _():
+    with Started("lru_broker", "tcp://127.0.0.1:*", "tcp://127.0.0.1:*") as broker:
+        frontend = broker.line(r"clients at (tcp://127\.0\.0\.1:\d+)")
+        backend = broker.line(r"workers at (tcp://127\.0\.0\.1:\d+)")
+        with Started("lru_worker", backend), Started("lru_worker", backend):
+            for text in ("hello, world", "again", "and again"):
+                same(answer("lru_client", frontend, text), (0, text.upper() + "\n", ""))
+
+
+for name in ("broker", "lru_broker"):
+    @case("%s: status 1 and the reason when it cannot bind" % name)
+    def _(name=name):
+        status, output, errors = answer(name, *["nonsense://here"] * (2 if name == "lru_broker" else 1))
+        assert (status, output) == (1, "") and "nonsense://here" in errors, (status, output, errors)
+
+
+# ---- zqbrokerd
+
+for number in (signal.SIGINT, signal.SIGTERM):
+    @case("zqbrokerd says what it bound and `ready`, and ends with status 0 on " + number.name)
+    def _(number=number):
+        broker, *_ = zqbrokerd()
+        with broker:
+            same(broker.end(number), 0)
+            same(broker.stderr(), "")
+
+
+@case("zqbrokerd ends with status 0 while workers and clients are connected")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    with broker, Started("zqecho", "-e", endpoint, "echo"):
+        same(answer("zqcall", "-e", endpoint, "echo", "x"), (0, "x\n", ""))
+        same(broker.end(), 0)
+
+
+@case("zqbrokerd --help and -h: all options on stdout, status 0")
+def _():
+    for option in ("--help", "-h"):
+        status, output, errors = answer("zqbrokerd", option)
+        same((status, errors), (0, ""))
+        for word in "--bind --lru --heartbeat --liveness -v --help".split():
+            assert word in output, word
+
+
+for arguments in ("", "--nonsense", "stray", "--bind", "--lru tcp://127.0.0.1:* tcp://127.0.0.1:*",
+                  "--bind tcp://127.0.0.1:* --heartbeat", "--bind tcp://127.0.0.1:* --heartbeat soon",
+                  "--bind tcp://127.0.0.1:* --heartbeat 0", "--bind tcp://127.0.0.1:* --liveness -1",
+                  "--bind tcp://127.0.0.1:* --liveness 99999999999"):
+    @case("zqbrokerd %s: status 2 and why" % (arguments or "without arguments"))
+    def _(arguments=arguments):
+        errors = refused("zqbrokerd", *arguments.split())
+        if arguments and not arguments.startswith("--bind tcp"):
+            assert arguments.split()[0] in errors, errors
+
+
+@case("zqbrokerd: status 1 and why for an endpoint in use, a bad one, a bad service")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    with broker:
+        for arguments, reason in (
+                (["--bind", endpoint], "in use"),
+                (["--bind", "nonsense://here"], "nonsense://here"),
+                (["--bind", "nonsense"], "nonsense"),
+                (["--lru", "tcp://127.0.0.1:*", endpoint, "echo"], "in use"),
+                (["--lru", "tcp://127.0.0.1:*", "tcp://127.0.0.1:*", "mmi.x"], "mmi.x"),
+                (["--lru", "tcp://127.0.0.1:*", "tcp://127.0.0.1:*", ""], "service"),
+                (["--lru", "tcp://127.0.0.1:*", "tcp://127.0.0.1:*", "x" * 256], "xxx")):
+            status, output, errors = answer("zqbrokerd", *arguments)
+            assert (status, output) == (1, ""), (arguments, status, output, errors)
+            assert reason in errors.lower(), (arguments, errors)
+
+
+@case("zqbrokerd -v logs to stderr, with the level; without it is silent")
+def _():
+    for option, expected in (("-v", True), ("--verbose", True), (None, False)):
+        broker, endpoint, *_ = zqbrokerd(*[option] if option else [])
+        with broker, Started("zqecho", "-e", endpoint, "echo"):
+            same(answer("zqcall", "-e", endpoint, "echo", "x"), (0, "x\n", ""))
+            same(broker.end(), 0)
+            log = broker.stderr()
+            same(bool(re.search(r"^\S+Z info: .", log, re.MULTILINE)), expected)
+
+
+@case("zqbrokerd takes several endpoints, and serves a service on all of them")
+def _():
+    any_port = "tcp://127.0.0.1:*"
+    with Started("zqbrokerd", "--bind", any_port, "--bind", any_port) as broker:
+        one, other = (broker.line(r"bound (tcp://127\.0\.0\.1:\d+)") for _ in range(2))
+        broker.line("ready")
+        with Started("zqecho", "-e", one, "echo"):
+            same(answer("zqcall", "-e", other, "echo", "across"), (0, "across\n", ""))
+
+
+# ---- zqcall and zqecho
+
+CALLS = {"ZQB/1": [], "MDP/0.1": ["--mdp", "0.1"], "MDP/0.2": ["--mdp", "0.2"]}
+ECHOES = {**CALLS, "ZQB/1 with credit": ["--credit", "10"], "LRU": ["--lru"], "PPP": ["--ppp"]}
+
+for worker, options in ECHOES.items():
+    @case("zqcall in each dialect, served by zqecho in %s, which ends with status 0" % worker)
+    def _(options=options):
+        broker, endpoint, _, backend = zqbrokerd()
+        arguments = ["-e", backend, *options] if options in (["--lru"], ["--ppp"]) else ["-e", endpoint, *options, "echo"]
+        with broker, Started("zqecho", *arguments) as echo:
+            for dialect in CALLS.values():
+                same(answer("zqcall", "-e", endpoint, *dialect, "echo", "one", "", "--two"), (0, "one\n\n--two\n", ""))
+            same(echo.end(signal.SIGINT), 0)
+            same(echo.stderr(), "")
+            same(broker.end(), 0)
+
+
+@case("lru_client is served by zqecho in ZQB/1, through zqbrokerd --lru")
+def _():
+    broker, endpoint, frontend, _ = zqbrokerd()
+    with broker, Started("zqecho", "-e", endpoint, "echo"):
+        same(answer("lru_client", frontend, "as it was"), (0, "as it was\n", ""))
+
+
+@case("zqcall sends its standard input as one frame when there is none on the command line")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    with broker, Started("zqecho", "-e", endpoint, "echo"):
+        for text in ("", "a line\n", "no newline", "many lines\n" * 100000):
+            path = write(os.path.join(folder("examples", "stdin"), "in"), text)
+            with open(path) as file:
+                same(answer("zqcall", "-e", endpoint, "echo", stdin=file), (0, text + "\n", ""))
+
+
+@case("zqcall asks the mmi services")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    with broker, Started("zqecho", "-e", endpoint, "echo"):
+        same(answer("zqcall", "-e", endpoint, "echo", "x"), (0, "x\n", ""))  # now it is known to be there
+        same(answer("zqcall", "-e", endpoint, "mmi.service", "echo"), (0, "200\n", ""))
+        same(answer("zqcall", "-e", endpoint, "mmi.service", "nobody"), (0, "404\n", ""))
+        same(answer("zqcall", "-e", endpoint, "mmi.nonsense", "x"), (0, "501\n", ""))
+        status, output, _ = answer("zqcall", "-e", endpoint, "mmi.services", "")
+        assert status == 0 and re.search(r"^echo queued=0 running=0 workers=1 handler=0$", output, re.MULTILINE), output
+        status, output, _ = answer("zqcall", "-e", endpoint, "mmi.workers", "")
+        assert status == 0 and re.search(r"^echo dialect=ZQB/1 load=0 credit=1 served=1 silent_ms=\d+$", output,
+                                         re.MULTILINE), output
+        status, output, _ = answer("zqcall", "-e", endpoint, "mmi.stats", "")
+        assert status == 0 and re.search(r"^workers=1$", output, re.MULTILINE), output
+
+
+@case("zqcall: status 1 and the reason on stderr when there is no answer")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    with broker:
+        for dialect in CALLS.values():
+            status, output, errors = answer("zqcall", "-e", endpoint, *dialect, "--timeout", "100", "--retries", "0",
+                                            "nobody", "x")
+            assert (status, output) == (1, "") and "nobody" in errors, (dialect, status, output, errors)
+    status, output, errors = answer("zqcall", "-e", endpoint, "--timeout", "50", "--retries", "1", "echo", "x")
+    assert (status, output) == (1, "") and errors.strip(), "no broker: %r" % ((status, output, errors),)
+
+
+@case("zqcall: status 1 for a bad endpoint and a bad service")
+def _():
+    for arguments in (["-e", "nonsense", "echo", "x"], ["-e", "tcp://127.0.0.1:1", "", "x"],
+                      ["-e", "tcp://127.0.0.1:1", "s" * 256, "x"]):
+        status, output, errors = answer("zqcall", *arguments)
+        assert (status, output) == (1, "") and errors.strip(), (arguments, status, output, errors)
+
+
+@case("zqcall goes to the next endpoint when one does not answer")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    nobody = "ipc://" + os.path.join(os.path.relpath(folder("examples", "nobody"), TOP), "n")
+    with broker, Started("zqecho", "-e", endpoint, "echo"):
+        same(answer("zqcall", "-e", nobody + "," + endpoint, "--timeout", "300", "echo", "x"), (0, "x\n", ""))
+
+
+for name, wrong in (
+        ("zqcall", ["", "-e", "-e tcp://127.0.0.1:1", "echo x", "-e tcp://127.0.0.1:1 --nonsense echo",
+                    "-e tcp://127.0.0.1:1 --mdp 0.3 echo", "-e tcp://127.0.0.1:1 --timeout soon echo",
+                    "-e tcp://127.0.0.1:1 --timeout 0 echo", "-e tcp://127.0.0.1:1 --retries -1 echo"]),
+        ("zqecho", ["", "-e", "-e tcp://127.0.0.1:1", "echo", "-e tcp://127.0.0.1:1 --nonsense echo",
+                    "-e tcp://127.0.0.1:1 --mdp 0.3 echo", "-e tcp://127.0.0.1:1 --credit 0 echo",
+                    "-e tcp://127.0.0.1:1 --credit 65536 echo", "-e tcp://127.0.0.1:1 --heartbeat x echo"])):
+    @case("%s: status 2 and why for a wrong command line" % name)
+    def _(name=name, wrong=wrong):
+        for arguments in wrong:
+            refused(name, *arguments.split())
+
+    @case("%s --help and -h: status 0, on stdout" % name)
+    def _(name=name):
+        for option in ("--help", "-h"):
+            status, output, errors = answer(name, option)
+            same((status, errors), (0, ""))
+            assert output.startswith("usage: " + name) and "--endpoint" in output, output
+
+
+if __name__ == "__main__":
+    main()
