@@ -68,8 +68,10 @@
     cancelled, dead (too many workers were lost over it), or its client is gone. If its worker is lost it goes back
     to the head of its queue.
 
-    A WORKER holds at most as many requests as its CREDIT: 1, unless it speaks ZQB/1 and asks for more. The least
-    loaded worker is served first, and among equals the one that has waited longest: LRU.
+    A WORKER holds at most as many requests as its CREDIT. It is 1 in all dialects but ZQB/1, where the worker fixes it,
+    or leaves it to the broker, who lets each hold about a millisecond of its own work (credit_us): a slow worker one
+    request, a fast one hundreds, for which neither has to wait. The least loaded worker is served first, an idle one
+    before all others, and among equals the one that has waited longest: LRU.
 
     A DIALECT is how a peer talks. The broker tells it from what a peer sends, answers in kind, and lets any client be
     served by any worker:
@@ -194,7 +196,7 @@
                     frame, and the lower 31 bits are its size
 
         fields      1  service   1 to 255 bytes
-                    2  credit    2 bytes, 1 to 65535: how many requests the worker may hold
+                    2  credit    2 bytes: how many requests the worker may hold; 0: as many as the broker thinks best
                     3  status    2 bytes: one of ZQB_ERRORS
                     4  text      0 to 255 bytes of UTF-8, for people
 
@@ -403,6 +405,7 @@ typedef void (zqb_log_fn) (int level, const char *text, void *arg);
 typedef struct zqb_broker_options_t {
     int heartbeat_ms;    /* 2500     how often workers hear from us and we expect to hear from idle ones */
     int liveness;        /* 3        an idle worker that is silent for so many heartbeats is gone */
+    int credit_us;       /* 1000     work that a worker may hold, unless it fixed its credit; -1 one request */
     int attempts;        /* 3        so many workers may be lost over a request before it is given up; -1 all */
     int no_worker_ms;    /* 60000    how long a request waits for a service that has no worker; -1 for ever */
     int max_services;    /* 65536    services known at once */
@@ -518,7 +521,7 @@ typedef struct zqb_worker_t zqb_worker_t;
 
 typedef struct zqb_worker_options_t {
     int dialect;          /* ZQB_DIALECT_ZQB1 */
-    int credit;           /* 1      requests it may hold at once, up to 65535; MDP allows only one */
+    int credit;           /* 0      requests it may hold at once, up to 65535; 0 the broker decides; MDP has always 1 */
     int heartbeat_ms;     /* 2500   how often it tells the broker that it lives, and expects to be told */
     int liveness;         /* 3      a broker that is silent for so many heartbeats is lost */
     int reconnect_ms;     /* 100    pause before a lost broker is tried again; doubles each time, give or take a half */
@@ -1998,7 +2001,7 @@ typedef struct zqb__command_t {
     uint64_t id; /* a client's number, or the token of an assignment */
     const unsigned char *service;
     size_t service_size;
-    uint32_t credit;
+    uint32_t credit; /* READY: 0 as the broker thinks best */
     int status; /* of ZQB_ERRORS, without ZQB_ERRNO; 0 none */
     const char *text;
     size_t text_size;
@@ -2169,7 +2172,7 @@ static int zqb__wire_field (zqb__command_t *command, int tag, const unsigned cha
             command->service = value;
             command->service_size = size;
             return 0;
-        case ZQB__FIELD_CREDIT: command->credit = size == 2 ? zqb__get_16 (value) : 0; return command->credit ? 0 : -1;
+        case ZQB__FIELD_CREDIT: command->credit = size == 2 ? zqb__get_16 (value) : 1; return size == 2 ? 0 : -1;
         case ZQB__FIELD_STATUS: command->status = size == 2 ? (int) zqb__get_16 (value) : 0; return size == 2 ? 0 : -1;
         case ZQB__FIELD_TEXT:
             command->text = (const char *) value;
@@ -2386,6 +2389,7 @@ static int zqb__wire_next (zqb__incoming_t *in, zqb__command_t *command)
 {
     int first = in->at == 0;
     memset (command, 0, sizeof *command);
+    command->credit = 1;
     if (in->dialect == ZQB__ZQB1) {
         int more = zqb__wire_next_zqb1 (in, command);
         return more == 1 ? zqb__wire_check (in, command) : more;
@@ -2418,7 +2422,7 @@ static size_t zqb__put_fields (unsigned char *at, const zqb__command_t *command)
     unsigned char *end = at, number[2];
     if (command->service_size && (command->type == ZQB__READY || command->type == ZQB__REQUEST))
         end = zqb__put_field (end, ZQB__FIELD_SERVICE, command->service, command->service_size);
-    if (command->credit) {
+    if (command->type == ZQB__READY) {
         zqb__put_16 (number, command->credit);
         end = zqb__put_field (end, ZQB__FIELD_CREDIT, number, 2);
     }
@@ -2625,6 +2629,12 @@ struct zqb__worker_t {
     int level;
     zqb__link_t hand; /* its requests, in the order in which it got them */
     uint32_t load, credit;
+    uint64_t bytes;   /* of its requests */
+    int adapts;       /* its credit follows its speed: see zqb__worker_adapt */
+    uint64_t since;   /* when it began with those that are done now */
+    uint64_t done_at; /* when the last of them were done */
+    uint32_t done;    /* how many at that time */
+    uint64_t pace;    /* nanoseconds that it takes for one, on average */
     zqb__timer_t timer;
     uint64_t heard, told; /* when it last sent something, and we to it */
     uint64_t served;
@@ -2643,6 +2653,7 @@ typedef struct zqb__sink_t {
 
 /* The options, resolved: no zero, no -1. */
 typedef struct zqb__limits_t {
+    uint64_t credit; /* nanoseconds of work that a worker may hold; 0 one request */
     uint64_t heartbeat, expiry, no_worker; /* microseconds, UINT64_MAX never */
     int attempts, services, workers, clients, requests, queue, outstanding;
     uint64_t frames, message, bytes;
@@ -2666,6 +2677,7 @@ typedef struct zqb__engine_t {
 } zqb__engine_t;
 
 enum { ZQB__TIMER_WORKER, ZQB__TIMER_SERVICE, ZQB__TIMER_PEER };
+enum { ZQB__HAND_BYTES = 131072, ZQB__CREDIT_MOST = 1000 };
 enum { ZQB__IDLE_PEERS = 1024 }; /* so many peers without a purpose are remembered, as they may come again soon */
 
 static void zqb__engine_log (zqb__engine_t *engine, int level, const char *format, ...)
@@ -2989,16 +3001,59 @@ static void zqb__worker_unplace (zqb__worker_t *worker)
         service->ready_mask &= ~(1u << worker->level);
 }
 
+/* A worker that has nothing always has room for one. Large requests fill a hand before many do: those behind them would
+   wait for the network. */
+static int zqb__worker_has_room (const zqb__worker_t *worker)
+{
+    return worker->load < worker->credit && (worker->load == 0 || worker->bytes < ZQB__HAND_BYTES);
+}
+
 /* Puts a worker where its load says, behind the others there; one without room is in no list. */
 static void zqb__worker_place (zqb__worker_t *worker)
 {
     zqb__service_t *service = worker->service;
     zqb__worker_unplace (worker);
-    if (worker->load >= worker->credit)
+    if (!zqb__worker_has_room (worker))
         return;
     worker->level = zqb__level_of_load (worker->load);
     zqb__list_append (&service->ready[worker->level], &worker->ready);
     service->ready_mask |= 1u << worker->level;
+}
+
+/* How many requests a worker may hold follows from its pace: what waits in its hand is to be worth no more than the
+   option says. It grows step by step, as little work hides how fast a worker is behind the time that messages take, and
+   shrinks at once. */
+static void zqb__worker_adapt (const zqb__engine_t *engine, zqb__worker_t *worker)
+{
+    uint64_t sample = (worker->done_at - worker->since) * 1000 / worker->done;
+    worker->pace = worker->pace ? (3 * worker->pace + sample) / 4 : sample;
+    uint64_t worth = engine->limits.credit / (worker->pace ? worker->pace : 1);
+    uint64_t step = 2 * (uint64_t) worker->credit;
+    uint64_t credit = worth < step ? worth : step;
+    worker->credit = credit < 1 ? 1 : credit > ZQB__CREDIT_MOST ? ZQB__CREDIT_MOST : (uint32_t) credit;
+}
+
+/* Another request is done. Those that are done at the same time are taken together, as they came together. */
+static void zqb__worker_count_done (const zqb__engine_t *engine, zqb__worker_t *worker)
+{
+    worker->served++;
+    if (worker->done_at != engine->now) {
+        if (worker->adapts && worker->done && worker->credit)
+            zqb__worker_adapt (engine, worker);
+        worker->since = worker->done ? worker->done_at : worker->since;
+        worker->done_at = engine->now;
+        worker->done = 0;
+    }
+    worker->done++;
+}
+
+/* An idle worker gets something to do: its time runs from now. */
+static void zqb__worker_begin (const zqb__engine_t *engine, zqb__worker_t *worker)
+{
+    if (worker->done && worker->adapts && worker->credit)
+        zqb__worker_adapt (engine, worker);
+    worker->done = 0;
+    worker->since = worker->done_at = engine->now;
 }
 
 /* It gets no more requests. */
@@ -3029,7 +3084,8 @@ static zqb__worker_t *zqb__worker_new (zqb__engine_t *engine, zqb__peer_t *peer,
         return NULL;
     worker->peer = peer;
     worker->service = service;
-    worker->credit = credit;
+    worker->credit = credit ? credit : 1;
+    worker->adapts = credit == 0 && engine->limits.credit != 0;
     worker->heard = worker->told = engine->now;
     worker->timer.kind = ZQB__TIMER_WORKER;
     zqb__list_init (&worker->hand);
@@ -3124,6 +3180,8 @@ static void zqb__request_take_out (zqb__engine_t *engine, zqb__request_t *reques
 {
     zqb__list_remove (&request->turn);
     if (request->worker) {
+        zqb__body_t body = zqb__stored_body (&request->body);
+        request->worker->bytes -= zqb__body_bytes (&body);
         request->worker->load--;
         request->service->running--;
         engine->stats.running--;
@@ -3189,12 +3247,15 @@ static void zqb__request_give_back (zqb__engine_t *engine, zqb__request_t *reque
 /* Into the hand of a worker. */
 static void zqb__request_hand_over (zqb__engine_t *engine, zqb__request_t *request, zqb__worker_t *worker)
 {
+    zqb__body_t body = zqb__stored_body (&request->body);
     zqb__request_take_out (engine, request);
     zqb__list_append (&worker->hand, &request->turn);
     request->worker = worker;
     request->service->running++;
     engine->stats.running++;
-    worker->load++;
+    if (worker->load++ == 0)
+        zqb__worker_begin (engine, worker);
+    worker->bytes += zqb__body_bytes (&body);
     zqb__worker_place (worker);
 }
 
@@ -3395,7 +3456,7 @@ static void zqb__refuse_worker (zqb__engine_t *engine, zqb__peer_t *peer, const 
 /* RFC 7, RFC 18, RFC 6, ZQB/1: a worker registers. One that was registered starts anew. */
 static void zqb__on_ready (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
 {
-    uint32_t credit = peer->dialect[ZQB__WORKER] == ZQB__ZQB1 && command->credit ? command->credit : 1;
+    uint32_t credit = peer->dialect[ZQB__WORKER] == ZQB__ZQB1 ? command->credit : 1;
     if (peer->worker)
         zqb__worker_remove (engine, peer->worker);
     if (zqb__name_reserved (command->service, command->service_size)) {
@@ -3452,8 +3513,8 @@ static void zqb__request_done (zqb__engine_t *engine, zqb__request_t *request, z
 {
     zqb__worker_t *worker = request->worker;
     zqb__service_t *service = request->service;
-    worker->served++;
     zqb__request_take_out (engine, request);
+    zqb__worker_count_done (engine, worker);
     zqb__worker_place (worker);
     zqb__request_end (engine, request, answer, outcome);
     zqb__service_dispatch (engine, service);
@@ -4117,6 +4178,7 @@ static zqb__limits_t zqb__broker_limits (const zqb_broker_options_t *options)
     limits.heartbeat = options->heartbeat_ms == INT_MAX ? UINT64_MAX : beat;
     limits.expiry = never ? UINT64_MAX : beat * (uint64_t) options->liveness;
     limits.no_worker = zqb__option_us (options->no_worker_ms, 60000);
+    limits.credit = options->credit_us < 0 ? 0 : (uint64_t) zqb__option (options->credit_us, 1000) * 1000u;
     limits.attempts = options->attempts;
     limits.services = options->max_services;
     limits.workers = options->max_workers;
@@ -5473,7 +5535,7 @@ static uint64_t zqb__worker_next (const zqb_worker_t *worker)
 static void zqb__worker_options (zqb_worker_t *worker, const zqb_worker_options_t *options)
 {
     int beat = zqb__option (options->heartbeat_ms, 2500), liveness = zqb__option (options->liveness, 3);
-    worker->credit = (uint32_t) zqb__option (options->credit, 1);
+    worker->credit = (uint32_t) options->credit;
     worker->heartbeat = zqb__option_us (options->heartbeat_ms, 2500);
     worker->expiry = options->heartbeat_ms < 0 || options->liveness < 0 ? UINT64_MAX
                                                                         : worker->heartbeat * (uint64_t) liveness;

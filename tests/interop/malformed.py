@@ -264,7 +264,6 @@ ZQB_MALFORMED = {
                                           ["refused_large"]),
     "ready_without_service": Malformed(zqb(Command(READY)), FRAMES + NAME),
     "ready_with_empty_service": Malformed(zqb(Command(READY, 0, {SERVICE: b""})), FRAMES + NAME),
-    "ready_with_credit_zero": Malformed(zqb(Command(READY, 0, {SERVICE: b"job", CREDIT: b"\0\0"})), FRAMES),
     "ready_with_credit_of_one_byte": Malformed(zqb(Command(READY, 0, {SERVICE: b"job", CREDIT: b"\1"})), FRAMES),
     "ready_with_credit_of_three_bytes": Malformed(zqb(Command(READY, 0, {SERVICE: b"job", CREDIT: b"\0\0\1"})), FRAMES),
     "reply_of_stranger": Malformed(zqb(Command(REPLY, 1, {}, [b"x"])), STATE),
