@@ -3362,22 +3362,44 @@ static zqb__command_t zqb__failure (const char *text, size_t size)
     return answer;
 }
 
-/* A service that is served in the broker's own thread. */
+/* Has a handler do a request; the reply is filled in but for its id. Where the outcome counts. */
+static uint64_t *zqb__serve (zqb__engine_t *engine, const zqb__service_t *service, const zqb__command_t *command,
+                             zqb__command_t *reply)
+{
+    *reply = zqb__command (ZQB__ERROR, 0);
+    engine->sink.serve (engine->sink.self, service, command, reply);
+    if (reply->type == ZQB__REPLY)
+        return &engine->stats.replied;
+    *reply = zqb__failure (reply->text, reply->text_size);
+    return &engine->stats.failed;
+}
+
+/* A request for a service that is served in the broker's own thread. */
 static void zqb__serve_here (zqb__engine_t *engine, const zqb__service_t *service, zqb__peer_t *client,
                              const zqb__command_t *command)
 {
-    zqb__command_t reply = zqb__command (ZQB__ERROR, 0);
-    uint64_t *outcome = &engine->stats.replied;
+    zqb__command_t reply;
     engine->stats.accepted++;
-    engine->sink.serve (engine->sink.self, service, command, &reply);
-    if (reply.type == ZQB__ERROR) {
-        reply = zqb__failure (reply.text, reply.text_size);
-        outcome = &engine->stats.failed;
-    }
+    uint64_t *outcome = zqb__serve (engine, service, command, &reply);
     reply.id = command->id;
     reply.service = command->service;
     reply.service_size = command->service_size;
     ++*(zqb__engine_send (engine, client, ZQB__CLIENT, &reply) == 0 ? outcome : &engine->stats.client_gone);
+}
+
+/* Those that were queued before there was a handler. */
+static void zqb__serve_queued (zqb__engine_t *engine, zqb__service_t *service)
+{
+    while (service->handler && service->queued) {
+        zqb__request_t *request = ZQB__OF (zqb__request_t, turn, service->queue.next);
+        zqb__command_t command = zqb__command (ZQB__REQUEST, request->id), reply;
+        command.service = (const unsigned char *) service->name;
+        command.service_size = service->name_size;
+        command.body = zqb__stored_body (&request->body);
+        zqb__request_take_out (engine, request);
+        uint64_t *outcome = zqb__serve (engine, service, &command, &reply);
+        zqb__request_end (engine, request, &reply, outcome);
+    }
 }
 
 static void zqb__accept (zqb__engine_t *engine, zqb__peer_t *client, const zqb__command_t *command)
@@ -3790,7 +3812,9 @@ static int zqb__engine_handle (zqb__engine_t *engine, const char *name, zqb_hand
     }
     service->handler = handler;
     service->handler_arg = arg;
+    zqb__serve_queued (engine, service);
     zqb__service_settle (engine, service);
+    zqb__engine_bury (engine);
     return 0;
 }
 
