@@ -444,7 +444,7 @@ ZQB_API int zqb_broker_endpoint (zqb_broker_t *broker, int index, char *buffer, 
 
 /* Serves a service inside the broker's own thread: for what takes microseconds, as everything else waits meanwhile.
    A handler for a name replaces the one before, and NULL removes it. EINVAL for a bad name (see zqb_broker_bind_lru;
-   "mmi." names are allowed here); ENOMEM; EADDRINUSE if workers serve that name. */
+   "mmi." names are allowed here); ENOMEM; EADDRINUSE if workers serve that name; EBUSY inside a handler. */
 ZQB_API int zqb_broker_handle (zqb_broker_t *broker, const char *service, zqb_handler_fn *handler, void *arg);
 
 /* Three ways to run it. EALREADY if it runs already.
@@ -4082,6 +4082,7 @@ struct zqb_broker_t {
     zqb__buffer_t address; /* of the message at hand */
     zqb__parcel_t packed;  /* its body */
     zqb__parcel_t served;  /* the reply of a handler */
+    int serving;           /* a handler is at work */
     int epoll;             /* -1, or what zqb_broker_fd returned */
 };
 
@@ -4829,7 +4830,12 @@ ZQB_API int zqb_broker_handle (zqb_broker_t *broker, const char *service, zqb_ha
         return zqb__invalid ();
     zqb__lock_enter (&broker->lock);
     broker->engine.now = zqb__clock ();
-    return zqb__broker_unlock (broker, zqb__engine_handle (&broker->engine, service, handler, arg));
+    int failed = -1;
+    if (broker->serving)
+        errno = EBUSY;
+    else
+        failed = zqb__engine_handle (&broker->engine, service, handler, arg);
+    return zqb__broker_unlock (broker, failed);
 }
 
 ZQB_API int zqb_broker_stats (zqb_broker_t *broker, zqb_stats_t *stats)
@@ -4928,6 +4934,7 @@ static void zqb__broker_serve (void *self, const zqb__service_t *service, const 
     name[command->service_size] = 0;
     request.service = name;
     request.service_size = command->service_size;
+    broker->serving = 1;
     if (zqb__body_to_msg (&command->body, &request.body) != 0
         || service->handler (&request, &answer, service->handler_arg) != 0
         || zqb__parcel_add_msg (&broker->served, &answer) != 0)
@@ -4936,6 +4943,7 @@ static void zqb__broker_serve (void *self, const zqb__service_t *service, const 
         reply->type = ZQB__REPLY;
         reply->body = zqb__parcel_body (&broker->served);
     }
+    broker->serving = 0;
     zqb_msg_close (&request.body);
     zqb_msg_close (&answer);
 }
