@@ -219,7 +219,7 @@
                                              broker -> worker   you are not registered (any more); status if refused
          8 CANCEL      number                client -> broker   no answer is wanted; a queued request is dropped
 
-    A sender packs what it has for a peer at that moment into one message, up to about 16 KiB, and never waits for
+    A sender packs what it has for a peer at that moment into one message, up to about 64 KiB, and never waits for
     more. How large a body frame must be to travel on its own is its choice (ours: more than 1024 bytes). Every worker
     sends something at least every heartbeat_ms while it is idle. Types 9 to 31 and tags 5 to 31 are kept for later
     versions, the rest is free for experiments.
@@ -2043,7 +2043,8 @@ enum { ZQB__FINE, ZQB__BAD_HEADER, ZQB__BAD_COMMAND, ZQB__BAD_FRAMES, ZQB__BAD_N
 
 #define ZQB__MAGIC "ZQB\1"
 enum { ZQB__FLAG_AGAIN = 1 };
-enum { ZQB__HEAD = 12, ZQB__COMMAND_HEAD = 16, ZQB__ENVELOPE_MAX = 8, ZQB__ADDRESS_MAX = 1024, ZQB__TOKEN = 8, ZQB__PARCEL_FULL = 16384 };
+enum { ZQB__HEAD = 12, ZQB__COMMAND_HEAD = 16, ZQB__ENVELOPE_MAX = 8, ZQB__ADDRESS_MAX = 1024, ZQB__TOKEN = 8 };
+enum { ZQB__PARCEL_FULL = 65536, ZQB__PARCEL_LARGE = 262144 }; /* bytes in the first frame, and in those behind it */
 enum { ZQB__FIELD_SERVICE = 1, ZQB__FIELD_CREDIT = 2, ZQB__FIELD_STATUS = 3, ZQB__FIELD_TEXT = 4 };
 
 /* A message that is being read. The frames are the caller's, and stay where they are. */
@@ -2478,7 +2479,7 @@ static int zqb__wire_pack (zqb__parcel_t *parcel, uint64_t life, const zqb__comm
 /* A parcel that should leave before more is packed into it. */
 static int zqb__wire_full (const zqb__parcel_t *parcel)
 {
-    return parcel->bytes.size + parcel->large_bytes >= ZQB__PARCEL_FULL;
+    return parcel->bytes.size >= ZQB__PARCEL_FULL || parcel->large_bytes >= ZQB__PARCEL_LARGE;
 }
 
 /* Whether a dialect has a word for a command to that side. */
@@ -2677,7 +2678,7 @@ typedef struct zqb__engine_t {
 } zqb__engine_t;
 
 enum { ZQB__TIMER_WORKER, ZQB__TIMER_SERVICE, ZQB__TIMER_PEER };
-enum { ZQB__HAND_BYTES = 131072, ZQB__CREDIT_MOST = 1000 };
+enum { ZQB__HAND_BYTES = 8388608, ZQB__CREDIT_MOST = 1000 };
 enum { ZQB__IDLE_PEERS = 1024 }; /* so many peers without a purpose are remembered, as they may come again soon */
 
 static void zqb__engine_log (zqb__engine_t *engine, int level, const char *format, ...)
