@@ -1723,29 +1723,22 @@ typedef struct zqb__cursor_t {
 #define ZQB__LARGE_BIT 0x80000000u
 enum { ZQB__LARGE_FROM = 1025 }; /* frames of this size and above travel on their own */
 
-/* The next frame: 1; 0 at the end; -1 if the block is malformed. */
+/* The next frame of a body that was measured, or that we have packed: 1; 0 at the end. */
 static int zqb__body_next (const zqb__body_t *body, zqb__cursor_t *cursor, zqb__frame_t *frame)
 {
-    size_t left = body->size - cursor->at;
-    if (left == 0)
+    if (cursor->at == body->size)
         return 0;
-    if (left < 4)
-        return -1;
     uint32_t head = zqb__get_32 (body->block + cursor->at);
     frame->size = head & ~ZQB__LARGE_BIT;
     cursor->at += 4;
     if (head & ZQB__LARGE_BIT) {
-        if (cursor->large == body->large_count || zmq_msg_size (&body->large[cursor->large]) != frame->size)
-            return -1;
         frame->large = &body->large[cursor->large++];
         frame->data = (const unsigned char *) zmq_msg_data (frame->large);
-        return 1;
+    } else {
+        frame->large = NULL;
+        frame->data = body->block + cursor->at;
+        cursor->at += frame->size;
     }
-    if (left - 4 < frame->size)
-        return -1;
-    frame->large = NULL;
-    frame->data = body->block + cursor->at;
-    cursor->at += frame->size;
     return 1;
 }
 
@@ -1762,14 +1755,19 @@ static uint64_t zqb__body_bytes (const zqb__body_t *body)
    out which large ones are its own. -1: malformed. */
 static int zqb__body_measure (zqb__body_t *body)
 {
-    zqb__cursor_t cursor = {0, 0};
-    zqb__frame_t frame;
-    int more;
-    body->frames = 0;
-    while ((more = zqb__body_next (body, &cursor, &frame)) == 1)
-        body->frames++;
-    body->large_count = cursor.large;
-    return more;
+    size_t at = 0, large = 0;
+    for (body->frames = 0; body->size - at >= 4; body->frames++) {
+        uint32_t head = zqb__get_32 (body->block + at), size = head & ~ZQB__LARGE_BIT;
+        at += 4;
+        if (!(head & ZQB__LARGE_BIT)) {
+            if (body->size - at < size)
+                return -1;
+            at += size;
+        } else if (large == body->large_count || zmq_msg_size (&body->large[large++]) != size)
+            return -1;
+    }
+    body->large_count = large;
+    return at == body->size ? 0 : -1;
 }
 
 /* A libzmq message of a frame: large ones are shared, small ones copied. -1 and ENOMEM. */
@@ -1898,14 +1896,22 @@ static int zqb__parcel_add_body (zqb__parcel_t *parcel, const zqb__body_t *body)
     return 0;
 }
 
-/* A view of a parcel that was packed with frames only. */
-static zqb__body_t zqb__parcel_body (const zqb__parcel_t *parcel)
+/* A view of a parcel into which so many frames were packed, and nothing else. */
+static zqb__body_t zqb__parcel_view (const zqb__parcel_t *parcel, size_t frames)
 {
     zqb__body_t body;
     body.block = parcel->bytes.bytes;
     body.size = parcel->bytes.size;
     body.large = parcel->large;
     body.large_count = parcel->large_count;
+    body.frames = frames;
+    return body;
+}
+
+/* The same, when it is not known how many. */
+static zqb__body_t zqb__parcel_body (const zqb__parcel_t *parcel)
+{
+    zqb__body_t body = zqb__parcel_view (parcel, 0);
     zqb__body_measure (&body);
     return body;
 }
@@ -2056,7 +2062,9 @@ typedef struct zqb__incoming_t {
     uint64_t life;   /* ZQB/1: the sender's */
     zmq_msg_t *frames; /* those that are left to read */
     size_t count;
-    size_t at;         /* ZQB/1: where the next command starts in the first frame; else whether it was read */
+    const unsigned char *bytes; /* ZQB/1: the first frame */
+    size_t size;
+    size_t at;         /* ZQB/1: where the next command starts in it; else whether the command was read */
     size_t large;      /* ZQB/1: how many large frames the commands so far have used */
     int error;             /* ZQB__BAD_... */
     zqb__parcel_t *packed; /* scratch for the bodies of the other dialects */
@@ -2091,7 +2099,9 @@ static int zqb__wire_is_header (zqb__incoming_t *in, zmq_msg_t *frame)
                    {"MDPW02", ZQB__MDP02, ZQB__WORKER}};
     if (zqb__frame_is_zqb1 (frame)) {
         in->dialect = ZQB__ZQB1;
-        in->life = zqb__get_64 ((unsigned char *) zmq_msg_data (frame) + 4);
+        in->bytes = (const unsigned char *) zmq_msg_data (frame);
+        in->size = zmq_msg_size (frame);
+        in->life = zqb__get_64 (in->bytes + 4);
         in->at = ZQB__HEAD;
         return 1;
     }
@@ -2197,8 +2207,8 @@ static int zqb__wire_fields (zqb__command_t *command, const unsigned char *at, s
 /* 1: a command; 0: no more; -1: in->error */
 static int zqb__wire_next_zqb1 (zqb__incoming_t *in, zqb__command_t *command)
 {
-    const unsigned char *bytes = (const unsigned char *) zmq_msg_data (in->frames) + in->at;
-    size_t left = zmq_msg_size (in->frames) - in->at;
+    const unsigned char *bytes = in->bytes + in->at;
+    size_t left = in->size - in->at;
     if (left == 0)
         return in->at == ZQB__HEAD || in->large + 1 != in->count ? zqb__wire_wrong (in, ZQB__BAD_FRAMES) : 0;
     size_t size = left < ZQB__COMMAND_HEAD ? 0 : zqb__get_32 (bytes);
@@ -2262,8 +2272,8 @@ static int zqb__wire_take_body (zqb__incoming_t *in, zqb__command_t *command)
     zqb__parcel_clear (in->packed);
     if (zqb__parcel_add_frames (in->packed, in->frames, in->count) != 0)
         return zqb__wire_wrong (in, ZQB__BAD_FRAMES);
+    command->body = zqb__parcel_view (in->packed, in->count);
     in->count = 0;
-    command->body = zqb__parcel_body (in->packed);
     return 0;
 }
 
@@ -2404,7 +2414,7 @@ static int zqb__wire_next (zqb__incoming_t *in, zqb__command_t *command)
 /* Whether a message that is well so far ends here. */
 static int zqb__wire_is_read (const zqb__incoming_t *in)
 {
-    return in->dialect != ZQB__ZQB1 || in->at == zmq_msg_size (in->frames);
+    return in->dialect != ZQB__ZQB1 || in->at == in->size;
 }
 
 /* ---- writing */
@@ -5247,7 +5257,7 @@ static int zqb__line_pack_body (zqb__line_t *line, const zqb_msg_t *msg, zqb__bo
     zqb__parcel_clear (&line->packed);
     if (zqb__parcel_add_msg (&line->packed, msg) != 0)
         return -1;
-    *body = zqb__parcel_body (&line->packed);
+    *body = zqb__parcel_view (&line->packed, msg->count_);
     return 0;
 }
 
