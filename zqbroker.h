@@ -1021,6 +1021,14 @@ static int zqb__option (int value, int standard)
     return value == 0 ? standard : value < 0 ? INT_MAX : value;
 }
 
+static int zqb__all_valid (const int64_t *numbers, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (numbers[i] < -1)
+            return 0;
+    return 1;
+}
+
 static int64_t zqb__option64 (int64_t value, int64_t standard)
 {
     return value == 0 ? standard : value < 0 ? INT64_MAX : value;
@@ -2878,26 +2886,6 @@ static zqb__peer_t *zqb__peer_new (zqb__engine_t *engine, int port, const void *
     return peer;
 }
 
-/* Who sends from this address on this port; life is 0 but in ZQB/1. To be released. NULL and ENOMEM. */
-static zqb__peer_t *zqb__engine_peer (zqb__engine_t *engine, int port, const void *address, size_t size, uint64_t life)
-{
-    uint64_t hash = zqb__hash (engine->key, address, size);
-    zqb__peer_t *peer = zqb__peer_find (engine, port, address, size, hash);
-    if (!peer && life && (peer = zqb__peer_of_life (engine, life)) != NULL && peer->former != hash)
-        zqb__peer_move (engine, peer, port, address, size, hash);
-    if (!peer)
-        peer = zqb__peer_new (engine, port, address, size, hash);
-    if (!peer)
-        return NULL;
-    zqb__peer_in_use (engine, peer);
-    zqb__heap_remove (&engine->timers, &peer->timer);
-    if (life && !peer->life && !zqb__peer_of_life (engine, life)) {
-        peer->life = life;
-        zqb__table_insert (&engine->lives, &peer->by_life, zqb__hash (engine->key, &life, sizeof life));
-    }
-    return peer;
-}
-
 /* ---- services */
 
 static int zqb__service_is (const zqb__service_t *service, const void *name, size_t size)
@@ -3728,6 +3716,39 @@ static void zqb__engine_bury (zqb__engine_t *engine)
     }
 }
 
+/* Another sends from an address of its own choice that somebody had before: what that one had is not the new one's. */
+static void zqb__peer_reborn (zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    zqb__client_lost (engine, peer);
+    if (peer->worker)
+        zqb__worker_lost (engine, peer->worker, "replaced");
+    zqb__table_remove (&engine->lives, &peer->by_life);
+    peer->life = 0;
+    zqb__peer_in_use (engine, peer);
+}
+
+/* Who sends from this address on this port; life is 0 but in ZQB/1. To be released. NULL and ENOMEM. */
+static zqb__peer_t *zqb__engine_peer (zqb__engine_t *engine, int port, const void *address, size_t size, uint64_t life)
+{
+    uint64_t hash = zqb__hash (engine->key, address, size);
+    zqb__peer_t *peer = zqb__peer_find (engine, port, address, size, hash);
+    if (!peer && life && (peer = zqb__peer_of_life (engine, life)) != NULL && peer->former != hash)
+        zqb__peer_move (engine, peer, port, address, size, hash);
+    if (!peer)
+        peer = zqb__peer_new (engine, port, address, size, hash);
+    if (!peer)
+        return NULL;
+    zqb__peer_in_use (engine, peer);
+    if (life && peer->life && peer->life != life)
+        zqb__peer_reborn (engine, peer);
+    zqb__heap_remove (&engine->timers, &peer->timer);
+    if (life && !peer->life && !zqb__peer_of_life (engine, life)) {
+        peer->life = life;
+        zqb__table_insert (&engine->lives, &peer->by_life, zqb__hash (engine->key, &life, sizeof life));
+    }
+    return peer;
+}
+
 /* A command of a peer, whose dialect the caller has set. */
 static void zqb__engine_receive (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
 {
@@ -3941,6 +3962,50 @@ static int zqb__inbox_receive (zqb__inbox_t *inbox, void *socket)
     return 1;
 }
 
+/* ---- monitors: libzmq says there what happens to the connections of a socket */
+
+/* A socket that tells of one kind of event. NULL: what zmq_socket_monitor and zmq_socket say. */
+static void *zqb__monitor_open (void *ctx, void *socket, int event)
+{
+    char endpoint[64];
+    snprintf (endpoint, sizeof endpoint, "inproc://zqbroker-monitor-%016llx", (unsigned long long) zqb__random ());
+    if (zmq_socket_monitor (socket, endpoint, event) != 0)
+        return NULL;
+    void *monitor = zmq_socket (ctx, ZMQ_PAIR);
+    if (monitor) {
+        zqb__set_int (monitor, ZMQ_LINGER, 0);
+        zqb__set_int (monitor, ZMQ_RCVHWM, 0);
+        if (zmq_connect (monitor, endpoint) == 0)
+            return monitor;
+    }
+    int error = errno;
+    zmq_socket_monitor (socket, NULL, 0);
+    if (monitor)
+        zmq_close (monitor);
+    errno = error;
+    return NULL;
+}
+
+/* The watch is ended before the monitor is closed: libzmq would wait for ever to tell of the next event. */
+static void zqb__monitor_close (void *socket, void *monitor)
+{
+    if (!monitor)
+        return;
+    zmq_socket_monitor (socket, NULL, 0);
+    zmq_close (monitor);
+}
+
+/* The value of the next event: 1; 0: there is none. */
+static int zqb__monitor_next (void *monitor, zqb__inbox_t *events, int32_t *value)
+{
+    while (zqb__inbox_receive (events, monitor) == 1)
+        if (events->count && zmq_msg_size (&events->frames[0]) >= 2 + sizeof *value) {
+            memcpy (value, (char *) zmq_msg_data (&events->frames[0]) + 2, sizeof *value); /* behind the event's number */
+            return 1;
+        }
+    return 0;
+}
+
 /* ---- the outbox is a message whose memory is used again and again */
 
 static void zqb__outbox_clear (zqb_msg_t *outbox)
@@ -4081,7 +4146,6 @@ struct zqb_broker_t {
     void *thread;
     zqb__port_t **ports;
     size_t port_count, port_capacity;
-    unsigned monitors;   /* counts, for their names */
     unsigned passes;
     char **endpoints;
     size_t endpoint_count, endpoint_capacity;
@@ -4110,8 +4174,7 @@ static void zqb__port_close (zqb__port_t *port)
 {
     if (!port)
         return;
-    if (port->monitor)
-        zmq_close (port->monitor);
+    zqb__monitor_close (port->socket, port->monitor);
     if (port->socket)
         zmq_close (port->socket);
     ZQB_FREE (port->gone);
@@ -4144,21 +4207,6 @@ static void zqb__port_configure (const zqb_broker_t *broker, void *socket)
     zqb__set_keepalive (socket, options->heartbeat_ms, options->liveness);
 }
 
-/* Has libzmq tell us when a connection is gone. */
-static int zqb__port_watch (zqb_broker_t *broker, zqb__port_t *port)
-{
-    char endpoint[64];
-    snprintf (endpoint, sizeof endpoint, "inproc://zqbroker-%016llx-%u", (unsigned long long) broker->life,
-              ++broker->monitors);
-    if (zmq_socket_monitor (port->socket, endpoint, ZMQ_EVENT_DISCONNECTED) != 0
-        || (port->monitor = zmq_socket (broker->ctx, ZMQ_PAIR)) == NULL)
-        return -1;
-    zqb__set_int (port->monitor, ZMQ_LINGER, 0);
-    zqb__set_int (port->monitor, ZMQ_RCVHWM, 0);
-    port->monitor_fd = zqb__socket_fd (port->monitor);
-    return zmq_connect (port->monitor, endpoint);
-}
-
 /* NULL: ENOMEM, and what zmq_socket says. */
 static zqb__port_t *zqb__port_new (zqb_broker_t *broker, int place, const char *service)
 {
@@ -4170,25 +4218,33 @@ static zqb__port_t *zqb__port_new (zqb_broker_t *broker, int place, const char *
     port->socket = zmq_socket (broker->ctx, ZMQ_ROUTER);
     port->service_size = service ? strlen (service) : 0;
     port->service = service ? zqb__copy_text (service, port->service_size) : NULL;
-    if (!port->socket || (service && !port->service) || zqb__port_watch (broker, port) != 0) {
+    if (port->socket)
+        port->monitor = zqb__monitor_open (broker->ctx, port->socket, ZMQ_EVENT_DISCONNECTED);
+    if (!port->monitor || (service && !port->service)) {
         int error = errno;
         zqb__port_close (port);
         errno = error;
         return NULL;
     }
     port->fd = zqb__socket_fd (port->socket);
+    port->monitor_fd = zqb__socket_fd (port->monitor);
     zqb__port_configure (broker, port->socket);
     return port;
 }
 
 /* ---- making it */
 
+static int zqb__broker_options_valid (const zqb_broker_options_t *o)
+{
+    int64_t numbers[] = {o->heartbeat_ms, o->liveness, o->credit_us, o->attempts, o->no_worker_ms, o->max_services,
+                         o->max_workers, o->max_clients, o->max_requests, o->max_queue, o->max_outstanding,
+                         o->max_frames, o->max_message, o->max_bytes, o->send_hwm, o->log_level};
+    return zqb__all_valid (numbers, sizeof numbers / sizeof numbers[0]);
+}
+
 static zqb_broker_options_t zqb__broker_options (const zqb_broker_options_t *given)
 {
-    zqb_broker_options_t options;
-    memset (&options, 0, sizeof options);
-    if (given)
-        options = *given;
+    zqb_broker_options_t options = *given;
     options.heartbeat_ms = zqb__option (options.heartbeat_ms, 2500);
     options.liveness = zqb__option (options.liveness, 3);
     options.attempts = zqb__option (options.attempts, 3);
@@ -4295,7 +4351,11 @@ static int zqb__broker_fill (zqb_broker_t *broker)
 
 ZQB_API zqb_broker_t *zqb_broker_new (void *ctx, const zqb_broker_options_t *options)
 {
-    if (!ctx) {
+    zqb_broker_options_t standard;
+    memset (&standard, 0, sizeof standard);
+    if (!options)
+        options = &standard;
+    if (!ctx || !zqb__broker_options_valid (options)) {
         errno = EINVAL;
         return NULL;
     }
@@ -4429,12 +4489,9 @@ static int zqb__port_read_monitor (zqb__port_t *port, zqb__inbox_t *events)
 {
     void **gone = (void **) &port->gone;
     while (zqb__grow (gone, &port->gone_capacity, port->gone_count + 1, sizeof *port->gone) == 0) {
-        if (zqb__inbox_receive (events, port->monitor) != 1)
+        int32_t connection;
+        if (!zqb__monitor_next (port->monitor, events, &connection))
             return 0;
-        int32_t connection; /* behind the number of the event, which can only be the one that we asked for */
-        if (zmq_msg_size (&events->frames[0]) < 2 + sizeof connection)
-            continue;
-        memcpy (&connection, (char *) zmq_msg_data (&events->frames[0]) + 2, sizeof connection);
         port->gone[port->gone_count++] = connection;
     }
     return -1;
@@ -5086,7 +5143,10 @@ enum { ZQB__BATCH_US = 50 }; /* what is packed may wait so long while there is m
 
 typedef struct zqb__line_t {
     void *ctx, *socket;
-    zmq_fd_t fd;
+    void *monitor; /* tells when it is connected (again); NULL over inproc, where nobody tells */
+    zmq_fd_t fd, monitor_fd;
+    int connected;   /* how often */
+    int reconnected; /* since the owner looked last: what was sent before may be lost */
     char *endpoints; /* one behind the other, each with a NUL */
     size_t endpoint_count, current;
     int dialect, side;
@@ -5099,7 +5159,7 @@ typedef struct zqb__line_t {
     uint64_t packed_at; /* when the first command of out was packed, or a little before */
     zqb__parcel_t out;    /* ZQB/1: what waits to be sent */
     zqb__parcel_t packed; /* scratch for a body */
-    zqb__inbox_t inbox;
+    zqb__inbox_t inbox, events;
     zqb__incoming_t in; /* the message in the inbox, while it is read */
     int reading;
     zqb_msg_t outbox;
@@ -5134,12 +5194,34 @@ static const char *zqb__line_endpoint (const zqb__line_t *line)
 /* What was packed or half read belongs to the old connection. */
 static void zqb__line_disconnect (zqb__line_t *line)
 {
+    zqb__monitor_close (line->socket, line->monitor);
     if (line->socket)
         zmq_close (line->socket);
-    line->socket = NULL;
+    line->socket = line->monitor = NULL;
+    line->connected = line->reconnected = 0;
     line->reading = 0;
     zqb__parcel_clear (&line->out);
     zqb__inbox_clear (&line->inbox);
+}
+
+static int zqb__line_watch (zqb__line_t *line)
+{
+    if (strncmp (zqb__line_endpoint (line), "inproc:", 7) == 0)
+        return 0;
+    line->monitor = zqb__monitor_open (line->ctx, line->socket, ZMQ_EVENT_CONNECTED);
+    if (!line->monitor)
+        return -1;
+    line->monitor_fd = zqb__socket_fd (line->monitor);
+    return 0;
+}
+
+/* Looks whether the connection was made again meanwhile. */
+static void zqb__line_look_at_monitor (zqb__line_t *line)
+{
+    int32_t fd;
+    while (line->monitor && zqb__monitor_next (line->monitor, &line->events, &fd))
+        if (line->connected++)
+            line->reconnected = 1;
 }
 
 /* Connects anew to the current endpoint. -1: what zmq_socket and zmq_connect say, and there is no socket. */
@@ -5155,7 +5237,7 @@ static int zqb__line_connect (zqb__line_t *line)
     zqb__set_int (line->socket, ZMQ_SNDTIMEO, line->send_timeout_ms);
     line->fd = zqb__socket_fd (line->socket);
     line->opened = line->heard = line->told = line->now;
-    if (zmq_connect (line->socket, zqb__line_endpoint (line)) == 0)
+    if (zqb__line_watch (line) == 0 && zmq_connect (line->socket, zqb__line_endpoint (line)) == 0)
         return 0;
     int error = errno;
     zqb__line_disconnect (line);
@@ -5174,9 +5256,11 @@ static void zqb__line_close (zqb__line_t *line)
 {
     zqb__line_disconnect (line);
     ZQB_FREE (line->endpoints);
+    line->endpoints = NULL;
     zqb__parcel_close (&line->out);
     zqb__parcel_close (&line->packed);
     zqb__inbox_close (&line->inbox);
+    zqb__inbox_close (&line->events);
     zqb_msg_close (&line->outbox);
 }
 
@@ -5186,7 +5270,7 @@ static int zqb__line_open (zqb__line_t *line, const char *endpoints)
 {
     line->life = zqb__random () | 1;
     line->now = zqb__clock ();
-    line->inbox.limit = SIZE_MAX;
+    line->inbox.limit = line->events.limit = SIZE_MAX;
     zqb_msg_init (&line->outbox);
     int failed = zqb__line_split (line, endpoints);
     for (size_t i = line->endpoint_count; !failed && i-- > 0;) {
@@ -5297,14 +5381,19 @@ static int zqb__line_next (zqb__line_t *line, zqb__command_t *command)
 /* Waits until there is something to read, a signal (if there is one), or the time comes. -1: EINTR. */
 static int zqb__line_wait (zqb__line_t *line, zqb__signal_t *signal, uint64_t until)
 {
-    zqb__poll_t items[2];
+    zqb__poll_t items[3];
     int count = 0;
     uint64_t now = zqb__line_look_at_clock (line);
+    if (line->monitor)
+        items[count++] = zqb__poll_item (line->monitor_fd);
     if (line->socket)
         items[count++] = zqb__poll_item (line->fd);
     if (signal)
         items[count++] = zqb__poll_item (signal->ends[0]);
-    return zqb__wait (items, count, until == UINT64_MAX ? UINT64_MAX : until > now ? until - now : 0) < 0 ? -1 : 0;
+    int got = zqb__wait (items, count, until == UINT64_MAX ? UINT64_MAX : until > now ? until - now : 0);
+    if (got > 0 && line->monitor && items[0].revents)
+        zqb__line_look_at_monitor (line);
+    return got < 0 ? -1 : 0;
 }
 
 /* ================================================================================================================
@@ -5597,7 +5686,8 @@ static void zqb__worker_options (zqb_worker_t *worker, const zqb_worker_options_
 static int zqb__worker_options_valid (const zqb_worker_options_t *options)
 {
     int mdp = options->dialect == ZQB_DIALECT_MDP01 || options->dialect == ZQB_DIALECT_MDP02;
-    return (mdp || options->dialect == ZQB_DIALECT_ZQB1) && options->credit >= 0 && options->credit <= 65535
+    int64_t numbers[] = {options->heartbeat_ms, options->liveness, options->reconnect_ms, options->reconnect_max_ms};
+    return zqb__all_valid (numbers, sizeof numbers / sizeof numbers[0]) && (mdp || options->dialect == ZQB_DIALECT_ZQB1) && options->credit >= 0 && options->credit <= 65535
            && !(mdp && options->credit > 1);
 }
 
@@ -5684,6 +5774,11 @@ static int zqb__worker_turn (zqb_worker_t *worker)
     }
     if (zqb__worker_read (worker) < 0)
         return -1;
+    if (worker->line.reconnected) {
+        worker->line.reconnected = 0;
+        zqb__worker_unregister (worker, "the connection was lost");
+        worker->register_at = worker->line.now; /* the broker is there */
+    }
     if (worker->refused) {
         errno = worker->refused;
         worker->refused = 0;
@@ -5716,6 +5811,7 @@ ZQB_API zqb_request_t *zqb_worker_recv (zqb_worker_t *worker, int timeout_ms)
         if (more)
             continue;
         if (worker->line.now >= until) {
+            zqb__line_look_at_monitor (&worker->line);
             errno = EAGAIN;
             return NULL;
         }
@@ -5954,10 +6050,14 @@ static zqb__pending_t *zqb__pending_new (zqb_client_t *client, const char *servi
 
 /* ---- what becomes of them */
 
-/* Everything is sent (again): the broker is another, or the same one with no memory. */
+/* Everything is sent (again): the broker is another, or the same one with no memory. Over MDP only the first was sent. */
 static void zqb__client_transmit_all (zqb_client_t *client)
 {
     zqb__link_t *all = &client->pending;
+    if (zqb__client_is_mdp (client)) {
+        zqb__client_send_first (client);
+        return;
+    }
     for (zqb__link_t *at = all->next; at != all; at = at->next)
         zqb__client_transmit (client, ZQB__OF (zqb__pending_t, link, at), 1);
 }
@@ -6117,6 +6217,10 @@ static int zqb__client_await (zqb_client_t *client, zqb_reply_t *reply, uint64_t
         if (got || (got = zqb__client_read (client, reply)) != 0)
             return got > 0 ? 0 : -1;
         zqb__client_tick (client);
+        if (client->line.reconnected) {
+            client->line.reconnected = 0;
+            zqb__client_transmit_all (client);
+        }
         if (!zqb__list_empty (&client->ended) || zqb__line_flush (&client->line) > 0)
             continue;
         if (!client->count) {
@@ -6124,6 +6228,7 @@ static int zqb__client_await (zqb_client_t *client, zqb_reply_t *reply, uint64_t
             return -1;
         }
         if (client->line.now >= until) {
+            zqb__line_look_at_monitor (&client->line);
             errno = EAGAIN;
             return -1;
         }
@@ -6151,6 +6256,13 @@ static void zqb__client_free (zqb_client_t *client)
     ZQB_FREE (client);
 }
 
+static int zqb__client_options_valid (const zqb_client_options_t *options)
+{
+    int64_t numbers[] = {options->timeout_ms, options->retries, options->max_pending};
+    return zqb__all_valid (numbers, sizeof numbers / sizeof numbers[0]) && options->dialect >= ZQB_DIALECT_ZQB1
+           && options->dialect <= ZQB_DIALECT_MDP02;
+}
+
 static void zqb__client_options (zqb_client_t *client, const zqb_client_options_t *options)
 {
     client->timeout = zqb__option_us (options->timeout_ms, 2500);
@@ -6169,7 +6281,7 @@ ZQB_API zqb_client_t *zqb_client_new (void *ctx, const char *endpoints, const zq
     memset (&standard, 0, sizeof standard);
     if (!options)
         options = &standard;
-    if (!ctx || !endpoints || options->dialect < ZQB_DIALECT_ZQB1 || options->dialect > ZQB_DIALECT_MDP02) {
+    if (!ctx || !endpoints || !zqb__client_options_valid (options)) {
         errno = EINVAL;
         return NULL;
     }
