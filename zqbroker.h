@@ -3029,7 +3029,7 @@ static void zqb__worker_adapt (const zqb__engine_t *engine, zqb__worker_t *worke
     uint64_t worth = engine->limits.credit / (worker->pace ? worker->pace : 1);
     uint64_t step = 2 * (uint64_t) worker->credit;
     uint64_t credit = worth < step ? worth : step;
-    worker->credit = credit < 1 ? 1 : credit > ZQB__CREDIT_MOST ? ZQB__CREDIT_MOST : (uint32_t) credit;
+    worker->credit = credit < 1 ? 1 : credit < ZQB__CREDIT_MOST ? (uint32_t) credit : (uint32_t) ZQB__CREDIT_MOST;
 }
 
 /* Another request is done. Those that are done at the same time are taken together, as they came together. */
@@ -3964,12 +3964,12 @@ static int zqb__inbox_receive (zqb__inbox_t *inbox, void *socket)
 
 /* ---- monitors: libzmq says there what happens to the connections of a socket */
 
-/* A socket that tells of one kind of event. NULL: what zmq_socket_monitor and zmq_socket say. */
-static void *zqb__monitor_open (void *ctx, void *socket, int event)
+/* A socket that tells of some kinds of events. NULL: what zmq_socket_monitor and zmq_socket say. */
+static void *zqb__monitor_open (void *ctx, void *socket, int events)
 {
     char endpoint[64];
     snprintf (endpoint, sizeof endpoint, "inproc://zqbroker-monitor-%016llx", (unsigned long long) zqb__random ());
-    if (zmq_socket_monitor (socket, endpoint, event) != 0)
+    if (zmq_socket_monitor (socket, endpoint, events) != 0)
         return NULL;
     void *monitor = zmq_socket (ctx, ZMQ_PAIR);
     if (monitor) {
@@ -3995,12 +3995,14 @@ static void zqb__monitor_close (void *socket, void *monitor)
     zmq_close (monitor);
 }
 
-/* The value of the next event: 1; 0: there is none. */
-static int zqb__monitor_next (void *monitor, zqb__inbox_t *events, int32_t *value)
+/* The next event and its value: 1; 0: there is none. */
+static int zqb__monitor_next (void *monitor, zqb__inbox_t *inbox, uint16_t *event, int32_t *value)
 {
-    while (zqb__inbox_receive (events, monitor) == 1)
-        if (events->count && zmq_msg_size (&events->frames[0]) >= 2 + sizeof *value) {
-            memcpy (value, (char *) zmq_msg_data (&events->frames[0]) + 2, sizeof *value); /* behind the event's number */
+    while (zqb__inbox_receive (inbox, monitor) == 1)
+        if (inbox->count && zmq_msg_size (&inbox->frames[0]) >= sizeof *event + sizeof *value) {
+            const char *data = (const char *) zmq_msg_data (&inbox->frames[0]);
+            memcpy (event, data, sizeof *event);
+            memcpy (value, data + sizeof *event, sizeof *value);
             return 1;
         }
     return 0;
@@ -4490,7 +4492,8 @@ static int zqb__port_read_monitor (zqb__port_t *port, zqb__inbox_t *events)
     void **gone = (void **) &port->gone;
     while (zqb__grow (gone, &port->gone_capacity, port->gone_count + 1, sizeof *port->gone) == 0) {
         int32_t connection;
-        if (!zqb__monitor_next (port->monitor, events, &connection))
+        uint16_t event; /* can only be the one that we asked for */
+        if (!zqb__monitor_next (port->monitor, events, &event, &connection))
             return 0;
         port->gone[port->gone_count++] = connection;
     }
@@ -5147,6 +5150,7 @@ typedef struct zqb__line_t {
     zmq_fd_t fd, monitor_fd;
     int connected;   /* how often */
     int reconnected; /* since the owner looked last: what was sent before may be lost */
+    int down;        /* the connection is lost, and not yet made again */
     char *endpoints; /* one behind the other, each with a NUL */
     size_t endpoint_count, current;
     int dialect, side;
@@ -5198,7 +5202,7 @@ static void zqb__line_disconnect (zqb__line_t *line)
     if (line->socket)
         zmq_close (line->socket);
     line->socket = line->monitor = NULL;
-    line->connected = line->reconnected = 0;
+    line->connected = line->reconnected = line->down = 0;
     line->reading = 0;
     zqb__parcel_clear (&line->out);
     zqb__inbox_clear (&line->inbox);
@@ -5208,20 +5212,23 @@ static int zqb__line_watch (zqb__line_t *line)
 {
     if (strncmp (zqb__line_endpoint (line), "inproc:", 7) == 0)
         return 0;
-    line->monitor = zqb__monitor_open (line->ctx, line->socket, ZMQ_EVENT_CONNECTED);
+    line->monitor = zqb__monitor_open (line->ctx, line->socket, ZMQ_EVENT_CONNECTED | ZMQ_EVENT_DISCONNECTED);
     if (!line->monitor)
         return -1;
     line->monitor_fd = zqb__socket_fd (line->monitor);
     return 0;
 }
 
-/* Looks whether the connection was made again meanwhile. */
+/* Looks what became of the connection meanwhile. */
 static void zqb__line_look_at_monitor (zqb__line_t *line)
 {
-    int32_t fd;
-    while (line->monitor && zqb__monitor_next (line->monitor, &line->events, &fd))
-        if (line->connected++)
+    uint16_t event;
+    int32_t value;
+    while (line->monitor && zqb__monitor_next (line->monitor, &line->events, &event, &value)) {
+        line->down = event == ZMQ_EVENT_DISCONNECTED;
+        if (!line->down && line->connected++)
             line->reconnected = 1;
+    }
 }
 
 /* Connects anew to the current endpoint. -1: what zmq_socket and zmq_connect say, and there is no socket. */
@@ -5634,6 +5641,11 @@ static void zqb__worker_register (zqb_worker_t *worker)
         zqb__worker_unregister (worker, zqb_strerror (errno));
         return;
     }
+    zqb__line_look_at_monitor (&worker->line);
+    if (worker->line.down)
+        return; /* when it is connected again */
+    worker->line.reconnected = worker->line.restarted = 0;
+    worker->line.broker_life = 0; /* whichever broker answers is the one that we register with */
     worker->registered = 1;
     worker->line.heard = worker->line.now; /* from now on the broker has its time to answer */
     if (zqb__worker_tell (worker, &ready) == 0)
@@ -5645,12 +5657,13 @@ static void zqb__worker_keep (zqb_worker_t *worker)
 {
     zqb__command_t beat = zqb__command (ZQB__HEARTBEAT, 0);
     uint64_t now = worker->line.now;
-    if (!worker->registered) {
+    if (!worker->registered && !worker->line.down) {
         if (now >= worker->register_at)
             zqb__worker_register (worker);
     } else if (now >= zqb__after (worker->line.heard, worker->expiry))
         zqb__worker_hang_up (worker, "the broker is silent");
-    else if (now >= zqb__after (worker->line.told, worker->heartbeat) && zqb__worker_tell (worker, &beat) == 0)
+    else if (worker->registered && now >= zqb__after (worker->line.told, worker->heartbeat)
+             && zqb__worker_tell (worker, &beat) == 0)
         zqb__worker_flush (worker);
 }
 
@@ -5659,7 +5672,9 @@ static uint64_t zqb__worker_next (const zqb_worker_t *worker)
 {
     uint64_t beat = zqb__after (worker->line.told, worker->heartbeat);
     uint64_t silent = zqb__after (worker->line.heard, worker->expiry);
-    return !worker->registered ? worker->register_at : beat < silent ? beat : silent;
+    if (!worker->registered)
+        return worker->line.down ? silent : worker->register_at;
+    return beat < silent ? beat : silent;
 }
 
 /* ---- the face */
@@ -5774,11 +5789,11 @@ static int zqb__worker_turn (zqb_worker_t *worker)
     }
     if (zqb__worker_read (worker) < 0)
         return -1;
-    if (worker->line.reconnected) {
-        worker->line.reconnected = 0;
+    if (worker->registered && (worker->line.down || worker->line.reconnected))
         zqb__worker_unregister (worker, "the connection was lost");
+    if (worker->line.reconnected)
         worker->register_at = worker->line.now; /* the broker is there */
-    }
+    worker->line.reconnected = 0;
     if (worker->refused) {
         errno = worker->refused;
         worker->refused = 0;
@@ -6050,14 +6065,10 @@ static zqb__pending_t *zqb__pending_new (zqb_client_t *client, const char *servi
 
 /* ---- what becomes of them */
 
-/* Everything is sent (again): the broker is another, or the same one with no memory. Over MDP only the first was sent. */
+/* Everything is sent (again): the broker is another, or the same one with no memory. */
 static void zqb__client_transmit_all (zqb_client_t *client)
 {
     zqb__link_t *all = &client->pending;
-    if (zqb__client_is_mdp (client)) {
-        zqb__client_send_first (client);
-        return;
-    }
     for (zqb__link_t *at = all->next; at != all; at = at->next)
         zqb__client_transmit (client, ZQB__OF (zqb__pending_t, link, at), 1);
 }
@@ -6075,15 +6086,16 @@ static void zqb__client_time_out_zqb1 (zqb_client_t *client, zqb__pending_t *pen
 {
     zqb__command_t cancel = zqb__command (ZQB__CANCEL, zqb__slot_token (&pending->slot));
     int last = pending->tries_left-- == 0;
-    if (last) {
-        zqb__line_send (&client->line, &cancel);
+    if (last)
         zqb__pending_end (client, pending, ETIMEDOUT);
-    } else
+    else
         zqb__client_start_timer (client, pending);
     if (zqb__client_hears_nothing (client) && zqb__line_connect_next (&client->line) == 0)
         zqb__client_transmit_all (client);
     else if (!last)
         zqb__client_transmit (client, pending, 1);
+    if (last)
+        zqb__line_send (&client->line, &cancel);
 }
 
 /* Over MDP a late answer could be taken for that to the next request: only a new connection, which the broker takes for
@@ -6094,6 +6106,18 @@ static void zqb__client_time_out_mdp (zqb_client_t *client, zqb__pending_t *pend
     if (pending->tries_left-- == 0)
         zqb__pending_end (client, pending, ETIMEDOUT);
     else
+        zqb__client_send_first (client);
+}
+
+/* The connection was lost and made again. Over MDP, which has no word for again, what still waits in it is dropped first. */
+static void zqb__client_catch_up (zqb_client_t *client)
+{
+    if (!client->line.reconnected)
+        return;
+    client->line.reconnected = 0;
+    if (!zqb__client_is_mdp (client))
+        zqb__client_transmit_all (client);
+    else if (zqb__line_connect (&client->line) == 0)
         zqb__client_send_first (client);
 }
 
@@ -6217,11 +6241,8 @@ static int zqb__client_await (zqb_client_t *client, zqb_reply_t *reply, uint64_t
         if (got || (got = zqb__client_read (client, reply)) != 0)
             return got > 0 ? 0 : -1;
         zqb__client_tick (client);
-        if (client->line.reconnected) {
-            client->line.reconnected = 0;
-            zqb__client_transmit_all (client);
-        }
-        if (!zqb__list_empty (&client->ended) || zqb__line_flush (&client->line) > 0)
+        zqb__client_catch_up (client);
+        if (zqb__line_flush (&client->line) > 0 || !zqb__list_empty (&client->ended))
             continue;
         if (!client->count) {
             errno = ENOENT;
@@ -6349,7 +6370,21 @@ ZQB_API int zqb_client_recv (zqb_client_t *client, zqb_reply_t *reply, int timeo
     return zqb__client_await (client, reply, until);
 }
 
-/* Gives up what is pending, or has ended, without another word to the user. */
+/* Drops what came of a request while a call waited for another. */
+static void zqb__client_drop_arrived (zqb_client_t *client, uint64_t id)
+{
+    zqb__link_t *all = &client->arrived;
+    for (zqb__link_t *at = all->next, *next; at != all; at = next) {
+        zqb__arrived_t *arrived = ZQB__OF (zqb__arrived_t, link, at);
+        next = at->next;
+        if (arrived->reply.id != id)
+            continue;
+        zqb__list_remove (at);
+        zqb_msg_close (&arrived->reply.body);
+        ZQB_FREE (arrived);
+    }
+}
+
 ZQB_API int zqb_client_cancel (zqb_client_t *client, uint64_t id)
 {
     if (!client)
@@ -6366,6 +6401,7 @@ ZQB_API int zqb_client_cancel (zqb_client_t *client, uint64_t id)
         zqb__line_flush (&client->line);
     } else if (pending == zqb__client_first (client))
         zqb__line_connect_next (&client->line); /* its answer must not be taken for that of the next */
+    zqb__client_drop_arrived (client, id);
     zqb__pending_free (client, pending);
     return 0;
 }
