@@ -2691,6 +2691,7 @@ typedef struct zqb__engine_t {
     zqb__link_t all_services;
     zqb__heap_t timers;
     zqb__slab_t requests;
+    zqb__peer_t *heard;     /* whose message is being read, or NULL */
     zqb__service_t mmi;     /* serves all names that start with "mmi." and are not among the services */
     zqb__service_t *recent; /* the one that was asked for last, or NULL */
 } zqb__engine_t;
@@ -2833,10 +2834,10 @@ static void zqb__peer_in_use (zqb__engine_t *engine, zqb__peer_t *peer)
     engine->idle_count--;
 }
 
-/* To be called when the caller is done with a peer: if it has no purpose left, it will be forgotten some day. */
-static void zqb__engine_release (zqb__engine_t *engine, zqb__peer_t *peer)
+/* A peer may have lost its purpose: then it will be forgotten some day, unless it is the one that is being heard. */
+static void zqb__peer_rest (zqb__engine_t *engine, zqb__peer_t *peer)
 {
-    if (peer->worker || !zqb__list_empty (&peer->requests) || !zqb__list_empty (&peer->idle)
+    if (peer == engine->heard || peer->worker || !zqb__list_empty (&peer->requests) || !zqb__list_empty (&peer->idle)
         || !zqb__list_empty (&peer->dirty))
         return;
     zqb__list_append (&engine->idle_peers, &peer->idle);
@@ -3153,7 +3154,7 @@ static void zqb__request_detach (zqb__engine_t *engine, zqb__request_t *request)
         client->numbered = 0;
         engine->stats.clients--;
     }
-    zqb__engine_release (engine, client);
+    zqb__peer_rest (engine, client);
 }
 
 static void zqb__request_drop_gathered (zqb__request_t *request)
@@ -3637,7 +3638,7 @@ static void zqb__worker_tick (zqb__engine_t *engine, zqb__worker_t *worker)
     if (worker->load == 0 && engine->now >= zqb__after (worker->heard, engine->limits.expiry)) {
         zqb__worker_lost (engine, worker, "silent");
         zqb__send_away (engine, peer, 0);
-        zqb__engine_release (engine, peer);
+        zqb__peer_rest (engine, peer);
         return;
     }
     if (!due || zqb__engine_send (engine, peer, ZQB__WORKER, &beat) == 0)
@@ -3712,7 +3713,7 @@ static void zqb__engine_bury (zqb__engine_t *engine)
             zqb__worker_lost (engine, peer->worker, "unreachable");
         zqb__list_remove (&peer->failed);
         zqb__list_remove (&peer->dirty);
-        zqb__engine_release (engine, peer);
+        zqb__peer_rest (engine, peer);
     }
 }
 
@@ -3738,6 +3739,7 @@ static zqb__peer_t *zqb__engine_peer (zqb__engine_t *engine, int port, const voi
         peer = zqb__peer_new (engine, port, address, size, hash);
     if (!peer)
         return NULL;
+    engine->heard = peer;
     zqb__peer_in_use (engine, peer);
     if (life && peer->life && peer->life != life)
         zqb__peer_reborn (engine, peer);
@@ -3747,6 +3749,13 @@ static zqb__peer_t *zqb__engine_peer (zqb__engine_t *engine, int port, const voi
         zqb__table_insert (&engine->lives, &peer->by_life, zqb__hash (engine->key, &life, sizeof life));
     }
     return peer;
+}
+
+/* The caller is done with a peer. */
+static void zqb__engine_release (zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    engine->heard = NULL;
+    zqb__peer_rest (engine, peer);
 }
 
 /* A command of a peer, whose dialect the caller has set. */
