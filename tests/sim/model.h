@@ -1,0 +1,106 @@
+/*  The model of the broker's engine: what zqbroker.h promises, in plain arrays that are searched from end to end. It
+    shares nothing with the engine, not even names of dialects, so that a mistake is not made twice.
+
+    Each thing that happens is told to the engine first. What it said to its peers meanwhile is written down as a list of
+    outputs. Then the same is told to the model, which expects each of these, in this order, and nothing else. Only three
+    things are taken from the list, as nobody promises them: the tokens, what a handler answered, whether a peer could be
+    reached. And where things are due at the same microsecond, the list says which came first. */
+
+#ifndef SIM_MODEL_H
+#define SIM_MODEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { ZQB1, MDP01, MDP02, MDP01_WORDS, LRU, PPP, PPP_WORDS, DIALECTS };
+enum { CLIENT, WORKER };
+enum { READY = 1, REQUEST, PARTIAL, REPLY, ERROR, HEARTBEAT, DISCONNECT, CANCEL };
+enum { NO_WORKER = 1, QUEUE_FULL, EXPIRED, REFUSED, LOST, CANCELLED, FAILED, MALFORMED };
+
+#define NEVER UINT64_MAX
+
+/* What tells bodies apart: a fold over the frames, which can be computed of two joined bodies, too. */
+typedef struct body_t {
+    uint64_t fold, frames, bytes; /* of bytes 4 a frame more than there are */
+} body_t;
+
+body_t body_join (body_t first, body_t second);
+
+typedef struct command_t {
+    int type, again, service;
+    uint64_t id;
+    uint32_t credit;
+    uint64_t text; /* eight bytes of it, which tell it from others */
+    body_t body;
+} command_t;
+
+enum { TEXT_OF_BROKER = 1 }; /* any text that is not a worker's */
+enum { SENT, UNREACHABLE, NOT_READ, NO_MEMORY };
+
+/* Something that the engine said to a peer, or had a handler do. */
+typedef struct output_t {
+    int served; /* by a handler: then type, text and reply are what it answered */
+    uint32_t address;
+    int side, type, status, service;
+    uint64_t id, text;
+    body_t body, reply;
+    int result; /* SENT ... */
+    int packed; /* it waits to be sent */
+} output_t;
+
+/* Limits, as the engine has them: nothing is 0, UINT64_MAX and INT_MAX are none. */
+typedef struct model_limits_t {
+    uint64_t heartbeat, expiry, no_worker, credit;
+    int attempts, services, workers, clients, requests, queue, outstanding;
+    uint64_t frames, message, bytes;
+    uint64_t hand; /* bytes of bodies behind which nothing waits */
+} model_limits_t;
+
+#define COUNTERS(X)                                                                                                \
+    X (accepted) X (replied) X (failed) X (expired) X (cancelled) X (dead) X (client_gone) X (queued) X (running)  \
+    X (bytes) X (services) X (workers) X (clients) X (partials) X (requeued) X (joined) X (workers_lost)           \
+    X (workers_left) X (refused_full) X (refused_name) X (refused_large) X (refused_worker) X (bad_state)          \
+    X (stale) X (unsendable)
+
+typedef struct counters_t {
+#define X(name) uint64_t name;
+    COUNTERS (X)
+#undef X
+} counters_t;
+
+typedef struct model_t model_t;
+
+enum { SERVICES_MOST = 32, MMI_FROM = 24 }; /* services from this on have names that start with "mmi." */
+
+model_t *model_new (const model_limits_t *limits, uint32_t addresses, int mmi, uint64_t now);
+void model_free (model_t *model);
+
+/* From now on these outputs are expected; whether that came true: NULL, or what was different. */
+void model_expect (model_t *model, const output_t *outputs, size_t count, uint64_t now);
+const char *model_verdict (model_t *model);
+const counters_t *model_counters (const model_t *model);
+uint64_t model_next (const model_t *model);
+
+/* Who sends from an address; the number is for what follows. Its connection: -1 not known. Its dialect on a side. */
+int model_peer (model_t *model, uint32_t address, uint64_t life);
+int model_connection (const model_t *model, int peer);
+void model_set_connection (model_t *model, int peer, int connection);
+void model_set_dialect (model_t *model, int peer, int dialect, int side, int type);
+int model_find (const model_t *model, uint32_t address); /* -1: nobody */
+int model_dialect (const model_t *model, int peer, int side);
+int model_has_worker (const model_t *model, int peer);
+
+void model_receive (model_t *model, int peer, const command_t *command);
+void model_malformed (model_t *model, int peer, int side);
+void model_lost (model_t *model, int peer);
+void model_flushed (model_t *model, int peer); /* what waited for it was sent */
+void model_disconnected (model_t *model, int connection);
+/* In which order those that failed are buried, which nobody promises. Of some that it does not name nothing can be seen
+   any more. */
+void model_order_failed (model_t *model, const uint32_t *addresses, size_t count);
+void model_bury (model_t *model);
+void model_tick (model_t *model);
+int model_handle (model_t *model, int service, int handler); /* 0, or ENOSPC or EADDRINUSE */
+void model_finish (model_t *model);
+
+#endif

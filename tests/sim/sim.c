@@ -1,0 +1,1501 @@
+/*  The simulator: the engine of zqbroker.h among peers of every dialect that behave, misbehave, vanish and come back, on
+    a clock that we move, all of it from one seed. Beside it runs a model (model.h), and both must agree on everything
+    that is said and counted. Every so often the whole structure is walked over (walk.h). A ledger, which knows neither,
+    follows each request by its body: who sent it, who got the reply, in which order the first attempts were made.
+
+    In one seed of eight allocations fail at random. The model does not know where, so there only the ledger, the
+    counters and the structure are checked; and in all, that nothing is left allocated at the end. */
+
+#define _POSIX_C_SOURCE 200809L /* before any system header, for the implementation */
+
+#include "sim.h"
+#include "model.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+
+static void *sim_malloc (size_t size);
+static void *sim_realloc (void *pointer, size_t size);
+static void sim_free (void *pointer);
+
+#define ZQB_MALLOC(size) sim_malloc (size)
+#define ZQB_REALLOC(pointer, size) sim_realloc (pointer, size)
+#define ZQB_FREE(pointer) sim_free (pointer)
+#define ZQBROKER_STATIC
+#define ZQBROKER_IMPLEMENTATION
+#include "zqbroker.h"
+
+#include "walk.h"
+
+/* ---- chance: splitmix64 (Vigna) */
+
+typedef struct chance_t {
+    uint64_t state;
+} chance_t;
+
+static uint64_t chance_draw (chance_t *chance)
+{
+    uint64_t z = chance->state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static uint32_t chance_below (chance_t *chance, uint32_t limit)
+{
+    return (uint32_t) ((chance_draw (chance) >> 32) * limit >> 32);
+}
+
+static int chance_one_in (chance_t *chance, uint32_t many)
+{
+    return chance_below (chance, many) == 0;
+}
+
+/* ---- memory: counted, failing at random if a seed wants that, and spoilt when it is freed. What grows always moves. */
+
+static struct {
+    int64_t alive;
+    uint32_t fails_one_in; /* 0: never */
+    uint64_t failed;
+    chance_t chance;
+} memory;
+
+typedef union memory_head_t {
+    size_t size;
+    char aligned[16];
+} memory_head_t;
+
+static void *sim_malloc (size_t size)
+{
+    if (memory.fails_one_in && chance_one_in (&memory.chance, memory.fails_one_in)) {
+        memory.failed++;
+        return NULL;
+    }
+    memory_head_t *head = (memory_head_t *) malloc (sizeof *head + size);
+    if (!head)
+        return NULL;
+    head->size = size;
+    memory.alive++;
+    return head + 1;
+}
+
+static void sim_free (void *pointer)
+{
+    memory_head_t *head = pointer ? (memory_head_t *) pointer - 1 : NULL;
+    if (!head)
+        return;
+    memset (pointer, 0xdd, head->size < 512 ? head->size : 512);
+    memory.alive--;
+    free (head);
+}
+
+static void *sim_realloc (void *pointer, size_t size)
+{
+    memory_head_t *head = pointer ? (memory_head_t *) pointer - 1 : NULL;
+    void *moved = sim_malloc (size);
+    if (moved && head)
+        memcpy (moved, pointer, head->size < size ? head->size : size);
+    if (moved)
+        sim_free (pointer);
+    return moved;
+}
+
+/* ---- the world */
+
+enum { VERSIONS = 4, RECENT = 8, PAST = 64, FRAMES_MOST = 16, BLOCK_SIZE = 8192, PATTERN_SIZE = 2000000 };
+
+typedef struct holding_t {
+    uint64_t token, number;
+} holding_t;
+
+/* Somebody at the other end. What he believes may be wrong. */
+typedef struct actor_t {
+    int client, worker; /* dialects; -1 is none */
+    int port;
+    int fixed; /* keeps his address over connections */
+    int moved; /* had another address in this life */
+    uint64_t life;
+    uint32_t version; /* of his address */
+    uint32_t line, line_version;
+    int down; /* SENT, UNREACHABLE or NOT_READ */
+    holding_t *held;
+    size_t held_count, held_capacity;
+    int forgot; /* the engine may think that he holds more than he knows of */
+    uint64_t next_id;
+    struct {
+        uint64_t id, number;
+    } recent[RECENT];
+} actor_t;
+
+/* A connection, which several actors behind a proxy share. Numbers are given out again, like those of files. */
+typedef struct line_t {
+    int connection; /* -1: down */
+    int port;
+    uint32_t version;
+} line_t;
+
+/* What is known of a request by looking on. */
+typedef struct entry_t {
+    uint32_t actor;
+    int service, tries, ended;
+    int twice; /* there may be two of it, and nothing can be said */
+    uint64_t arrived;
+} entry_t;
+
+enum { PACKS = 1, CROWD = 2, CHAMELEONS = 4, FAILS = 8, MMI = 16, FULL = 32 };
+
+typedef struct sim_t {
+    const sim_options_t *options;
+    sim_progress_t *progress;
+    chance_t chance;
+    zqb__engine_t engine;
+    model_t *model; /* NULL: not in this seed */
+    int traits;     /* PACKS ... */
+    zqb__limits_t limits;
+    uint64_t now;
+    actor_t *actors;
+    uint32_t actor_count, line_count, proxy_count, service_count;
+    line_t *lines;
+    unsigned char *connection_used;
+    line_t *gone; /* connections whose end is not told yet */
+    size_t gone_count;
+    unsigned char events[256]; /* which one a number stands for */
+    uint32_t pace, trouble, handlers; /* how much time goes by; how rare the odd things are */
+    char names[SERVICES_MOST][256];
+    uint8_t name_sizes[SERVICES_MOST];
+    output_t *outputs;
+    size_t output_count, output_capacity;
+    entry_t *entries;
+    size_t entry_count, entry_capacity;
+    uint64_t arrivals, first_tries[SERVICES_MOST];
+    holding_t past[PAST];
+    uint32_t past_at;
+    zqb__link_t dirty;
+    unsigned char block[BLOCK_SIZE], served_block[BLOCK_SIZE];
+    zmq_msg_t large[FRAMES_MOST];
+    size_t large_count;
+    char text[8], served_text[8];
+} sim_t;
+
+static unsigned char pattern[PATTERN_SIZE]; /* large frames are pieces of it */
+static int64_t large_alive;
+
+static void say (const sim_t *sim, const char *format, ...)
+{
+    va_list args;
+    if (!sim->options->verbose)
+        return;
+    va_start (args, format);
+    vprintf (format, args);
+    va_end (args);
+    fflush (stdout); /* a crash must not take the last words with it */
+}
+
+/* Something does not hold. The first is kept. */
+static void violated (sim_t *sim, const char *format, ...)
+{
+    va_list args;
+    if (sim->progress->wrong[0])
+        return;
+    va_start (args, format);
+    vsnprintf (sim->progress->wrong, sizeof sim->progress->wrong, format, args);
+    va_end (args);
+}
+
+static uint32_t below (sim_t *sim, uint32_t limit)
+{
+    return chance_below (&sim->chance, limit);
+}
+
+static int one_in (sim_t *sim, uint32_t many)
+{
+    return chance_one_in (&sim->chance, many);
+}
+
+static uint64_t any_number (sim_t *sim)
+{
+    return chance_draw (&sim->chance);
+}
+
+static void *must (void *pointer)
+{
+    if (!pointer)
+        abort (); /* our own memory */
+    return pointer;
+}
+
+/* Room for one more; items double. */
+static void *grown (void *items, size_t count, size_t *capacity, size_t size)
+{
+    if (count < *capacity)
+        return items;
+    *capacity = *capacity ? *capacity * 2 : 64;
+    return must (realloc (items, *capacity * size));
+}
+
+/* ---- bodies: they are made from a value, and that is in the first eight bytes, to be known again */
+
+#define IS_REPLY ((uint64_t) 1 << 63) /* to the request of that number */
+#define IS_WRONG ((uint64_t) 1 << 62) /* nobody may ever get this */
+#define NUMBER(value) ((value) & ANY_NUMBER)
+#define ANY_NUMBER 0xffffffffffu
+
+static body_t fold_frame (body_t body, const unsigned char *data, size_t size)
+{
+    uint64_t first = 0;
+    memcpy (&first, data, size < 8 ? size : 8);
+    first = (first ^ size * 0x9e3779b97f4a7c15u) * 0xff51afd7ed558ccdu;
+    body.fold = body.fold * 0x100000001b3u + (first ^ first >> 32) + (size ? data[size - 1] : 0u);
+    body.frames++;
+    body.bytes += size + 4; /* as the limits count them */
+    return body;
+}
+
+/* What a body is, and the value it was made from; 0 is none. */
+static body_t look_at_body (const zqb__body_t *body, uint64_t *value)
+{
+    body_t seen = {0, 0, 0};
+    zqb__cursor_t cursor = {0, 0};
+    zqb__frame_t frame;
+    *value = 0;
+    while (zqb__body_next (body, &cursor, &frame) == 1) {
+        if (seen.frames == 0 && frame.size >= 8)
+            memcpy (value, frame.data, 8);
+        seen = fold_frame (seen, frame.data, frame.size);
+    }
+    return seen;
+}
+
+static size_t draw_frame_size (chance_t *chance, size_t index)
+{
+    uint32_t kind = chance_below (chance, 64);
+    if (kind < 48)
+        return 8;
+    if (kind < 60)
+        return (index ? 0 : 8) + chance_below (chance, 24);
+    return (index ? 0 : 8) + chance_below (chance, 300);
+}
+
+static void let_go_of_large (void *data, void *hint)
+{
+    (void) data, (void) hint;
+    large_alive--;
+}
+
+static unsigned char *add_large (sim_t *sim, chance_t *chance, unsigned char *at)
+{
+    static const uint32_t sizes[] = {1000, 1000, 1000, 1000, 1000, 70000, 70000, PATTERN_SIZE - 10000};
+    size_t size = ZQB__LARGE_FROM + chance_below (chance, sizes[chance_below (chance, 8)]);
+    if (zmq_msg_init_data (&sim->large[sim->large_count], pattern + chance_below (chance, 5000), size, let_go_of_large, NULL) != 0)
+        abort ();
+    large_alive++;
+    sim->large_count++;
+    zqb__put_32 (at, (uint32_t) size | ZQB__LARGE_BIT);
+    return at + 4;
+}
+
+static unsigned char *add_small (chance_t *chance, size_t index, uint64_t value, unsigned char *at)
+{
+    size_t size = draw_frame_size (chance, index);
+    zqb__put_32 (at, (uint32_t) size);
+    memset (at + 4, (int) (value + index) & 0xff, size);
+    if (index == 0)
+        memcpy (at + 4, &value, 8);
+    return at + 4 + size;
+}
+
+static size_t draw_frame_count (chance_t *chance, int may_be_empty)
+{
+    uint32_t kind = chance_below (chance, 64);
+    if (kind == 0)
+        return may_be_empty ? 0 : 1;
+    return kind < 50 ? 1 : kind < 62 ? 2 + chance_below (chance, 2) : 1 + chance_below (chance, FRAMES_MOST);
+}
+
+/* The body that belongs to this value, which holds until the next is made. */
+static zqb__body_t make_body (sim_t *sim, unsigned char *block, uint64_t value, int may_be_empty)
+{
+    chance_t chance = {value ^ sim->options->seed << 20};
+    size_t count = draw_frame_count (&chance, may_be_empty);
+    unsigned char *at = block;
+    zqb__body_t body;
+    sim->large_count = 0;
+    for (size_t i = 0; i < count; i++)
+        at = i && chance_one_in (&chance, 6) ? add_large (sim, &chance, at) : add_small (&chance, i, value, at);
+    body.block = block;
+    body.size = (size_t) (at - block);
+    body.large = sim->large;
+    body.large_count = sim->large_count;
+    zqb__body_measure (&body);
+    return body;
+}
+
+static void unmake_body (sim_t *sim)
+{
+    while (sim->large_count)
+        zmq_msg_close (&sim->large[--sim->large_count]);
+}
+
+/* ---- the ledger */
+
+static uint64_t open_entry (sim_t *sim, uint32_t actor, int service)
+{
+    sim->entries = (entry_t *) grown (sim->entries, sim->entry_count, &sim->entry_capacity, sizeof *sim->entries);
+    entry_t *entry = &sim->entries[sim->entry_count];
+    memset (entry, 0, sizeof *entry);
+    entry->actor = actor;
+    entry->service = service;
+    return sim->entry_count++;
+}
+
+static entry_t *entry_of (sim_t *sim, uint64_t value)
+{
+    uint64_t number = NUMBER (value);
+    return number && number < sim->entry_count && !sim->entries[number].twice ? &sim->entries[number] : NULL;
+}
+
+/* A request went to a worker. First come, first served: first tries are in the order of arrival. */
+static void note_try (sim_t *sim, uint64_t value)
+{
+    entry_t *entry = entry_of (sim, value);
+    if (!entry)
+        return;
+    if (entry->ended)
+        violated (sim, "request %llu runs, though it was answered", (unsigned long long) NUMBER (value));
+    if (entry->tries++ == 0) {
+        if (entry->arrived < sim->first_tries[entry->service])
+            violated (sim, "request %llu was served behind a later one", (unsigned long long) NUMBER (value));
+        sim->first_tries[entry->service] = entry->arrived;
+    }
+    if (entry->tries > sim->limits.attempts)
+        violated (sim, "request %llu was tried %d times", (unsigned long long) NUMBER (value), entry->tries);
+}
+
+/* A reply, or a part of one, went to a client. */
+static void note_reply (sim_t *sim, uint64_t value, uint32_t actor, int type)
+{
+    entry_t *entry = entry_of (sim, value);
+    if (value & IS_WRONG)
+        violated (sim, "a stale or forged reply reached a client");
+    if (!entry)
+        return;
+    if (entry->actor != actor)
+        violated (sim, "the reply to request %llu of %u reached %u", (unsigned long long) NUMBER (value),
+                  (unsigned) entry->actor, (unsigned) actor);
+    if (entry->ended)
+        violated (sim, "request %llu was answered twice", (unsigned long long) NUMBER (value));
+    entry->ended = type == REPLY;
+}
+
+/* A client heard that there will be no reply. */
+static void note_error (sim_t *sim, const actor_t *actor, uint64_t id)
+{
+    entry_t *entry = actor->recent[id % RECENT].id == id ? entry_of (sim, actor->recent[id % RECENT].number) : NULL;
+    if (!id || !entry)
+        return;
+    if (entry->ended)
+        violated (sim, "request %llu has two outcomes", (unsigned long long) actor->recent[id % RECENT].number);
+    entry->ended = 1;
+}
+
+/* ---- actors */
+
+static uint32_t actor_number (const sim_t *sim, const actor_t *actor)
+{
+    return (uint32_t) (actor - sim->actors);
+}
+
+static uint32_t address_of (const sim_t *sim, const actor_t *actor, uint32_t version)
+{
+    return version % VERSIONS * sim->actor_count + actor_number (sim, actor);
+}
+
+static actor_t *any_actor (sim_t *sim)
+{
+    return &sim->actors[below (sim, sim->actor_count)];
+}
+
+static void hold (sim_t *sim, actor_t *actor, uint64_t token, uint64_t value)
+{
+    actor->held = (holding_t *) grown (actor->held, actor->held_count, &actor->held_capacity, sizeof *actor->held);
+    holding_t *held = &actor->held[actor->held_count++];
+    held->token = token;
+    held->number = NUMBER (value);
+    sim->past[sim->past_at++ % PAST] = *held;
+}
+
+static int holds (const actor_t *actor, uint64_t token)
+{
+    for (size_t i = 0; i < actor->held_count; i++)
+        if (actor->held[i].token == token)
+            return 1;
+    return 0;
+}
+
+static void let_go (actor_t *actor, size_t index)
+{
+    actor->held[index] = actor->held[--actor->held_count];
+}
+
+static void forget_held (actor_t *actor, int behind_our_back)
+{
+    actor->forgot |= behind_our_back;
+    actor->held_count = 0;
+}
+
+/* ---- the sink: what the engine says is written down, and told to whom it concerns */
+
+static output_t *new_output (sim_t *sim)
+{
+    sim->outputs = (output_t *) grown (sim->outputs, sim->output_count, &sim->output_capacity, sizeof *sim->outputs);
+    output_t *output = &sim->outputs[sim->output_count++];
+    memset (output, 0, sizeof *output);
+    return output;
+}
+
+static int service_number (const zqb__command_t *command)
+{
+    const unsigned char *name = command->service;
+    return command->service_size ? (name[4] - '0') * 10 + name[5] - '0' : -1;
+}
+
+static uint64_t text_number (const char *text, size_t size)
+{
+    uint64_t number = size ? TEXT_OF_BROKER : 0;
+    if (size == sizeof number)
+        memcpy (&number, text, size);
+    return number;
+}
+
+static uint32_t peer_address (const zqb__peer_t *peer)
+{
+    uint32_t address;
+    memcpy (&address, peer->address + 4, sizeof address);
+    return address;
+}
+
+static const char *const command_names[] = {"?", "READY", "REQUEST", "PARTIAL", "REPLY", "ERROR", "HEARTBEAT", "DISCONNECT", "CANCEL"};
+
+static void say_output (const sim_t *sim, const output_t *output, uint64_t value)
+{
+    static const char *const results[] = {"", ", unreachable", ", not read", ", no memory"};
+    if (sim->options->verbose && output->served)
+        say (sim, "        handler of %d: %s, request %llu\n", output->service, command_names[output->type], (unsigned long long) NUMBER (value));
+    else if (sim->options->verbose)
+        say (sim, "        %s to %s %u at %u: id %llx, request %llu, status %d%s\n", command_names[output->type],
+             output->side == WORKER ? "worker" : "client", (unsigned) (output->address % sim->actor_count),
+             (unsigned) output->address, (unsigned long long) output->id, (unsigned long long) NUMBER (value),
+             output->status, results[output->result]);
+}
+
+/* What becomes of a message. Who has moved is not at his old address. */
+static int draw_result (sim_t *sim, const actor_t *actor, const output_t *output)
+{
+    if (output->packed)
+        return one_in (sim, sim->trouble * 16) ? NO_MEMORY : SENT;
+    if (output->address != address_of (sim, actor, actor->version))
+        return UNREACHABLE;
+    if (actor->down != SENT)
+        return actor->down;
+    return one_in (sim, sim->trouble * 16) ? 1 + (int) below (sim, 3) : SENT;
+}
+
+static void arrive (sim_t *sim, actor_t *actor, const output_t *output, uint64_t value)
+{
+    if (output->side == WORKER && output->type == REQUEST) {
+        note_try (sim, value);
+        hold (sim, actor, output->id, value);
+    } else if (output->type == REPLY || output->type == PARTIAL)
+        note_reply (sim, value, actor_number (sim, actor), output->type);
+    else if (output->type == ERROR)
+        note_error (sim, actor, output->id);
+}
+
+static int fail_to_send (int result)
+{
+    errno = result == UNREACHABLE ? EHOSTUNREACH : result == NOT_READ ? EAGAIN : ENOMEM;
+    return -1;
+}
+
+static int sink_send (void *self, zqb__peer_t *peer, int side, const zqb__command_t *command)
+{
+    sim_t *sim = (sim_t *) self;
+    output_t *output = new_output (sim);
+    uint64_t value;
+    output->address = peer_address (peer);
+    output->side = side == ZQB__WORKER ? WORKER : CLIENT;
+    output->type = command->type;
+    output->id = command->id;
+    output->status = command->status;
+    output->service = service_number (command);
+    output->text = text_number (command->text, command->text_size);
+    output->body = look_at_body (&command->body, &value);
+    output->packed = sim->traits & PACKS && peer->dialect[side] == ZQB__ZQB1;
+    actor_t *actor = &sim->actors[output->address % sim->actor_count];
+    output->result = draw_result (sim, actor, output);
+    say_output (sim, output, value);
+    if (output->result != SENT)
+        return fail_to_send (output->result);
+    if (output->packed && zqb__list_empty (&peer->dirty))
+        zqb__list_append (&sim->dirty, &peer->dirty);
+    peer->replies += output->packed && command->type == ZQB__REPLY;
+    arrive (sim, actor, output, value);
+    return 0;
+}
+
+static void sink_serve (void *self, const zqb__service_t *service, const zqb__command_t *request, zqb__command_t *reply)
+{
+    sim_t *sim = (sim_t *) self;
+    output_t *output = new_output (sim);
+    uint64_t value, nothing;
+    if (!service->handler)
+        violated (sim, "a service without a handler was to serve");
+    output->served = 1;
+    output->service = service_number (request);
+    output->body = look_at_body (&request->body, &value);
+    output->type = reply->type = one_in (sim, 8) ? ZQB__ERROR : ZQB__REPLY;
+    output->text = any_number (sim);
+    memcpy (sim->served_text, &output->text, sizeof sim->served_text);
+    if (output->type == ERROR) {
+        reply->text = sim->served_text;
+        reply->text_size = sizeof sim->served_text;
+    } else {
+        unsigned char *at = add_small (&sim->chance, 0, NUMBER (value) | IS_REPLY, sim->served_block);
+        output->text = 0;
+        reply->body.block = sim->served_block;
+        reply->body.size = (size_t) (at - sim->served_block);
+        zqb__body_measure (&reply->body);
+        output->reply = look_at_body (&reply->body, &nothing);
+    }
+    say_output (sim, output, value);
+}
+
+static void sink_log (void *self, int level, const char *format, va_list args)
+{
+    const sim_t *sim = (const sim_t *) self;
+    (void) level;
+    if (!sim->options->verbose)
+        return;
+    printf ("        log: ");
+    vprintf (format, args);
+    printf ("\n");
+}
+
+/* ---- a step: the engine first, then the model, then they are compared */
+
+static void begin_step (sim_t *sim)
+{
+    sim->output_count = 0;
+    sim->engine.now = sim->now;
+}
+
+static void step (sim_t *sim)
+{
+    sim->progress->steps++;
+    begin_step (sim);
+}
+
+/* Whether there is a model that has to follow the step that the engine made. */
+static int modelled (sim_t *sim)
+{
+    if (sim->model)
+        model_expect (sim->model, sim->outputs, sim->output_count, sim->now);
+    return sim->model != NULL;
+}
+
+static void compare_counters (sim_t *sim)
+{
+    const zqb_stats_t *theirs = &sim->engine.stats;
+    const counters_t *mine = model_counters (sim->model);
+#define X(name)                                                                                                    \
+    if (theirs->name != mine->name)                                                                                \
+        violated (sim, "counter " #name ": the engine has %lld, the model %lld", (long long) theirs->name, (long long) mine->name);
+    COUNTERS (X)
+#undef X
+}
+
+static void check_balance (sim_t *sim)
+{
+    const zqb_stats_t *s = &sim->engine.stats;
+    if (s->accepted != s->replied + s->failed + s->expired + s->cancelled + s->dead + s->client_gone + s->queued + s->running)
+        violated (sim, "accepted is not the sum of what became of them");
+}
+
+static void check_agreement (sim_t *sim)
+{
+    const char *verdict = sim->model ? model_verdict (sim->model) : NULL;
+    if (verdict)
+        violated (sim, "%s", verdict);
+    if (sim->model)
+        compare_counters (sim);
+    check_balance (sim);
+}
+
+static void check_structure (sim_t *sim)
+{
+    const char *wrong = walk_engine (&sim->engine, !(sim->traits & FAILS));
+    if (wrong)
+        violated (sim, "%s", wrong);
+}
+
+/* Events are 16 us apart or more. Steps of some kinds have microseconds of their own between, so that what becomes due
+   by one kind never does at the time of another: then it would be open which of them comes first. */
+enum { MICROSECOND_OF_ENDS = 1, MICROSECOND_OF_BURIALS = 2, MICROSECOND_OF_SERVICES = 5, MICROSECONDS = 16 };
+
+static void pass_time (sim_t *sim, uint64_t time)
+{
+    sim->now = (sim->now + time + MICROSECONDS - 1) / MICROSECONDS * MICROSECONDS;
+}
+
+/* ---- connections */
+
+static int lowest_free_connection (sim_t *sim)
+{
+    int connection = 0;
+    while (sim->connection_used[connection])
+        connection++;
+    sim->connection_used[connection] = 1;
+    return connection;
+}
+
+/* The connection that an actor sends over; he has a new address if it is a new one. */
+static int connect_actor (sim_t *sim, actor_t *actor)
+{
+    line_t *line = &sim->lines[actor->line];
+    if (line->connection < 0) {
+        line->connection = lowest_free_connection (sim);
+        line->version++;
+    }
+    if (actor->line_version != line->version) {
+        actor->line_version = line->version;
+        actor->version += actor->fixed ? 0 : 1;
+        actor->moved = !actor->fixed;
+    }
+    return line->connection;
+}
+
+/* Tells the model in which order the engine will bury those that failed, as the engine's tables have it. */
+static void order_failed (sim_t *sim)
+{
+    uint32_t *order = (uint32_t *) must (malloc ((sim->actor_count * VERSIONS + 1) * sizeof *order));
+    size_t count = 0;
+    const zqb__link_t *failed = &sim->engine.failed_peers;
+    for (const zqb__link_t *at = failed->next; at != failed; at = at->next)
+        order[count++] = peer_address (ZQB__OF (zqb__peer_t, failed, at));
+    model_order_failed (sim->model, order, count);
+    free (order);
+}
+
+static void end_connection (sim_t *sim, const line_t *line)
+{
+    say (sim, "    connection %d is gone\n", line->connection);
+    zqb__engine_disconnected (&sim->engine, line->port, line->connection);
+    if (modelled (sim))
+        model_disconnected (sim->model, line->connection);
+}
+
+/* All connections that have ended are told to the engine, and then those are buried who are lost with them. */
+static void bury_gone (sim_t *sim)
+{
+    uint64_t now = sim->now / MICROSECONDS * MICROSECONDS;
+    sim->progress->steps += sim->gone_count;
+    sim->now = now + MICROSECOND_OF_ENDS;
+    begin_step (sim);
+    while (sim->gone_count)
+        end_connection (sim, &sim->gone[--sim->gone_count]);
+    sim->now = now + MICROSECOND_OF_BURIALS;
+    begin_step (sim);
+    if (sim->model)
+        order_failed (sim);
+    zqb__engine_bury (&sim->engine);
+    if (modelled (sim))
+        model_bury (sim->model);
+    check_agreement (sim);
+}
+
+/* ---- messages: as zqb__broker_deliver treats them */
+
+typedef struct sender_t {
+    actor_t *actor;
+    zqb__peer_t *peer;
+    int number; /* the model's */
+    int dialect, side;
+} sender_t;
+
+static void note_connection (sim_t *sim, const sender_t *from, int connection)
+{
+    if (connection < 0 || connection == from->peer->connection || (from->peer->connection >= 0 && from->side != WORKER))
+        return;
+    bury_gone (sim);
+    zqb__peer_set_connection (&sim->engine, from->peer, connection);
+    if (sim->model)
+        model_set_connection (sim->model, from->number, connection);
+}
+
+static void find_sender (sim_t *sim, sender_t *from, uint32_t address)
+{
+    unsigned char frame[8] = {0, 0, 0, 4, 0, 0, 0, 0};
+    uint64_t life = from->dialect == ZQB1 ? from->actor->life : 0;
+    memcpy (frame + 4, &address, sizeof address);
+    from->peer = zqb__engine_peer (&sim->engine, from->actor->port, frame, sizeof frame, life);
+    if (!from->peer)
+        sim->engine.stats.no_memory++;
+    else if (modelled (sim))
+        from->number = model_peer (sim->model, address, life);
+    check_agreement (sim);
+}
+
+/* Whose message it is, from his address or, late, from the one before. -1: nobody can be remembered. */
+static int begin_message (sim_t *sim, sender_t *from, actor_t *actor, int side, int late)
+{
+    int connection = connect_actor (sim, actor);
+    late = late && actor->moved;
+    from->actor = actor;
+    from->side = side;
+    from->dialect = side == CLIENT ? actor->client : actor->worker;
+    if (late)
+        connection = -1;
+    begin_step (sim);
+    find_sender (sim, from, address_of (sim, actor, actor->version - (late ? 1 : 0)));
+    if (from->peer)
+        note_connection (sim, from, connection);
+    return from->peer ? 0 : -1;
+}
+
+static void set_dialect (sim_t *sim, const sender_t *from, int type)
+{
+    int known = from->side == WORKER && from->peer->worker;
+    if (from->dialect == ZQB1)
+        from->peer->dialect[CLIENT] = from->peer->dialect[WORKER] = ZQB__ZQB1;
+    else if (!known || type == READY)
+        from->peer->dialect[from->side] = from->dialect;
+    if (sim->model)
+        model_set_dialect (sim->model, from->number, from->dialect, from->side, type);
+}
+
+static void end_message (sim_t *sim, const sender_t *from)
+{
+    zqb__engine_release (&sim->engine, from->peer);
+}
+
+static zqb__command_t engine_command (sim_t *sim, const command_t *mine)
+{
+    zqb__command_t command = zqb__command (mine->type, mine->id);
+    command.again = mine->again;
+    command.credit = mine->credit;
+    if (mine->service >= 0) {
+        command.service = (const unsigned char *) sim->names[mine->service];
+        command.service_size = sim->name_sizes[mine->service];
+    }
+    if (mine->type == ERROR) {
+        memcpy (sim->text, &mine->text, sizeof sim->text);
+        command.text = sim->text;
+        command.text_size = sizeof sim->text;
+    }
+    return command;
+}
+
+static void say_message (const sim_t *sim, const sender_t *from, const command_t *mine, uint64_t value)
+{
+    if (sim->options->verbose)
+        say (sim, "    %s from %s %u at %u (%s): id %llx, request %llu, service %d, credit %u%s, %u bytes in %u frames\n",
+             mine->type <= CANCEL ? command_names[mine->type] : "a command of a later version",
+             from->side == WORKER ? "worker" : "client", (unsigned) actor_number (sim, from->actor),
+             (unsigned) peer_address (from->peer), zqb__dialects[from->dialect].name, (unsigned long long) mine->id,
+             (unsigned long long) NUMBER (value), mine->service, (unsigned) mine->credit, mine->again ? ", again" : "", (unsigned) mine->body.bytes, (unsigned) mine->body.frames);
+}
+
+/* One command of a message; value makes its body, and is 0 if it has none. */
+static void receive (sim_t *sim, const sender_t *from, command_t *mine, uint64_t value)
+{
+    uint64_t same;
+    zqb__command_t command = engine_command (sim, mine);
+    step (sim);
+    if (value) {
+        command.body = make_body (sim, sim->block, value, from->dialect == ZQB1);
+        mine->body = look_at_body (&command.body, &same);
+    }
+    set_dialect (sim, from, mine->type);
+    say_message (sim, from, mine, value);
+    zqb__engine_receive (&sim->engine, from->peer, &command);
+    unmake_body (sim);
+    if (modelled (sim))
+        model_receive (sim->model, from->number, mine);
+    check_agreement (sim);
+}
+
+static command_t new_command (int type)
+{
+    command_t command;
+    memset (&command, 0, sizeof command);
+    command.type = type;
+    command.service = -1;
+    return command;
+}
+
+/* ---- what clients do */
+
+static int any_service (sim_t *sim)
+{
+    if (one_in (sim, 64))
+        return MMI_FROM + (int) below (sim, 3);
+    return (int) below (sim, below (sim, 2) ? sim->service_count : 1 + sim->service_count / 2);
+}
+
+/* An LRU frontend is of one service. */
+static int service_at (sim_t *sim, const actor_t *actor)
+{
+    return actor->port ? 0 : any_service (sim);
+}
+
+/* The ledger must be ahead, as the request may be served at once; if it joined another, nothing has begun. One that does
+   not join though the first has no end yet is a second one: the client was thought to be gone. */
+static void receive_request (sim_t *sim, const sender_t *from, command_t *mine, uint64_t number)
+{
+    entry_t before = sim->entries[number];
+    uint64_t joined = sim->engine.stats.joined;
+    sim->entries[number].arrived = ++sim->arrivals;
+    sim->entries[number].tries = sim->entries[number].ended = 0;
+    receive (sim, from, mine, number);
+    if (sim->engine.stats.joined != joined)
+        sim->entries[number] = before;
+    else
+        sim->entries[number].twice |= before.arrived && !before.ended;
+}
+
+/* Now and then with the number of one before, and without saying so: who does that has two requests, but should not try
+   them again, nor cancel them. */
+static uint64_t new_id (sim_t *sim, actor_t *actor, uint64_t number)
+{
+    if (actor->client != ZQB1)
+        return 0;
+    if (one_in (sim, 256))
+        return (uint64_t) 1 << 40 | below (sim, 4);
+    uint64_t id = ++actor->next_id;
+    actor->recent[id % RECENT].id = id;
+    actor->recent[id % RECENT].number = number;
+    return id;
+}
+
+static void ask (sim_t *sim, const sender_t *from)
+{
+    command_t mine = new_command (REQUEST);
+    mine.service = service_at (sim, from->actor);
+    uint64_t number = open_entry (sim, actor_number (sim, from->actor), mine.service);
+    mine.id = new_id (sim, from->actor, number);
+    receive_request (sim, from, &mine, number);
+}
+
+static void ask_again (sim_t *sim, const sender_t *from)
+{
+    command_t mine = new_command (REQUEST);
+    uint32_t which = below (sim, RECENT);
+    uint64_t number = from->actor->recent[which].number;
+    if (!number)
+        return;
+    mine.again = 1;
+    mine.id = from->actor->recent[which].id;
+    mine.service = sim->entries[number].service;
+    receive_request (sim, from, &mine, number);
+}
+
+static void cancel (sim_t *sim, const sender_t *from)
+{
+    command_t mine = new_command (CANCEL);
+    mine.id = one_in (sim, 16) ? 1 + below (sim, 1000) : from->actor->recent[below (sim, RECENT)].id;
+    if (mine.id)
+        receive (sim, from, &mine, 0);
+}
+
+static void client_speaks (sim_t *sim, const sender_t *from)
+{
+    uint32_t what = from->actor->client == ZQB1 ? below (sim, 16) : 0;
+    if (what < 12)
+        ask (sim, from);
+    else if (what < 14)
+        ask_again (sim, from);
+    else
+        cancel (sim, from);
+}
+
+static actor_t *some_client (sim_t *sim)
+{
+    for (int i = 0; i < 8; i++) {
+        actor_t *actor = any_actor (sim);
+        if (actor->client >= 0)
+            return actor;
+    }
+    return NULL;
+}
+
+/* ZQB/1 puts several commands into a message. */
+static uint32_t draw_commands (sim_t *sim, const sender_t *from)
+{
+    return from->dialect == ZQB1 && one_in (sim, 4) ? 1 + below (sim, 6) : 1;
+}
+
+static void event_client (sim_t *sim, int late)
+{
+    sender_t from;
+    actor_t *actor = some_client (sim);
+    if (!actor || begin_message (sim, &from, actor, CLIENT, late) != 0)
+        return;
+    for (uint32_t more = draw_commands (sim, &from); more > 0; more--)
+        client_speaks (sim, &from);
+    end_message (sim, &from);
+}
+
+/* ---- what workers do */
+
+static actor_t *some_worker (sim_t *sim)
+{
+    for (int i = 0; i < 8; i++) {
+        actor_t *actor = any_actor (sim);
+        if (actor->worker >= 0)
+            return actor;
+    }
+    return NULL;
+}
+
+static actor_t *busy_worker (sim_t *sim)
+{
+    for (int i = 0; i < 16; i++) {
+        actor_t *actor = any_actor (sim);
+        if (actor->held_count)
+            return actor;
+    }
+    return NULL;
+}
+
+static uint32_t draw_credit (sim_t *sim)
+{
+    uint32_t kind = below (sim, 8);
+    return kind < 3 ? 0 : kind < 5 ? 1 : kind < 7 ? 1 + below (sim, 20) : one_in (sim, 4) ? 65535 : 1 + below (sim, 200);
+}
+
+/* In words: an error, in numbers: a reply to one that he holds, which he then has done. */
+static void answer_held (sim_t *sim, const sender_t *from, int type)
+{
+    actor_t *actor = from->actor;
+    if (!actor->held_count)
+        return;
+    size_t which = one_in (sim, 4) ? below (sim, (uint32_t) actor->held_count) : 0;
+    holding_t held = actor->held[which];
+    command_t mine = new_command (type);
+    mine.id = held.token;
+    mine.text = any_number (sim);
+    if (type != PARTIAL && !one_in (sim, 32)) /* some say it twice */
+        let_go (actor, which);
+    receive (sim, from, &mine, type == ERROR ? 0 : held.number | IS_REPLY | (uint64_t) below (sim, 1 << 20) << 40);
+}
+
+static void event_answer (sim_t *sim, int type)
+{
+    sender_t from;
+    actor_t *actor = busy_worker (sim);
+    if (!actor || actor->worker < 0)
+        return;
+    if ((type == ERROR && actor->worker != ZQB1) || (type == PARTIAL && actor->worker != ZQB1 && actor->worker != MDP02))
+        type = REPLY;
+    if (begin_message (sim, &from, actor, WORKER, 0) != 0)
+        return;
+    for (uint32_t more = draw_commands (sim, &from); more > 0; more--)
+        answer_held (sim, &from, type);
+    end_message (sim, &from);
+}
+
+/* Something that this worker does not hold: of long ago, another's, changed, or invented. */
+static uint64_t draw_stale_token (sim_t *sim)
+{
+    uint64_t token = sim->past[below (sim, PAST)].token;
+    switch (below (sim, 8)) {
+        case 0: return any_number (sim);
+        case 1: return token + 2;
+        case 2: return token - 2;
+        case 3: return token ^ ((uint64_t) 1 << below (sim, 64));
+        case 4: return token & 0xffffffffu; /* of the first place */
+        default: return token;
+    }
+}
+
+static void event_stale (sim_t *sim)
+{
+    sender_t from;
+    actor_t *actor = some_worker (sim);
+    command_t mine = new_command (one_in (sim, 4) ? PARTIAL : REPLY);
+    mine.id = draw_stale_token (sim);
+    if (!actor || holds (actor, mine.id) || begin_message (sim, &from, actor, WORKER, 0) != 0)
+        return;
+    if (from.dialect == ZQB1 && one_in (sim, 4))
+        mine.type = ERROR;
+    mine.text = TEXT_OF_BROKER;
+    receive (sim, &from, &mine, mine.type == ERROR ? 0 : (actor->forgot ? IS_REPLY : IS_WRONG) | ANY_NUMBER);
+    end_message (sim, &from);
+}
+
+static void worker_says (sim_t *sim, actor_t *actor, int type, int late)
+{
+    sender_t from;
+    command_t mine = new_command (type);
+    if (begin_message (sim, &from, actor, WORKER, late) != 0)
+        return;
+    if (type == READY) {
+        mine.service = actor->port ? 0 : any_service (sim);
+        mine.credit = draw_credit (sim);
+    }
+    if ((type == READY || type == DISCONNECT) && one_in (sim, 2))
+        forget_held (actor, late); /* half of them go on with what they had */
+    receive (sim, &from, &mine, 0);
+    end_message (sim, &from);
+}
+
+static void event_worker (sim_t *sim, int type)
+{
+    actor_t *actor = some_worker (sim);
+    if (actor && !(type == DISCONNECT && actor->worker == LRU) && !(type == HEARTBEAT && actor->worker == LRU))
+        worker_says (sim, actor, type, !(sim->traits & CROWD) && one_in (sim, 64));
+}
+
+/* ---- what goes wrong */
+
+static void event_malformed (sim_t *sim)
+{
+    sender_t from;
+    actor_t *actor = any_actor (sim);
+    int side = actor->client < 0 || (actor->worker >= 0 && one_in (sim, 2)) ? WORKER : CLIENT;
+    if (begin_message (sim, &from, actor, side, 0) != 0)
+        return;
+    if (from.dialect == ZQB1)
+        side = CLIENT; /* which of the two it is, is in the commands */
+    say (sim, "    something malformed from %u\n", (unsigned) actor_number (sim, actor));
+    step (sim);
+    set_dialect (sim, &from, 0);
+    from.peer->dialect[side] = from.dialect;
+    if (sim->model)
+        model_set_dialect (sim->model, from.number, from.dialect, side, READY);
+    zqb__engine_malformed (&sim->engine, from.peer, side);
+    if (modelled (sim))
+        model_malformed (sim->model, from.number, side);
+    check_agreement (sim);
+    end_message (sim, &from);
+}
+
+static void event_of_later_version (sim_t *sim)
+{
+    sender_t from;
+    actor_t *actor = any_actor (sim);
+    command_t mine = new_command (9 + (int) below (sim, 240));
+    if (actor->client != ZQB1 || begin_message (sim, &from, actor, CLIENT, 0) != 0)
+        return;
+    receive (sim, &from, &mine, 0);
+    end_message (sim, &from);
+}
+
+static void event_down (sim_t *sim)
+{
+    actor_t *actor = any_actor (sim);
+    actor->down = actor->down != SENT ? SENT : one_in (sim, 2) ? UNREACHABLE : NOT_READ;
+    say (sim, "    %u is %s\n", (unsigned) actor_number (sim, actor), actor->down == SENT ? "well" : actor->down == UNREACHABLE ? "unreachable" : "stuck");
+}
+
+/* Somebody of whom the engine knows, or NULL. */
+static zqb__peer_t *known_peer (sim_t *sim, uint32_t address)
+{
+    unsigned char frame[8] = {0, 0, 0, 4, 0, 0, 0, 0};
+    memcpy (frame + 4, &address, sizeof address);
+    return zqb__peer_find (&sim->engine, sim->actors[address % sim->actor_count].port, frame, sizeof frame,
+                           zqb__hash (sim->engine.key, frame, sizeof frame));
+}
+
+static void lose (sim_t *sim, zqb__peer_t *peer)
+{
+    int number = sim->model ? model_find (sim->model, peer_address (peer)) : 0;
+    say (sim, "    what was for %u could not be sent\n", (unsigned) peer_address (peer));
+    step (sim);
+    zqb__engine_lost (&sim->engine, peer);
+    if (modelled (sim))
+        model_lost (sim->model, number);
+    check_agreement (sim);
+}
+
+static void event_lost (sim_t *sim)
+{
+    actor_t *actor = any_actor (sim);
+    zqb__peer_t *peer = known_peer (sim, address_of (sim, actor, actor->version));
+    if (peer && zqb__list_empty (&peer->idle))
+        lose (sim, peer);
+}
+
+/* A message that is packed is sent, or it is not. */
+static void flush_peer (sim_t *sim, zqb__peer_t *peer)
+{
+    uint32_t address = peer_address (peer);
+    const actor_t *actor = &sim->actors[address % sim->actor_count];
+    zqb__list_remove (&peer->dirty);
+    if (actor->down != SENT || address != address_of (sim, actor, actor->version)) {
+        lose (sim, peer);
+        return;
+    }
+    peer->replies = 0;
+    if (sim->model)
+        model_flushed (sim->model, model_find (sim->model, address));
+    zqb__engine_release (&sim->engine, peer);
+}
+
+static void event_flush (sim_t *sim)
+{
+    while (!zqb__list_empty (&sim->dirty) && !sim->progress->wrong[0])
+        flush_peer (sim, ZQB__OF (zqb__peer_t, dirty, sim->dirty.next));
+}
+
+static void event_gone (sim_t *sim)
+{
+    int proxy = sim->proxy_count && one_in (sim, 16);
+    line_t *line = &sim->lines[below (sim, proxy ? sim->proxy_count : sim->line_count)];
+    if (line->connection >= 0 && one_in (sim, 4)) {
+        sim->gone[sim->gone_count++] = *line;
+        sim->connection_used[line->connection] = 0;
+        line->connection = -1;
+    }
+    if (one_in (sim, 2) || sim->gone_count >= sim->line_count)
+        bury_gone (sim);
+}
+
+/* A program ends, and starts anew with nothing. */
+static void event_restart (sim_t *sim)
+{
+    actor_t *actor = any_actor (sim);
+    actor->life = any_number (sim) | 1;
+    forget_held (actor, actor->worker != ZQB1);
+    actor->moved = 0;
+    actor->version += actor->fixed ? 0 : 1;
+    memset (actor->recent, 0, sizeof actor->recent);
+    actor->next_id += RECENT;
+    say (sim, "    %u is restarted\n", (unsigned) actor_number (sim, actor));
+}
+
+/* ---- time, and the host */
+
+static void check_next (sim_t *sim)
+{
+    if (sim->model && !(sim->traits & CROWD) && zqb__engine_next (&sim->engine) != model_next (sim->model))
+        violated (sim, "the engine wants to be called at %llu, the model at %llu",
+                  (unsigned long long) zqb__engine_next (&sim->engine), (unsigned long long) model_next (sim->model));
+}
+
+static void tick (sim_t *sim)
+{
+    step (sim);
+    say (sim, "    tick at %llu\n", (unsigned long long) sim->now);
+    zqb__engine_tick (&sim->engine);
+    if (modelled (sim))
+        model_tick (sim->model);
+    check_agreement (sim);
+    check_next (sim);
+}
+
+static void event_jump (sim_t *sim)
+{
+    uint64_t beat = sim->limits.heartbeat == UINT64_MAX ? 1000000 : sim->limits.heartbeat;
+    pass_time (sim, beat / 2 + any_number (sim) % (beat * (one_in (sim, 16) ? 100 : 2)));
+    tick (sim);
+}
+
+static int handler (zqb_request_t *request, zqb_msg_t *reply, void *arg)
+{
+    (void) request, (void) reply, (void) arg;
+    return 0; /* never called: the sink serves */
+}
+
+static void event_handle (sim_t *sim)
+{
+    int service = one_in (sim, 8) ? MMI_FROM : (int) below (sim, sim->service_count);
+    int set = one_in (sim, 3);
+    if (!one_in (sim, sim->handlers))
+        return;
+    step (sim);
+    say (sim, "    handler of %d: %s\n", service, set ? "set" : "removed");
+    int result = zqb__engine_handle (&sim->engine, sim->names[service], set ? handler : NULL, NULL) == 0 ? 0 : errno;
+    if (modelled (sim) && model_handle (sim->model, service, set) != result)
+        violated (sim, "setting a handler: %s", strerror (result));
+    check_agreement (sim);
+}
+
+/* ---- events: what may happen, and how often, of which each seed makes something else */
+
+#define EVENTS(X)                                                                                                  \
+    X (client, 60, event_client (sim, 0)) X (late, 1, event_client (sim, !(sim->traits & CROWD)))                  \
+    X (reply, 60, event_answer (sim, REPLY)) X (partial, 8, event_answer (sim, PARTIAL))                           \
+    X (error, 4, event_answer (sim, ERROR)) X (stale, 6, event_stale (sim))                                        \
+    X (ready, 10, event_worker (sim, READY)) X (heartbeat, 10, event_worker (sim, HEARTBEAT))                      \
+    X (disconnect, 3, event_worker (sim, DISCONNECT)) X (malformed, 2, event_malformed (sim))                      \
+    X (later, 1, event_of_later_version (sim)) X (down, 2, event_down (sim)) X (lost, 1, event_lost (sim))         \
+    X (flush, 20, event_flush (sim)) X (gone, 4, event_gone (sim)) X (restart, 1, event_restart (sim))             \
+    X (tick, 16, tick (sim)) X (jump, 2, event_jump (sim)) X (handle, 3, event_handle (sim))
+
+enum {
+#define X(name, weight, action) EVENT_##name,
+    EVENTS (X)
+#undef X
+    EVENT_COUNT
+};
+
+static const unsigned char event_weights[EVENT_COUNT] = {
+#define X(name, weight, action) weight,
+    EVENTS (X)
+#undef X
+};
+
+static const char *const event_names[EVENT_COUNT] = {
+#define X(name, weight, action) #name,
+    EVENTS (X)
+#undef X
+};
+
+static void happen (sim_t *sim)
+{
+    int event = sim->events[any_number (sim) >> 56];
+    say (sim, "%llu %s\n", (unsigned long long) sim->progress->event, event_names[event]);
+    pass_time (sim, below (sim, sim->pace));
+    switch (event) {
+#define X(name, weight, action)                                                                                    \
+    case EVENT_##name:                                                                                             \
+        action;                                                                                                    \
+        break;
+        EVENTS (X)
+#undef X
+        default: break;
+    }
+    if (sim->options->walk && sim->progress->event % sim->options->walk == 0)
+        check_structure (sim);
+}
+
+/* ---- the making of a world */
+
+static void draw_events (sim_t *sim)
+{
+    uint32_t weights[EVENT_COUNT], sum = 0, at = 0;
+    for (int i = 0; i < EVENT_COUNT; i++)
+        sum += weights[i] = (uint32_t) event_weights[i] << below (sim, 5);
+    for (int i = 0; i < EVENT_COUNT; i++) {
+        uint32_t share = weights[i] * 256 / sum + (i == EVENT_client);
+        for (; share > 0 && at < 256; share--)
+            sim->events[at++] = (unsigned char) i;
+    }
+    for (; at < 256; at++) /* what the rounding left: all in turn, so that none is missing */
+        sim->events[at] = (unsigned char) (at % EVENT_COUNT);
+}
+
+static int draw_limit (sim_t *sim, uint32_t most)
+{
+    return one_in (sim, 3) && !(sim->traits & CROWD) ? 1 + (int) below (sim, most) : INT_MAX;
+}
+
+static uint64_t draw_size (sim_t *sim, uint32_t most)
+{
+    return one_in (sim, 4) ? 1 + (uint64_t) below (sim, most) : (uint64_t) 64 << 20;
+}
+
+static void draw_times (sim_t *sim, zqb__limits_t *limits)
+{
+    limits->heartbeat = one_in (sim, 16) ? UINT64_MAX : (1 + (uint64_t) below (sim, 10000)) * MICROSECONDS;
+    limits->expiry = limits->heartbeat == UINT64_MAX || one_in (sim, 16) ? UINT64_MAX : limits->heartbeat * (1 + below (sim, 4));
+    limits->no_worker = one_in (sim, 8) ? UINT64_MAX : (uint64_t) below (sim, 20000) * MICROSECONDS + MICROSECOND_OF_SERVICES;
+    limits->credit = one_in (sim, 4) ? 0 : 1000 * (1 + (uint64_t) below (sim, 5000));
+}
+
+static void draw_limits (sim_t *sim)
+{
+    zqb__limits_t *limits = &sim->limits;
+    memset (limits, 0, sizeof *limits);
+    draw_times (sim, limits);
+    limits->attempts = one_in (sim, 8) ? INT_MAX : 1 + (int) below (sim, 4);
+    limits->services = draw_limit (sim, 6);
+    limits->workers = draw_limit (sim, 12);
+    limits->clients = draw_limit (sim, 10);
+    limits->requests = draw_limit (sim, 60);
+    limits->queue = draw_limit (sim, 20);
+    limits->outstanding = draw_limit (sim, 10);
+    limits->frames = one_in (sim, 4) ? 1 + (uint64_t) below (sim, 8) : 1000;
+    limits->message = draw_size (sim, 1000);
+    limits->bytes = draw_size (sim, 10000);
+    if (limits->requests == INT_MAX && !(sim->traits & (FULL | CROWD)))
+        limits->requests = 300; /* or else a service without workers fills our memory, and the model's patience */
+}
+
+static model_limits_t limits_of_model (const zqb__limits_t *limits)
+{
+    model_limits_t copy = {limits->heartbeat, limits->expiry, limits->no_worker, limits->credit, limits->attempts,
+                           limits->services, limits->workers, limits->clients, limits->requests, limits->queue,
+                           limits->outstanding, limits->frames, limits->message, limits->bytes, ZQB__HAND_BYTES};
+    return copy;
+}
+
+static void draw_roles (sim_t *sim, actor_t *actor)
+{
+    static const int clients[] = {ZQB1, ZQB1, MDP01, MDP02}, workers[] = {ZQB1, ZQB1, MDP01, MDP01_WORDS, MDP02},
+                     backends[] = {LRU, PPP, PPP_WORDS};
+    int is_client = one_in (sim, sim->traits & CROWD ? 1 : 2), is_worker = !is_client || one_in (sim, 8);
+    actor->port = one_in (sim, 5) ? is_client ? 1 : 2 : 0;
+    actor->client = !is_client ? -1 : actor->port ? LRU : clients[below (sim, 4)];
+    actor->worker = !is_worker || actor->port == 1 ? -1 : actor->port ? backends[below (sim, 3)] : workers[below (sim, 5)];
+    int speaks_both = actor->client == ZQB1 || actor->worker == ZQB1;
+    if (actor->client >= 0 && actor->worker >= 0 && speaks_both && !(sim->traits & CHAMELEONS))
+        actor->client = actor->worker = ZQB1;
+}
+
+static void draw_actors (sim_t *sim)
+{
+    uint32_t proxies = sim->traits & CROWD ? 1 : one_in (sim, 3) ? 1 + below (sim, 3) : 0;
+    sim->actors = (actor_t *) must (calloc (sim->actor_count, sizeof *sim->actors));
+    for (uint32_t i = 0; i < sim->actor_count; i++) {
+        actor_t *actor = &sim->actors[i];
+        draw_roles (sim, actor);
+        actor->life = any_number (sim) | 1;
+        actor->fixed = one_in (sim, 4);
+        actor->line = actor->port == 0 && proxies && one_in (sim, 2) ? below (sim, proxies) : proxies + i;
+    }
+    sim->proxy_count = proxies;
+    sim->line_count = sim->actor_count + proxies;
+    sim->lines = (line_t *) must (calloc (sim->line_count, sizeof *sim->lines));
+    for (uint32_t i = 0; i < sim->line_count; i++) {
+        sim->lines[i].connection = -1;
+        sim->lines[i].port = i < proxies ? 0 : sim->actors[i - proxies].port;
+    }
+    sim->connection_used = (unsigned char *) must (calloc (sim->line_count + 1, 1));
+    sim->gone = (line_t *) must (calloc (sim->line_count + 1, sizeof *sim->gone));
+}
+
+static void draw_names (sim_t *sim)
+{
+    for (int i = 0; i < SERVICES_MOST; i++) {
+        size_t size = one_in (sim, 4) ? 6 + below (sim, 250) : 6;
+        memset (sim->names[i], 'x', sizeof sim->names[i]);
+        memcpy (sim->names[i], i < MMI_FROM ? "svc-" : "mmi.", 4);
+        sim->names[i][4] = (char) ('0' + i / 10);
+        sim->names[i][5] = (char) ('0' + i % 10);
+        sim->names[i][size] = 0;
+        sim->name_sizes[i] = (uint8_t) size;
+    }
+}
+
+/* In crowds more peers are idle than the engine remembers. So that nobody can tell, nobody changes his dialect there, nor
+   sends late. */
+static void draw_traits (sim_t *sim)
+{
+    sim->traits = one_in (sim, 2) ? PACKS : 0;
+    sim->traits |= one_in (sim, 200) ? CROWD : 0;
+    sim->traits |= one_in (sim, 4) && !(sim->traits & CROWD) ? CHAMELEONS : 0;
+    sim->traits |= one_in (sim, 3) ? MMI : 0;
+    sim->traits |= one_in (sim, 50) ? FULL : 0;
+    sim->traits |= sim->options->seed % 8 == 7 ? FAILS : 0;
+    sim->actor_count = sim->traits & CROWD ? 1500 + below (sim, 4500) : sim->traits & FULL ? 40 + below (sim, 200) : 2 + below (sim, 30);
+    sim->service_count = 1 + below (sim, one_in (sim, 8) ? 20 : 4);
+    sim->pace = 16u << below (sim, 12);
+    sim->trouble = 1u << below (sim, 8);
+    sim->handlers = 1u << below (sim, 8);
+}
+
+static void draw_world (sim_t *sim)
+{
+    sim->chance.state = sim->options->seed * 0x9e3779b97f4a7c15u;
+    draw_traits (sim);
+    draw_events (sim);
+    draw_limits (sim);
+    draw_actors (sim);
+    draw_names (sim);
+    sim->now = one_in (sim, 2) ? 0 : any_number (sim) >> 20;
+    pass_time (sim, 1);
+    zqb__list_init (&sim->dirty);
+    open_entry (sim, 0, 0); /* number 0 is nobody's */
+}
+
+static int open_engine (sim_t *sim)
+{
+    zqb__sink_t sink = {sim, sink_send, sink_serve, sink_log};
+    uint64_t key = any_number (sim);
+    if (zqb__engine_init (&sim->engine, &sim->limits, &sink, key, sim->now) != 0) {
+        if (memory.alive || !memory.failed)
+            violated (sim, "init failed, and left memory behind");
+        memory.fails_one_in = 0;
+        if (zqb__engine_init (&sim->engine, &sim->limits, &sink, key, sim->now) != 0)
+            return -1;
+    }
+    if (sim->traits & MMI)
+        sim->engine.mmi.handler = handler;
+    return 0;
+}
+
+static void open_world (sim_t *sim)
+{
+    memset (&memory, 0, sizeof memory);
+    memory.chance.state = ~sim->options->seed;
+    large_alive = 0;
+    draw_world (sim);
+    if (sim->traits & FAILS)
+        memory.fails_one_in = 4u << below (sim, 8);
+    uint32_t fails = memory.fails_one_in;
+    if (open_engine (sim) != 0)
+        violated (sim, "init failed");
+    memory.fails_one_in = fails;
+    model_limits_t limits = limits_of_model (&sim->limits);
+    if (!(sim->traits & FAILS))
+        sim->model = model_new (&limits, sim->actor_count * VERSIONS, sim->traits & MMI, sim->now);
+}
+
+static void finish (sim_t *sim)
+{
+    bury_gone (sim);
+    check_structure (sim);
+    step (sim);
+    say (sim, "the end\n");
+    zqb__engine_finish (&sim->engine);
+    if (modelled (sim))
+        model_finish (sim->model);
+    check_agreement (sim);
+    event_flush (sim);
+    if (sim->progress->wrong[0])
+        return;
+    zqb__engine_close (&sim->engine);
+    if (memory.alive)
+        violated (sim, "%lld allocations were not freed", (long long) memory.alive);
+    if (large_alive)
+        violated (sim, "%lld large frames were not closed", (long long) large_alive);
+}
+
+static void close_world (sim_t *sim)
+{
+    if (sim->model)
+        model_free (sim->model);
+    for (uint32_t i = 0; i < sim->actor_count; i++)
+        free (sim->actors[i].held);
+    free (sim->actors);
+    free (sim->lines);
+    free (sim->connection_used);
+    free (sim->gone);
+    free (sim->outputs);
+    free (sim->entries);
+}
+
+int sim_run (const sim_options_t *options, sim_progress_t *progress)
+{
+    sim_t *sim = (sim_t *) must (calloc (1, sizeof *sim));
+    for (size_t i = 0; i < PATTERN_SIZE && !pattern[1]; i++)
+        pattern[i] = (unsigned char) (i * 2654435761u >> 13);
+    sim->options = options;
+    sim->progress = progress;
+    progress->event = 0;
+    progress->seed = options->seed;
+    open_world (sim);
+    while (progress->event < options->events && !progress->wrong[0]) {
+        progress->event++;
+        happen (sim);
+    }
+    if (!progress->wrong[0]) {
+        progress->event++;
+        finish (sim);
+    }
+    close_world (sim);
+    free (sim);
+    return progress->wrong[0] ? -1 : 0;
+}

@@ -1,0 +1,230 @@
+/*  Walks over everything that an engine has and checks that it hangs together: links are symmetric, what is counted is
+    there, everything is in the lists, tables and levels where it belongs and in no other. To be included behind the
+    implementation of zqbroker.h. Costs time in proportion to what there is. */
+
+#ifndef SIM_WALK_H
+#define SIM_WALK_H
+
+typedef struct walk_t {
+    zqb__engine_t *engine;
+    int all_timers;      /* memory never failed, so each timer that should run does */
+    const char *wrong;   /* the first that was found, or NULL */
+    uint64_t queued, running, bytes, workers, services, clients, wanted, owned;
+    size_t timers, lives, connections, numbered;
+    int idle;
+} walk_t;
+
+static void walk_check (walk_t *walk, int holds, const char *what)
+{
+    if (!holds && !walk->wrong)
+        walk->wrong = what;
+}
+
+/* How long a list is. Its links are symmetric; an endless one is cut off. */
+static size_t walk_list (walk_t *walk, const zqb__link_t *head)
+{
+    size_t count = 0;
+    for (const zqb__link_t *at = head->next; at != head && count < 10000000; at = at->next, count++)
+        if (!at || at->next->prev != at || at->prev->next != at) {
+            walk_check (walk, 0, "a list: the links are not symmetric");
+            break;
+        }
+    return count;
+}
+
+static void walk_timer (walk_t *walk, const zqb__timer_t *timer, int must_run, const char *what)
+{
+    walk->timers += timer->place != 0;
+    walk_check (walk, timer->place <= walk->engine->timers.count, "a timer: it is beyond the heap");
+    if (timer->place && timer->place <= walk->engine->timers.count)
+        walk_check (walk, walk->engine->timers.timers[timer->place] == timer, "a timer: it is not where it says");
+    walk_check (walk, timer->place || !must_run || !walk->all_timers, what);
+}
+
+static void walk_heap (walk_t *walk)
+{
+    const zqb__heap_t *heap = &walk->engine->timers;
+    walk_check (walk, heap->count == walk->timers, "the heap: it has timers of nobody");
+    for (size_t i = 2; i <= heap->count; i++)
+        walk_check (walk, heap->timers[i / 2]->at <= heap->timers[i]->at, "the heap: out of order");
+}
+
+static int walk_in_table (const zqb__table_t *table, const zqb__node_t *wanted)
+{
+    for (const zqb__node_t *node = table->buckets[wanted->hash & (table->size - 1)]; node; node = node->next)
+        if (node == wanted)
+            return 1;
+    return 0;
+}
+
+static size_t walk_table (walk_t *walk, const zqb__table_t *table)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < table->size; i++)
+        for (const zqb__node_t *node = table->buckets[i]; node; node = node->next, count++)
+            walk_check (walk, (node->hash & (table->size - 1)) == i, "a table: a node is in the wrong bucket");
+    walk_check (walk, count == table->count, "a table: it has miscounted");
+    return count;
+}
+
+static void walk_request (walk_t *walk, const zqb__request_t *request, const zqb__service_t *service,
+                          const zqb__worker_t *worker)
+{
+    walk_check (walk, request->service == service, "a request: it is in another service's list");
+    walk_check (walk, request->worker == worker, "a request: it is in another worker's hand");
+    walk_check (walk, request->slot.generation & 1, "a request: its place in the slab is not in use");
+    walk_check (walk, worker || request->client, "a request: it is queued for nobody");
+    walk_check (walk, !request->cancelled || !request->client, "a request: cancelled, but somebody waits for it");
+    walk_check (walk, zqb__slab_find (&walk->engine->requests, zqb__slot_token (&request->slot)) == request,
+                "a request: its token does not find it");
+    zqb__body_t body = zqb__stored_body (&request->body);
+    uint64_t bytes = 0;
+    zqb__cursor_t cursor = {0, 0};
+    zqb__frame_t frame;
+    while (zqb__body_next (&body, &cursor, &frame) == 1)
+        bytes += frame.size + 4;
+    walk->bytes += bytes;
+    walk->wanted += request->client != NULL;
+}
+
+static uint64_t walk_requests (walk_t *walk, const zqb__link_t *head, const zqb__service_t *service,
+                               const zqb__worker_t *worker)
+{
+    uint64_t count = walk_list (walk, head);
+    for (const zqb__link_t *at = head->next; at != head && !walk->wrong; at = at->next)
+        walk_request (walk, ZQB__OF (zqb__request_t, turn, at), service, worker);
+    return count;
+}
+
+static void walk_worker (walk_t *walk, const zqb__service_t *service, zqb__worker_t *worker)
+{
+    int beats = zqb__dialects[worker->peer->dialect[ZQB__WORKER]].heartbeats && walk->engine->limits.heartbeat != UINT64_MAX;
+    walk_check (walk, worker->service == service, "a worker: it is in another service's list");
+    walk_check (walk, worker->peer->worker == worker, "a worker: its peer has another");
+    walk_check (walk, worker->credit > 0, "a worker: retired, and still there");
+    walk_check (walk, worker->adapts || worker->load <= worker->credit, "a worker: it holds more than its credit");
+    walk_check (walk, walk_requests (walk, &worker->hand, service, worker) == worker->load, "a worker: its load is miscounted");
+    walk_check (walk, zqb__list_empty (&worker->ready) == !zqb__worker_has_room (worker),
+                "a worker: ready without room, or the other way round");
+    walk_timer (walk, &worker->timer, beats, "a worker: nobody looks whether it lives");
+    walk->running += worker->load;
+    walk->workers++;
+}
+
+static void walk_ready (walk_t *walk, const zqb__service_t *service)
+{
+    for (int level = 0; level < ZQB__LEVELS; level++) {
+        const zqb__link_t *head = &service->ready[level];
+        size_t count = walk_list (walk, head);
+        walk_check (walk, (count > 0) == (service->ready_mask >> level & 1), "a service: the mask of its levels is wrong");
+        for (const zqb__link_t *at = head->next; at != head && !walk->wrong; at = at->next) {
+            const zqb__worker_t *worker = ZQB__OF (zqb__worker_t, ready, at);
+            walk_check (walk, worker->service == service && worker->level == level
+                                  && zqb__level_of_load (worker->load) == level, "a worker: ready at the wrong level");
+        }
+    }
+    walk_check (walk, !service->queued || !service->ready_mask, "a service: requests wait, though a worker has room");
+}
+
+static void walk_service (walk_t *walk, zqb__service_t *service)
+{
+    uint64_t before = walk->running;
+    int waits = service->queued && !service->worker_count && walk->engine->limits.no_worker != UINT64_MAX;
+    walk_check (walk, walk_list (walk, &service->workers) == (size_t) service->worker_count, "a service: its workers are miscounted");
+    walk_check (walk, walk_requests (walk, &service->queue, service, NULL) == (uint64_t) service->queued,
+                "a service: its queue is miscounted");
+    for (zqb__link_t *at = service->workers.next; at != &service->workers && !walk->wrong; at = at->next)
+        walk_worker (walk, service, ZQB__OF (zqb__worker_t, of_service, at));
+    walk_ready (walk, service);
+    walk_check (walk, walk->running - before == (uint64_t) service->running, "a service: what it runs is miscounted");
+    walk_check (walk, service->queued || service->worker_count || service->handler, "a service: it has nothing, and is not forgotten");
+    walk_check (walk, !service->handler || !service->worker_count, "a service: it has a handler and workers");
+    walk_check (walk, !service->handler || !service->queued, "a service: requests wait, though it has a handler");
+    walk_check (walk, walk_in_table (&walk->engine->services, &service->by_name), "a service: nobody finds it");
+    walk_timer (walk, &service->timer, waits, "a service: its requests wait for ever");
+    walk->queued += (uint64_t) service->queued;
+    walk->services++;
+}
+
+static void walk_peer (walk_t *walk, zqb__peer_t *peer)
+{
+    const zqb__engine_t *engine = walk->engine;
+    size_t count = walk_list (walk, &peer->requests);
+    int purpose = peer->worker || count || !zqb__list_empty (&peer->dirty);
+    for (const zqb__link_t *at = peer->requests.next; at != &peer->requests && !walk->wrong; at = at->next) {
+        const zqb__request_t *request = ZQB__OF (zqb__request_t, of_client, at);
+        walk_check (walk, request->client == peer, "a request: it is in another client's list");
+        walk_check (walk, !peer->numbered || walk_in_table (&engine->ids, &request->by_id), "a request: nobody finds its number");
+    }
+    walk_check (walk, count == (size_t) peer->outstanding, "a peer: what it waits for is miscounted");
+    walk_check (walk, !peer->worker || peer->worker->peer == peer, "a peer: it has another's worker");
+    walk_check (walk, zqb__list_empty (&peer->failed), "a peer: it failed, and was not buried");
+    walk_check (walk, zqb__list_empty (&peer->idle) == purpose, "a peer: idle though it has a purpose, or the other way round");
+    walk_check (walk, !peer->life || walk_in_table (&engine->lives, &peer->by_life), "a peer: nobody finds its life");
+    walk_check (walk, peer->connection < 0 || walk_in_table (&engine->connections, &peer->by_connection), "a peer: nobody finds its connection");
+    walk_timer (walk, &peer->timer, 0, "");
+    walk->owned += count;
+    walk->clients += count > 0;
+    walk->lives += peer->life != 0;
+    walk->connections += peer->connection >= 0;
+    walk->numbered += peer->numbered ? count : 0;
+    walk->idle += !zqb__list_empty (&peer->idle);
+}
+
+static void walk_peers (walk_t *walk)
+{
+    zqb__engine_t *engine = walk->engine;
+    for (size_t i = 0; i < engine->peers.size; i++)
+        for (zqb__node_t *node = engine->peers.buckets[i]; node && !walk->wrong; node = node->next)
+            walk_peer (walk, ZQB__OF (zqb__peer_t, by_address, node));
+    walk_check (walk, walk->idle == engine->idle_count && walk_list (walk, &engine->idle_peers) == (size_t) walk->idle
+                          && walk->idle <= ZQB__IDLE_PEERS, "the idle peers are miscounted");
+}
+
+static void walk_totals (walk_t *walk)
+{
+    const zqb_stats_t *stats = &walk->engine->stats;
+    walk_check (walk, stats->queued == walk->queued && stats->running == walk->running, "the counters: queued or running");
+    walk_check (walk, stats->bytes == walk->bytes, "the counters: bytes");
+    walk_check (walk, stats->workers == walk->workers && stats->services == walk->services, "the counters: workers or services");
+    walk_check (walk, stats->clients == walk->clients && walk->owned == walk->wanted, "the counters: clients");
+    walk_check (walk, zqb__list_empty (&walk->engine->failed_peers), "a peer that failed was not buried");
+}
+
+/* Each place in the slab is used by a request, or is among the unused. */
+static void walk_slab (walk_t *walk)
+{
+    const zqb__slab_t *slab = &walk->engine->requests;
+    size_t places = slab->chunk_count * ZQB__SLAB_CHUNK, used = 0, unused = 0;
+    for (size_t i = 0; i < places; i++)
+        used += zqb__slab_at (slab, i)->generation & 1;
+    for (const zqb__unused_t *at = slab->unused; at && unused <= places; at = at->next)
+        unused++;
+    walk_check (walk, used == walk->queued + walk->running, "the slab: a place is used by nobody");
+    walk_check (walk, used + unused == places, "the slab: a place is lost");
+}
+
+/* NULL, or what is wrong. */
+static const char *walk_engine (zqb__engine_t *engine, int all_timers)
+{
+    walk_t walk;
+    zqb__link_t *services = &engine->all_services;
+    memset (&walk, 0, sizeof walk);
+    walk.engine = engine;
+    walk.all_timers = all_timers;
+    walk_list (&walk, services);
+    for (zqb__link_t *at = services->next; at != services && !walk.wrong; at = at->next)
+        walk_service (&walk, ZQB__OF (zqb__service_t, all, at));
+    walk_check (&walk, walk_table (&walk, &engine->services) == walk.services, "the services: table and list differ");
+    walk_table (&walk, &engine->peers);
+    walk_peers (&walk);
+    walk_check (&walk, walk_table (&walk, &engine->lives) == walk.lives, "the lives are miscounted");
+    walk_check (&walk, walk_table (&walk, &engine->connections) == walk.connections, "the connections are miscounted");
+    walk_check (&walk, walk_table (&walk, &engine->ids) == walk.numbered, "the numbers are miscounted");
+    walk_totals (&walk);
+    walk_slab (&walk);
+    walk_heap (&walk);
+    return walk.wrong;
+}
+
+#endif

@@ -1,0 +1,293 @@
+/* The clock, random numbers, waiting, signals, options and errors. */
+#define ZQBROKER_IMPLEMENTATION
+#include "unit_memory.h"
+#include "zqbroker.h"
+#include "unit.h"
+
+TEST (the_clock_never_goes_back)
+{
+    uint64_t last = zqb__clock ();
+    for (int i = 0; i < 10000; i++) {
+        uint64_t now = zqb__clock ();
+        assert_true (now >= last);
+        last = now;
+    }
+}
+
+TEST (random_numbers_do_not_recur)
+{
+    uint64_t numbers[64];
+    for (size_t i = 0; i < COUNT (numbers); i++) {
+        numbers[i] = zqb__random ();
+        for (size_t j = 0; j < i; j++)
+            assert_true (numbers[i] != numbers[j]);
+    }
+}
+
+TEST (memory_comes_zeroed)
+{
+    static const char zeros[100];
+    char *memory = (char *) zqb__alloc (sizeof zeros);
+    assert_memory_equal (memory, zeros, sizeof zeros);
+    ZQB_FREE (memory);
+}
+
+TEST (without_memory_it_is_enomem)
+{
+    unit_memory_left = 0;
+    assert_none (zqb__alloc (1), ENOMEM);
+    assert_none (zqb__copy_text ("text", 4), ENOMEM);
+    unit_memory_left = -1;
+}
+
+TEST (a_copy_of_a_text_keeps_nuls_and_ends_with_one)
+{
+    char *copy = zqb__copy_text ("a\0b", 3);
+    assert_memory_equal (copy, "a\0b", 4);
+    ZQB_FREE (copy);
+}
+
+TEST (growing_keeps_what_there_is_and_at_least_doubles)
+{
+    int *items = NULL;
+    size_t capacity = 0;
+    assert_ok (zqb__grow ((void **) &items, &capacity, 3, sizeof *items));
+    assert_int_equal (capacity, 3);
+    items[2] = 42;
+    assert_ok (zqb__grow ((void **) &items, &capacity, 4, sizeof *items));
+    assert_int_equal (capacity, 6);
+    assert_int_equal (items[2], 42);
+    ZQB_FREE (items);
+}
+
+TEST (growing_without_memory_leaves_everything_as_it_was)
+{
+    int *items = NULL;
+    size_t capacity = 0;
+    assert_ok (zqb__grow ((void **) &items, &capacity, 1, sizeof *items));
+    int *before = items;
+    unit_memory_left = 0;
+    assert_fails (zqb__grow ((void **) &items, &capacity, 2, sizeof *items), ENOMEM);
+    unit_memory_left = -1;
+    assert_fails (zqb__grow ((void **) &items, &capacity, SIZE_MAX / 2, sizeof *items), ENOMEM);
+    assert_ptr_equal (items, before);
+    assert_int_equal (capacity, 1);
+    ZQB_FREE (items);
+}
+
+/* ---- locks and signals */
+
+static void add_a_thousand (void *arg)
+{
+    zqb__lock_t *lock = (zqb__lock_t *) ((void **) arg)[0];
+    int *sum = (int *) ((void **) arg)[1];
+    for (int i = 0; i < 1000; i++) {
+        zqb__lock_enter (lock);
+        ++*sum;
+        zqb__lock_yield (lock);
+        zqb__lock_leave (lock);
+    }
+}
+
+TEST (a_lock_lets_in_one_at_a_time)
+{
+    zqb__lock_t lock;
+    int sum = 0;
+    void *both[2], *threads[4];
+    both[0] = &lock;
+    both[1] = &sum;
+    assert_ok (zqb__lock_init (&lock));
+    for (size_t i = 0; i < COUNT (threads); i++)
+        threads[i] = zmq_threadstart (add_a_thousand, both);
+    for (size_t i = 0; i < COUNT (threads); i++)
+        zmq_threadclose (threads[i]);
+    assert_int_equal (sum, 4000);
+    zqb__lock_close (&lock);
+}
+
+TEST (a_lock_may_be_entered_again_by_whom_has_it)
+{
+    zqb__lock_t lock;
+    assert_ok (zqb__lock_init (&lock));
+    zqb__lock_enter (&lock);
+    zqb__lock_enter (&lock);
+    zqb__lock_leave (&lock);
+    zqb__lock_leave (&lock);
+    zqb__lock_close (&lock);
+}
+
+static void stop_it (void *arg)
+{
+    zqb__signal_stop ((zqb__signal_t *) arg);
+}
+
+TEST (a_signal_wakes_whom_it_is_for)
+{
+    zqb__signal_t signal;
+    assert_ok (zqb__signal_init (&signal));
+    zqb__poll_t item = zqb__poll_item (signal.ends[0]);
+    void *thread = zmq_threadstart (stop_it, &signal);
+    assert_int_equal (zqb__wait (&item, 1, UINT64_MAX), 1);
+    zmq_threadclose (thread);
+    assert_true (zqb__signal_stopped (&signal));
+    zqb__signal_close (&signal);
+}
+
+TEST (draining_a_signal_forgets_the_calls_but_not_the_stop)
+{
+    zqb__signal_t signal;
+    assert_ok (zqb__signal_init (&signal));
+    zqb__poll_t item = zqb__poll_item (signal.ends[0]);
+    zqb__signal_wake (&signal);
+    assert_false (zqb__signal_stopped (&signal));
+    zqb__signal_stop (&signal);
+    zqb__signal_drain (&signal);
+    assert_int_equal (zqb__wait (&item, 1, 0), 0);
+    assert_true (zqb__signal_stopped (&signal));
+    zqb__signal_close (&signal);
+}
+
+TEST (a_signal_may_be_raised_more_often_than_anybody_listens)
+{
+    zqb__signal_t signal;
+    assert_ok (zqb__signal_init (&signal));
+    errno = 42;
+    for (int i = 0; i < 100000; i++)
+        zqb__signal_wake (&signal);
+    assert_int_equal (errno, 42);
+    zqb__poll_t item = zqb__poll_item (signal.ends[0]);
+    assert_int_equal (zqb__wait (&item, 1, 0), 1);
+    zqb__signal_close (&signal);
+}
+
+/* ---- options, times, errors, names */
+
+TEST (zero_is_the_default_and_minus_one_is_without_limit)
+{
+    assert_int_equal (zqb__option (0, 7), 7);
+    assert_int_equal (zqb__option (5, 7), 5);
+    assert_int_equal (zqb__option (-1, 7), INT_MAX);
+    assert_true (zqb__option64 (0, 7) == 7);
+    assert_true (zqb__option64 ((int64_t) 1 << 40, 7) == (int64_t) 1 << 40);
+    assert_true (zqb__option64 (-1, 7) == INT64_MAX);
+    assert_true (zqb__option_us (0, 7) == 7000);
+    assert_true (zqb__option_us (INT_MAX, 7) == (uint64_t) INT_MAX * 1000);
+    assert_true (zqb__option_us (-1, 7) == UINT64_MAX);
+}
+
+TEST (what_is_after_the_end_of_time_is_never)
+{
+    assert_true (zqb__after (5, 6) == 11);
+    assert_true (zqb__after (5, UINT64_MAX) == UINT64_MAX);
+    assert_true (zqb__after (UINT64_MAX - 1, 5) == UINT64_MAX);
+}
+
+TEST (the_version_is_that_of_the_macros)
+{
+    int major = -1, minor = -1, patch = -1;
+    zqb_version (&major, &minor, &patch);
+    assert_int_equal (major, ZQB_VERSION_MAJOR);
+    assert_int_equal (minor, ZQB_VERSION_MINOR);
+    assert_int_equal (patch, ZQB_VERSION_PATCH);
+    zqb_version (NULL, NULL, NULL);
+}
+
+TEST (every_error_has_a_text_of_its_own)
+{
+#define ZQB_X(name, status, text) assert_string_equal (zqb_strerror (name), text);
+    ZQB_ERRORS (ZQB_X)
+#undef ZQB_X
+    assert_string_equal (zqb_strerror (ETERM), zmq_strerror (ETERM));
+    assert_string_equal (zqb_strerror (EINVAL), zmq_strerror (EINVAL));
+    assert_non_null (zqb_strerror (-12345));
+}
+
+TEST (errors_are_their_status_above_those_of_libzmq)
+{
+    assert_true (ZQB_ERRNO >= ZMQ_HAUSNUMERO + 1000);
+    assert_int_equal (ZQB_ENOWORKER, ZQB_ERRNO + 1);
+    assert_int_equal (ZQB_EQUEUEFULL, ZQB_ERRNO + 2);
+    assert_int_equal (ZQB_EEXPIRED, ZQB_ERRNO + 3);
+    assert_int_equal (ZQB_EREFUSED, ZQB_ERRNO + 4);
+    assert_int_equal (ZQB_ELOST, ZQB_ERRNO + 5);
+    assert_int_equal (ZQB_ECANCELLED, ZQB_ERRNO + 6);
+    assert_int_equal (ZQB_EFAILED, ZQB_ERRNO + 7);
+    assert_int_equal (ZQB_EMALFORMED, ZQB_ERRNO + 8);
+}
+
+TEST (a_name_of_a_service_has_1_to_255_bytes_and_does_not_start_with_mmi)
+{
+    char name[257];
+    memset (name, 'n', sizeof name);
+    name[256] = 0;
+    assert_false (zqb__service_valid (name));
+    name[255] = 0;
+    assert_true (zqb__service_valid (name));
+    static const struct {
+        const char *name;
+        int valid;
+    } cases[] = {{NULL, 0}, {"", 0}, {"x", 1}, {"mmi.", 0}, {"mmi.x", 0}, {"mmi", 1}, {"mmix", 1}, {"xmmi.", 1}};
+    for (size_t i = 0; i < COUNT (cases); i++)
+        assert_int_equal (zqb__service_valid (cases[i].name), cases[i].valid);
+}
+
+static char logged[1024];
+
+static void keep_line (int level, const char *text, void *arg)
+{
+    snprintf (logged, sizeof logged, "%d %s %s", level, text, (const char *) arg);
+}
+
+static void log_line (zqb_log_fn *log, int wanted, int level, const char *format, ...)
+{
+    va_list args;
+    va_start (args, format);
+    zqb__log (log, "arg", wanted, level, format, args);
+    va_end (args);
+}
+
+TEST (a_line_is_logged_to_whom_wants_its_level)
+{
+    logged[0] = 0;
+    log_line (NULL, ZQB_LOG_DEBUG, ZQB_LOG_ERROR, "nobody");
+    log_line (keep_line, ZQB_LOG_ERROR, ZQB_LOG_WARNING, "too fine");
+    assert_string_equal (logged, "");
+    log_line (keep_line, ZQB_LOG_INFO, ZQB_LOG_INFO, "%d things", 3);
+    assert_string_equal (logged, "3 3 things arg");
+}
+
+TEST (a_line_too_long_for_the_log_is_cut)
+{
+    char text[2000];
+    memset (text, 'x', sizeof text);
+    text[sizeof text - 1] = 0;
+    log_line (keep_line, ZQB_LOG_INFO, ZQB_LOG_ERROR, "%s", text);
+    assert_int_equal (strlen (logged), 2 + 511 + 4);
+}
+
+int main (void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test (the_clock_never_goes_back),
+        cmocka_unit_test (random_numbers_do_not_recur),
+        cmocka_unit_test (memory_comes_zeroed),
+        cmocka_unit_test (without_memory_it_is_enomem),
+        cmocka_unit_test (a_copy_of_a_text_keeps_nuls_and_ends_with_one),
+        cmocka_unit_test (growing_keeps_what_there_is_and_at_least_doubles),
+        cmocka_unit_test (growing_without_memory_leaves_everything_as_it_was),
+        cmocka_unit_test (a_lock_lets_in_one_at_a_time),
+        cmocka_unit_test (a_lock_may_be_entered_again_by_whom_has_it),
+        cmocka_unit_test (a_signal_wakes_whom_it_is_for),
+        cmocka_unit_test (draining_a_signal_forgets_the_calls_but_not_the_stop),
+        cmocka_unit_test (a_signal_may_be_raised_more_often_than_anybody_listens),
+        cmocka_unit_test (zero_is_the_default_and_minus_one_is_without_limit),
+        cmocka_unit_test (what_is_after_the_end_of_time_is_never),
+        cmocka_unit_test (the_version_is_that_of_the_macros),
+        cmocka_unit_test (every_error_has_a_text_of_its_own),
+        cmocka_unit_test (errors_are_their_status_above_those_of_libzmq),
+        cmocka_unit_test (a_name_of_a_service_has_1_to_255_bytes_and_does_not_start_with_mmi),
+        cmocka_unit_test (a_line_is_logged_to_whom_wants_its_level),
+        cmocka_unit_test (a_line_too_long_for_the_log_is_cut),
+    };
+    return cmocka_run_group_tests (tests, NULL, NULL);
+}
