@@ -187,7 +187,8 @@
         a command
             0   4   its size in bytes, from here to the end of its body block; at least 16
             4   1   its type, see below; a receiver skips a type that it does not know
-            5   1   flags: 0x01 AGAIN, in a client's REQUEST; the others are 0, and a receiver ignores them
+            5   1   flags: 0x01 AGAIN, in a client's REQUEST; 0x02 UNBEGUN, in a worker's DISCONNECT; the others are 0,
+                    and a receiver ignores them
             6   2   bytes of the fields
             8   8   id, see below
            16       the fields: tag (1 byte), length (1 byte), value; a receiver skips a tag that it does not know
@@ -215,7 +216,8 @@
                        0                     broker -> any      status, text: about the whole peer
          6 HEARTBEAT   0                     both               I live; any message says the same. A broker answers that
                                                                 of a stranger with DISCONNECT.
-         7 DISCONNECT  0                     worker -> broker   goodbye; what it held goes to others
+         7 DISCONNECT  0                     worker -> broker   goodbye; what it held goes to others. With UNBEGUN it
+                                                                has begun none of them: that is no attempt.
                                              broker -> worker   you are not registered (any more); status if refused
          8 CANCEL      number                client -> broker   no answer is wanted; a queued request is dropped
 
@@ -444,7 +446,8 @@ ZQB_API int zqb_broker_endpoint (zqb_broker_t *broker, int index, char *buffer, 
 
 /* Serves a service inside the broker's own thread: for what takes microseconds, as everything else waits meanwhile.
    A handler for a name replaces the one before, and NULL removes it. EINVAL for a bad name (see zqb_broker_bind_lru;
-   "mmi." names are allowed here); ENOMEM; EADDRINUSE if workers serve that name; EBUSY inside a handler. */
+   "mmi." names are allowed here); ENOMEM; ENOSPC at max_services; EADDRINUSE if workers serve that name; EBUSY inside
+   a handler. Requests that are queued already are served at once, in the calling thread. */
 ZQB_API int zqb_broker_handle (zqb_broker_t *broker, const char *service, zqb_handler_fn *handler, void *arg);
 
 /* Three ways to run it. EALREADY if it runs already.
@@ -2011,7 +2014,8 @@ enum { ZQB__COMMANDS (ZQB__X) ZQB__COMMAND_END };
 
 typedef struct zqb__command_t {
     int type;
-    int again; /* a client's REQUEST: the broker may have it already */
+    int again;   /* a client's REQUEST: the broker may have it already */
+    int unbegun; /* a worker's DISCONNECT: it has not begun with anything that it holds */
     uint64_t id; /* a client's number, or the token of an assignment */
     const unsigned char *service;
     size_t service_size;
@@ -2056,7 +2060,7 @@ enum { ZQB__MAJORDOMO, ZQB__FRONTEND, ZQB__BACKEND, ZQB__FROM_BROKER };
 enum { ZQB__FINE, ZQB__BAD_HEADER, ZQB__BAD_COMMAND, ZQB__BAD_FRAMES, ZQB__BAD_NAME };
 
 #define ZQB__MAGIC "ZQB\1"
-enum { ZQB__FLAG_AGAIN = 1 };
+enum { ZQB__FLAG_AGAIN = 1, ZQB__FLAG_UNBEGUN = 2 };
 enum { ZQB__HEAD = 12, ZQB__COMMAND_HEAD = 16, ZQB__ENVELOPE_MAX = 8, ZQB__ADDRESS_MAX = 1024, ZQB__TOKEN = 8 };
 enum { ZQB__PARCEL_FULL = 65536, ZQB__PARCEL_LARGE = 262144 }; /* bytes in the first frame, and in those behind it */
 enum { ZQB__FIELD_SERVICE = 1, ZQB__FIELD_CREDIT = 2, ZQB__FIELD_STATUS = 3, ZQB__FIELD_TEXT = 4 };
@@ -2224,7 +2228,8 @@ static int zqb__wire_next_zqb1 (zqb__incoming_t *in, zqb__command_t *command)
     if (size < ZQB__COMMAND_HEAD || size > left || fields > size - ZQB__COMMAND_HEAD)
         return zqb__wire_wrong (in, ZQB__BAD_FRAMES);
     command->type = bytes[4];
-    command->again = bytes[5] & ZQB__FLAG_AGAIN;
+    command->again = (bytes[5] & ZQB__FLAG_AGAIN) != 0;
+    command->unbegun = (bytes[5] & ZQB__FLAG_UNBEGUN) != 0;
     command->id = zqb__get_64 (bytes + 8);
     command->body.block = bytes + ZQB__COMMAND_HEAD + fields;
     command->body.size = size - ZQB__COMMAND_HEAD - fields;
@@ -2483,7 +2488,7 @@ static int zqb__wire_pack (zqb__parcel_t *parcel, uint64_t life, const zqb__comm
     if (head) {
         zqb__put_32 (head, (uint32_t) size);
         head[4] = (unsigned char) command->type;
-        head[5] = command->again ? ZQB__FLAG_AGAIN : 0;
+        head[5] = (unsigned char) ((command->again ? ZQB__FLAG_AGAIN : 0) | (command->unbegun ? ZQB__FLAG_UNBEGUN : 0));
         zqb__put_16 (head + 6, (uint32_t) fields_size);
         zqb__put_64 (head + 8, command->id);
         memcpy (head + ZQB__COMMAND_HEAD, fields, fields_size);
@@ -3609,12 +3614,16 @@ static void zqb__on_heartbeat (zqb__engine_t *engine, zqb__peer_t *peer)
     zqb__send_away (engine, peer, 0);
 }
 
-static void zqb__on_disconnect (zqb__engine_t *engine, zqb__peer_t *peer)
+/* A worker says goodbye. What it has not begun has not been tried. */
+static void zqb__on_disconnect (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
 {
     if (!peer->worker) {
         engine->stats.bad_state++;
         return;
     }
+    zqb__link_t *hand = &peer->worker->hand;
+    for (zqb__link_t *at = hand->next; command->unbegun && at != hand; at = at->next)
+        ZQB__OF (zqb__request_t, turn, at)->attempts--;
     engine->stats.workers_left++;
     zqb__engine_log (engine, ZQB_LOG_INFO, "worker of '%s' left", peer->worker->service->name);
     zqb__worker_remove (engine, peer->worker);
@@ -3770,7 +3779,7 @@ static void zqb__engine_receive (zqb__engine_t *engine, zqb__peer_t *peer, const
         case ZQB__REPLY: zqb__on_reply (engine, peer, command); break;
         case ZQB__ERROR: zqb__on_error (engine, peer, command); break;
         case ZQB__HEARTBEAT: zqb__on_heartbeat (engine, peer); break;
-        case ZQB__DISCONNECT: zqb__on_disconnect (engine, peer); break;
+        case ZQB__DISCONNECT: zqb__on_disconnect (engine, peer, command); break;
         case ZQB__CANCEL: zqb__on_cancel (engine, peer, command); break;
         default: break; /* ZQB/1 of a later version */
     }
@@ -3790,6 +3799,13 @@ static void zqb__engine_malformed (zqb__engine_t *engine, zqb__peer_t *peer, int
     else
         zqb__engine_send (engine, peer, ZQB__CLIENT, &answer);
     zqb__engine_bury (engine);
+}
+
+/* A peer seems to be out of reach, but may have said something before that was not heard yet. */
+static void zqb__engine_suspect (zqb__peer_t *peer)
+{
+    if (peer->worker)
+        zqb__worker_retire (peer->worker);
 }
 
 /* What the sink took for a peer could not be sent. */
@@ -4163,6 +4179,7 @@ struct zqb_broker_t {
     zqb__poll_t *items; /* the running thread's: what it waits for */
     size_t item_capacity;
     zqb__link_t dirty; /* peers for whom something is packed */
+    zqb__link_t unreachable; /* those for whom that could not be sent */
     zqb__inbox_t inbox, events;
     zqb_msg_t outbox;
     zqb__buffer_t address; /* of the message at hand */
@@ -4381,6 +4398,7 @@ ZQB_API zqb_broker_t *zqb_broker_new (void *ctx, const zqb_broker_options_t *opt
     broker->events.limit = SIZE_MAX;
     zqb_msg_init (&broker->outbox);
     zqb__list_init (&broker->dirty);
+    zqb__list_init (&broker->unreachable);
     if (zqb__signal_init (&broker->signal) != 0) {
         ZQB_FREE (broker);
         return NULL;
@@ -4447,15 +4465,27 @@ static int zqb__broker_send (void *self, zqb__peer_t *peer, int side, const zqb_
     return 0;
 }
 
-/* Everything that is packed leaves. A peer that cannot be reached may make others get something: those follow. */
+/* Everything that is packed leaves. A peer that cannot be reached is kept until all that it has sent is read: a worker may
+   have said goodbye. */
 static void zqb__broker_flush (zqb_broker_t *broker)
 {
     while (!zqb__list_empty (&broker->dirty)) {
         zqb__peer_t *peer = ZQB__OF (zqb__peer_t, dirty, broker->dirty.next);
-        if (zqb__broker_flush_peer (broker, peer) != 0)
-            zqb__engine_lost (&broker->engine, peer);
-        else
+        if (zqb__broker_flush_peer (broker, peer) != 0) {
+            zqb__engine_suspect (peer);
+            zqb__list_append (&broker->unreachable, &peer->dirty);
+        } else
             zqb__engine_release (&broker->engine, peer);
+    }
+}
+
+/* Nothing is left to be read. */
+static void zqb__broker_bury_unreachable (zqb_broker_t *broker)
+{
+    while (!zqb__list_empty (&broker->unreachable)) {
+        zqb__peer_t *peer = ZQB__OF (zqb__peer_t, dirty, broker->unreachable.next);
+        zqb__list_remove (&peer->dirty);
+        zqb__engine_lost (&broker->engine, peer);
     }
 }
 
@@ -4621,17 +4651,20 @@ static int zqb__broker_drain (zqb_broker_t *broker, int index, int most)
 }
 
 /* Takes what came in at a port. Few messages at first: a lone one is answered before we look whether it is alone, which
-   is a system call; then more and more, so that what they cause leaves together. How many; -1: ETERM. */
-static int zqb__broker_serve_port (zqb_broker_t *broker, int index, int look)
+   is a system call; then more and more, so that what they cause leaves together. How many; -1: ETERM. all_read is
+   cleared if there may be more. */
+static int zqb__broker_serve_port (zqb_broker_t *broker, int index, int look, int *all_read)
 {
     zqb__port_t *port = broker->ports[index];
     if (look || port->monitor_due)
         zqb__port_read_monitor (port, &broker->events);
     port->monitor_due = 0;
     int count = zqb__broker_drain (broker, index, port->burst);
-    if (port->gone_count && count >= 0 && count < port->burst)
+    int drained = count >= 0 && count < port->burst;
+    if (port->gone_count && drained)
         zqb__broker_bury_gone (broker, index);
-    port->burst = count < port->burst ? 1 : count < ZQB__BURST ? count * 4 : ZQB__BURST;
+    *all_read &= drained;
+    port->burst = drained ? 1 : count < ZQB__BURST ? count * 4 : ZQB__BURST;
     return count;
 }
 
@@ -4639,17 +4672,19 @@ static int zqb__broker_serve_port (zqb_broker_t *broker, int index, int look)
 static int zqb__broker_pass (zqb_broker_t *broker)
 {
     uint64_t sent = broker->engine.stats.messages_out;
-    int received = 0, look = ++broker->passes % ZQB__MONITOR_PASSES == 0;
+    int received = 0, all_read = 1, look = ++broker->passes % ZQB__MONITOR_PASSES == 0;
     broker->engine.now = zqb__clock ();
     for (size_t i = 0; i < broker->port_count; i++) {
-        int count = zqb__broker_serve_port (broker, (int) i, look);
+        int count = zqb__broker_serve_port (broker, (int) i, look, &all_read);
         if (count < 0)
             return -1;
         received += count;
     }
+    if (all_read)
+        zqb__broker_bury_unreachable (broker);
     zqb__engine_tick (&broker->engine);
     zqb__broker_flush (broker);
-    return received + (broker->engine.stats.messages_out != sent);
+    return received + (broker->engine.stats.messages_out != sent) + !zqb__list_empty (&broker->unreachable);
 }
 
 /* What to wait for: of each port the socket and the monitor, and the signal. How many; -1: ENOMEM. */
@@ -4871,8 +4906,10 @@ static int zqb__broker_add_lru (zqb_broker_t *broker, const char *const endpoint
         return zqb__broker_add_port (broker, ports[1]);
     }
     int error = errno;
-    while (broker->endpoint_count > before)
-        ZQB_FREE (broker->endpoints[--broker->endpoint_count]);
+    while (broker->endpoint_count > before) {
+        zmq_unbind (ports[0]->socket, broker->endpoints[--broker->endpoint_count]); /* at once, unlike zmq_close */
+        ZQB_FREE (broker->endpoints[broker->endpoint_count]);
+    }
     zqb__port_close (ports[0]);
     zqb__port_close (ports[1]);
     errno = error;
@@ -5704,7 +5741,7 @@ static void zqb__worker_options (zqb_worker_t *worker, const zqb_worker_options_
     worker->line.heartbeat_ms = beat;
     worker->line.liveness = liveness;
     worker->line.send_hwm = 1000;
-    worker->line.send_timeout_ms = worker->expiry / 1000 > INT_MAX ? -1 : (int) (worker->expiry / 1000);
+    worker->line.send_timeout_ms = beat < 2500 ? beat : 2500; /* after that a broker that does not read is lost */
 }
 
 static int zqb__worker_options_valid (const zqb_worker_options_t *options)
@@ -5898,6 +5935,9 @@ ZQB_API void zqb_worker_destroy (zqb_worker_t **worker)
     if (!worker || !*worker)
         return;
     zqb__command_t goodbye = zqb__command (ZQB__DISCONNECT, 0);
+    goodbye.unbegun = zqb__list_empty (&(*worker)->held);
+    if ((*worker)->line.socket)
+        zqb__set_int ((*worker)->line.socket, ZMQ_SNDTIMEO, 0); /* a broker that is gone need not be told */
     if ((*worker)->registered && zqb__line_send (&(*worker)->line, &goodbye) == 0)
         zqb__line_flush (&(*worker)->line);
     zqb__worker_free (*worker);
@@ -5985,6 +6025,13 @@ static zqb__name_t *zqb__client_name (zqb_client_t *client, const char *service)
 
 /* ---- requests on their way */
 
+/* Whether a command could not be sent because there is no connection at the moment. That is no error: it is sent when
+   there is one, or its time-out comes. */
+static int zqb__client_is_cut_off (void)
+{
+    return errno == EAGAIN || errno == ENOTSOCK;
+}
+
 /* again: the broker may have it already. */
 static int zqb__client_transmit (zqb_client_t *client, zqb__pending_t *pending, int again)
 {
@@ -5993,7 +6040,8 @@ static int zqb__client_transmit (zqb_client_t *client, zqb__pending_t *pending, 
     command.service_size = pending->service->size;
     command.again = again;
     command.body = zqb__stored_body (&pending->body);
-    return zqb__line_send (&client->line, &command);
+    int failed = zqb__line_send (&client->line, &command);
+    return failed && zqb__client_is_cut_off () ? 0 : failed;
 }
 
 static void zqb__client_start_timer (zqb_client_t *client, zqb__pending_t *pending)
@@ -6302,7 +6350,7 @@ static void zqb__client_options (zqb_client_t *client, const zqb_client_options_
     client->line.side = ZQB__CLIENT;
     client->line.heartbeat_ms = 2500; /* of the connection: it goes when the broker's machine is gone */
     client->line.liveness = 3;
-    client->line.send_timeout_ms = -1;
+    client->line.send_timeout_ms = 0; /* what cannot be sent is sent when the time-out comes */
 }
 
 ZQB_API zqb_client_t *zqb_client_new (void *ctx, const char *endpoints, const zqb_client_options_t *options)
@@ -6365,7 +6413,7 @@ ZQB_API int zqb_client_flush (zqb_client_t *client)
 {
     if (!client)
         return zqb__invalid ();
-    return zqb__line_flush (&client->line) < 0 ? -1 : 0;
+    return zqb__line_flush (&client->line) < 0 && !zqb__client_is_cut_off () ? -1 : 0;
 }
 
 ZQB_API int zqb_client_recv (zqb_client_t *client, zqb_reply_t *reply, int timeout_ms)

@@ -172,7 +172,6 @@ TEST (a_pool_that_is_stopped_while_it_is_busy_loses_nothing)
     enum { REQUESTS = 2000 };
     zqb_broker_options_t options;
     memset (&options, 0, sizeof options);
-    options.attempts = -1; /* requests that wait in a hand are given back each time, and that counts */
     broker_with (&options);
     zqb_client_t *client = new_client (0, 0, 0);
     zqb_reply_t reply;

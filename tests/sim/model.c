@@ -812,13 +812,18 @@ static void on_heartbeat (model_t *model, int peer)
     send_away (model, peer, 0);
 }
 
-static void on_disconnect (model_t *model, int peer)
+/* What he has not begun was not tried. */
+static void on_disconnect (model_t *model, int peer, const command_t *command)
 {
-    if (is_worker (&model->peers[peer])) {
-        model->counters.workers_left++;
-        remove_worker (model, peer);
-    } else
+    const row_t *hand = &model->peers[peer].worker.hand;
+    if (!is_worker (&model->peers[peer])) {
         model->counters.bad_state++;
+        return;
+    }
+    for (size_t i = 0; command->unbegun && i < hand->count; i++)
+        model->requests[hand->at[i]].attempts--;
+    model->counters.workers_left++;
+    remove_worker (model, peer);
 }
 
 void model_receive (model_t *model, int peer, const command_t *command)
@@ -831,7 +836,7 @@ void model_receive (model_t *model, int peer, const command_t *command)
         case REPLY: on_reply (model, peer, command); break;
         case ERROR: on_error (model, peer, command); break;
         case HEARTBEAT: on_heartbeat (model, peer); break;
-        case DISCONNECT: on_disconnect (model, peer); break;
+        case DISCONNECT: on_disconnect (model, peer, command); break;
         case CANCEL: on_cancel (model, peer, command); break;
         default: break;
     }

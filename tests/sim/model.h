@@ -27,7 +27,8 @@ typedef struct body_t {
 body_t body_join (body_t first, body_t second);
 
 typedef struct command_t {
-    int type, again, service;
+    int type, service;
+    int again, unbegun;
     uint64_t id;
     uint32_t credit;
     uint64_t text; /* eight bytes of it, which tell it from others */

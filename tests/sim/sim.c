@@ -137,7 +137,7 @@ typedef struct line_t {
 /* What is known of a request by looking on. */
 typedef struct entry_t {
     uint32_t actor;
-    int service, tries, ended;
+    int service, tries, attempts, ended;
     int twice; /* there may be two of it, and nothing can be said */
     uint64_t arrived;
 } entry_t;
@@ -367,7 +367,7 @@ static void note_try (sim_t *sim, uint64_t value)
             violated (sim, "request %llu was served behind a later one", (unsigned long long) NUMBER (value));
         sim->first_tries[entry->service] = entry->arrived;
     }
-    if (entry->tries > sim->limits.attempts)
+    if (++entry->attempts > sim->limits.attempts)
         violated (sim, "request %llu was tried %d times", (unsigned long long) NUMBER (value), entry->tries);
 }
 
@@ -441,6 +441,16 @@ static void forget_held (actor_t *actor, int behind_our_back)
 {
     actor->forgot |= behind_our_back;
     actor->held_count = 0;
+}
+
+/* He says that he has not begun with any of them, so none of these was an attempt. */
+static void untry_held (sim_t *sim, const actor_t *actor)
+{
+    for (size_t i = 0; i < actor->held_count; i++) {
+        entry_t *entry = entry_of (sim, actor->held[i].number);
+        if (entry && entry->attempts > 0)
+            entry->attempts--;
+    }
 }
 
 /* ---- the sink: what the engine says is written down, and told to whom it concerns */
@@ -658,6 +668,14 @@ static int lowest_free_connection (sim_t *sim)
     return connection;
 }
 
+/* Gives him another address, if he can have one. In crowds none is given out twice. */
+static int move_actor (const sim_t *sim, actor_t *actor)
+{
+    int moves = !actor->fixed && !(sim->traits & CROWD && actor->version == VERSIONS - 1);
+    actor->version += moves ? 1 : 0;
+    return moves;
+}
+
 /* The connection that an actor sends over; he has a new address if it is a new one. */
 static int connect_actor (sim_t *sim, actor_t *actor)
 {
@@ -668,8 +686,7 @@ static int connect_actor (sim_t *sim, actor_t *actor)
     }
     if (actor->line_version != line->version) {
         actor->line_version = line->version;
-        actor->version += actor->fixed ? 0 : 1;
-        actor->moved = !actor->fixed;
+        actor->moved = move_actor (sim, actor);
     }
     return line->connection;
 }
@@ -782,6 +799,7 @@ static zqb__command_t engine_command (sim_t *sim, const command_t *mine)
 {
     zqb__command_t command = zqb__command (mine->type, mine->id);
     command.again = mine->again;
+    command.unbegun = mine->unbegun;
     command.credit = mine->credit;
     if (mine->service >= 0) {
         command.service = (const unsigned char *) sim->names[mine->service];
@@ -855,7 +873,7 @@ static void receive_request (sim_t *sim, const sender_t *from, command_t *mine, 
     entry_t before = sim->entries[number];
     uint64_t joined = sim->engine.stats.joined;
     sim->entries[number].arrived = ++sim->arrivals;
-    sim->entries[number].tries = sim->entries[number].ended = 0;
+    sim->entries[number].tries = sim->entries[number].attempts = sim->entries[number].ended = 0;
     receive (sim, from, mine, number);
     if (sim->engine.stats.joined != joined)
         sim->entries[number] = before;
@@ -1043,6 +1061,9 @@ static void worker_says (sim_t *sim, actor_t *actor, int type, int late)
         mine.service = actor->port ? 0 : any_service (sim);
         mine.credit = draw_credit (sim);
     }
+    mine.unbegun = type == DISCONNECT && from.dialect == ZQB1 && !actor->forgot && one_in (sim, 2);
+    if (mine.unbegun)
+        untry_held (sim, actor);
     if ((type == READY || type == DISCONNECT) && one_in (sim, 2))
         forget_held (actor, late); /* half of them go on with what they had */
     receive (sim, &from, &mine, 0);
@@ -1168,7 +1189,7 @@ static void event_restart (sim_t *sim)
     actor->life = any_number (sim) | 1;
     forget_held (actor, actor->worker != ZQB1);
     actor->moved = 0;
-    actor->version += actor->fixed ? 0 : 1;
+    move_actor (sim, actor);
     memset (actor->recent, 0, sizeof actor->recent);
     actor->next_id += RECENT;
     say (sim, "    %u is restarted\n", (unsigned) actor_number (sim, actor));
@@ -1379,8 +1400,8 @@ static void draw_names (sim_t *sim)
     }
 }
 
-/* In crowds more peers are idle than the engine remembers. So that nobody can tell, nobody changes his dialect there, nor
-   sends late. */
+/* In crowds more peers are idle than the engine remembers, and the model remembers all. So that this makes no difference,
+   nobody changes his dialect there, sends late, or comes back to an address after another. */
 static void draw_traits (sim_t *sim)
 {
     sim->traits = one_in (sim, 2) ? PACKS : 0;
