@@ -84,6 +84,9 @@ ifneq ($(filter bench%,$(MAKECMDGOALS)),)
 include tests/bench/bench.mk
 endif
 
+## make sim        the engine under SEEDS=N random schedules, each checked against a model; see tests/sim/sim.mk
+include tests/sim/sim.mk
+
 # ---- how things are built
 
 $(B)/%: examples/%.c zqbroker.h
@@ -122,6 +125,7 @@ runs = $(foreach unit,$(UNITS),"$(1)$(unit):: $(2) $(B)/$(3)/$(unit)")
 python_runs = $(foreach test,$(1),"$(basename $(notdir $(test))):: $(PYTHON) $(test)")
 
 TEST_RUNS = $(call runs,,,unit) \
+    "sim:: $(SIM_BUILD)/sim $(SIM_ARGS)" \
     $(call python_runs,tests/test_build.py tests/test_readme.py tests/test_examples.py tests/interop/test_interop.py)
 
 VALGRIND = valgrind -q --leak-check=full --errors-for-leak-kinds=definite,indirect --error-exitcode=99 --fair-sched=yes
@@ -139,7 +143,7 @@ VARIANTS := $(if $(filter %-rest %-check,$(MAKECMDGOALS)), $(if $(call HAVE,sani
 REST_RUNS  = $(foreach variant,$(VARIANTS),$(run_$(variant)))
 REST_BUILT = $(foreach variant,$(VARIANTS),$(built_$(variant):%=$(B)/$(variant)/%))
 
-run_asan     = $(call interop_run,asan) $(call examples_run,asan) $(call runs,asan/,,asan)
+run_asan     = "asan/sim:: $(SIM_BUILD)/sim-asan $(SIM_ARGS)" $(call interop_run,asan) $(call examples_run,asan) $(call runs,asan/,,asan)
 built_asan   = $(UNITS) $(EXAMPLE_NAMES)
 run_tsan     = $(call examples_run,tsan,$(NO_ASLR)) $(call runs,tsan/,$(NO_ASLR),tsan)
 built_tsan   = $(UNITS) $(EXAMPLE_NAMES)
@@ -151,8 +155,8 @@ run_valgrind = $(call runs,valgrind/,ZQB_SLOW=1 $(VALGRIND),unit)
 
 .PHONY: built-examples built-test built-rest run-test run-rest run-check
 built-examples: $(EXAMPLES)
-built-test: $(EXAMPLES) $(UNITS:%=$(B)/unit/%)
-built-rest: $(UNITS:%=$(B)/unit/%) $(REST_BUILT)
+built-test: $(EXAMPLES) $(UNITS:%=$(B)/unit/%) $(SIM_BUILD)/sim
+built-rest: $(UNITS:%=$(B)/unit/%) $(REST_BUILT) $(SIM_BUILD)/sim-asan
 built-examples built-test built-rest:
 	@:
 

@@ -3486,6 +3486,8 @@ static void zqb__on_ready (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__
     uint32_t credit = peer->dialect[ZQB__WORKER] == ZQB__ZQB1 ? command->credit : 1;
     if (peer->worker)
         zqb__worker_remove (engine, peer->worker);
+    if (!zqb__list_empty (&peer->failed))
+        return; /* it could not be told what became of a request of its own */
     if (zqb__name_reserved (command->service, command->service_size)) {
         zqb__refuse_worker (engine, peer, "mmi. names are the broker's", &engine->stats.refused_name);
         return;
