@@ -110,9 +110,11 @@
     - A worker never holds more than its credit.
     - First come, first served within a service.
     - A worker that says goodbye, registers again, falls silent or cannot be reached loses what it holds to others, at
-      once when that is known: at most `attempts` times, then the request is dead.
+      once when that is known: at most `attempts` times, then the request is dead. What a ZQB/1 worker that says
+      goodbye has not begun does not count as an attempt.
     - So a request may be executed more than once, when a worker was lost that had begun it: work that must not be
-      done twice has to be recognised by the worker. With attempts = 1 it is executed at most once.
+      done twice has to be recognised by the worker. With attempts = 1 one broker has it executed at most once;
+      a client with retries = -1 does not ask a second one.
     - A client of ZQB/1 that tries again, even over a new connection, joins the request if the broker still has it.
     - Nothing a peer sends ends the process, leaks, or blocks the loop. What is refused is counted.
     - Requests live in memory: when the broker's process ends, they are gone. Clients then try again.
