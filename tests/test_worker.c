@@ -497,7 +497,9 @@ TEST (a_worker_registers_again_with_a_broker_that_was_restarted_and_loses_no_req
         zqb_client_destroy (&client);
         zqb_worker_destroy (&worker);
         zqb_broker_destroy (&second);
-        assert_int_equal (requeued, 0);
+        /* A READY that was said just before the connection broke is delivered by libzmq when it is made again, and then
+           the worker, which cannot know, says another: that may cost the request one of its attempts. */
+        assert_in_range (requeued, 0, 1);
     }
 }
 

@@ -63,6 +63,9 @@ struct model_t {
     row_t unused, failed;
 };
 
+const char *const command_names[] = {"?",     "READY",     "REQUEST",    "PARTIAL", "REPLY",
+                                     "ERROR", "HEARTBEAT", "DISCONNECT", "CANCEL"};
+
 enum { NO_FORMER = UINT32_MAX >> 1 };
 
 /* ---- rows */
@@ -121,14 +124,14 @@ static int body_same (body_t a, body_t b)
 
 static void say_output (char *text, size_t size, const output_t *o)
 {
-    static const char *const names[] = {"?", "READY", "REQUEST", "PARTIAL", "REPLY", "ERROR", "HEARTBEAT", "DISCONNECT", "CANCEL"};
     if (o->served)
         snprintf (text, size, "a handler of service %d, body %llx", o->service, (unsigned long long) o->body.fold);
     else
-        snprintf (text, size, "%s to %s at %u: status %d, service %d, id %llx, text %llx, body %llx (%d frames, %d bytes)",
-                  names[o->type], o->side == WORKER ? "worker" : "client", (unsigned) o->address, o->status, o->service,
-                  (unsigned long long) o->id, (unsigned long long) o->text, (unsigned long long) o->body.fold,
-                  (int) o->body.frames, (int) o->body.bytes);
+        snprintf (text, size,
+                  "%s to %s at %u: status %d, service %d, id %llx, text %llx, body %llx (%d frames, %d bytes)",
+                  command_names[o->type], o->side == WORKER ? "worker" : "client", (unsigned) o->address, o->status,
+                  o->service, (unsigned long long) o->id, (unsigned long long) o->text,
+                  (unsigned long long) o->body.fold, (int) o->body.frames, (int) o->body.bytes);
 }
 
 static void differs (model_t *model, const output_t *mine, const output_t *theirs)
@@ -341,7 +344,8 @@ static int choose (const model_t *model, const service_t *service)
         int number = service->workers.at[i];
         const peer_t *peer = &model->peers[number];
         int level = has_room (model, peer) ? level_of (peer->worker.hand.count) : INT_MAX;
-        if (level < best_level || (level != INT_MAX && level == best_level && peer->worker.placed < model->peers[best].worker.placed)) {
+        if (level < best_level
+            || (level != INT_MAX && level == best_level && peer->worker.placed < model->peers[best].worker.placed)) {
             best = number;
             best_level = level;
         }
@@ -936,7 +940,8 @@ void model_order_failed (model_t *model, const uint32_t *addresses, size_t count
         if (number >= 0)
             row_remove (&model->failed, number);
         if (model->failed.count == before)
-            snprintf (model->verdict, sizeof model->verdict, "the engine gave up %u, the model did not", (unsigned) addresses[i]);
+            snprintf (model->verdict, sizeof model->verdict, "the engine gave up %u, the model did not",
+                      (unsigned) addresses[i]);
         else
             row_append (&theirs, number);
     }
@@ -944,7 +949,8 @@ void model_order_failed (model_t *model, const uint32_t *addresses, size_t count
         peer_t *peer = &model->peers[model->failed.at[i]];
         peer->failed = 0;
         if (matters (peer))
-            snprintf (model->verdict, sizeof model->verdict, "the model gives up %u, the engine did not", (unsigned) peer->address);
+            snprintf (model->verdict, sizeof model->verdict, "the model gives up %u, the engine did not",
+                      (unsigned) peer->address);
     }
     free (model->failed.at);
     model->failed = theirs;

@@ -1,10 +1,11 @@
 /*  The model of the broker's engine: what zqbroker.h promises, in plain arrays that are searched from end to end. It
     shares nothing with the engine, not even names of dialects, so that a mistake is not made twice.
 
-    Each thing that happens is told to the engine first. What it said to its peers meanwhile is written down as a list of
-    outputs. Then the same is told to the model, which expects each of these, in this order, and nothing else. Only three
-    things are taken from the list, as nobody promises them: the tokens, what a handler answered, whether a peer could be
-    reached. And where things are due at the same microsecond, the list says which came first. */
+    Each thing that happens is told to the engine first. What it said to its peers meanwhile is written down as a list
+    of outputs. Then the same is told to the model, which expects each of these, in this order, and nothing else. Only
+    what nobody promises is taken from the engine: the tokens, what a handler answered, whether a peer could be
+    reached, which of those that are due at the same microsecond came first, and in which order those are buried that
+    were lost with a connection. */
 
 #ifndef SIM_MODEL_H
 #define SIM_MODEL_H
@@ -15,6 +16,7 @@
 enum { ZQB1, MDP01, MDP02, MDP01_WORDS, LRU, PPP, PPP_WORDS, DIALECTS };
 enum { CLIENT, WORKER };
 enum { READY = 1, REQUEST, PARTIAL, REPLY, ERROR, HEARTBEAT, DISCONNECT, CANCEL };
+extern const char *const command_names[];
 enum { NO_WORKER = 1, QUEUE_FULL, EXPIRED, REFUSED, LOST, CANCELLED, FAILED, MALFORMED };
 
 #define NEVER UINT64_MAX

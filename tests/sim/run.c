@@ -1,4 +1,4 @@
-/*  Runs seeds of the simulator, in processes of their own, so that a crash or an endless loop is a violation like others.
+/*  Runs seeds of the simulator, in processes of their own, so that a crash or an endless loop is a violation, too.
 
         sim [--seeds N] [--start S] [--events E] [--jobs J] [--kept FILE] [--walk W]     many seeds
         sim --seed S [--events E] [--verbose]                                           one, as it was
@@ -91,12 +91,13 @@ static void report (case_t *work, const sim_progress_t *progress, int status)
     if (progress->wrong[0])
         snprintf (reason, sizeof reason, "%s", progress->wrong);
     else if (WIFSIGNALED (status))
-        snprintf (reason, sizeof reason, "%s", WTERMSIG (status) == SIGALRM ? "it does not end" : strsignal (WTERMSIG (status)));
+        snprintf (reason, sizeof reason, "%s",
+                  WTERMSIG (status) == SIGALRM ? "it does not end" : strsignal (WTERMSIG (status)));
     else
         snprintf (reason, sizeof reason, "exit status %d", WEXITSTATUS (status));
     snprintf (what, sizeof what, "%s# seed %llu, event %llu: %s\n#   again: %s --seed %llu --events %llu --verbose\n",
-              work->log ? work->log : "", (unsigned long long) progress->seed, (unsigned long long) progress->event, reason, program,
-              (unsigned long long) progress->seed, (unsigned long long) work->events);
+              work->log ? work->log : "", (unsigned long long) progress->seed, (unsigned long long) progress->event,
+              reason, program, (unsigned long long) progress->seed, (unsigned long long) work->events);
     free (work->log);
     work->log = strdup (what);
     work->violations++;
@@ -132,7 +133,8 @@ static void print_case (const case_t *work, uint64_t number)
     if (work->kept)
         printf ("kept seed %llu", (unsigned long long) work->start);
     else
-        printf ("seeds %llu to %llu", (unsigned long long) work->start, (unsigned long long) (work->start + work->count - 1));
+        printf ("seeds %llu to %llu", (unsigned long long) work->start,
+                (unsigned long long)(work->start + work->count - 1));
     printf (": %llu events\n%s", (unsigned long long) work->simulated, work->log ? work->log : "");
     fflush (stdout);
 }
@@ -170,7 +172,9 @@ static case_t *plan (const settings_t *settings, size_t *count)
         cases[i].kept = i < first;
         cases[i].start = i < first ? kept[i].seed : settings->start + done;
         cases[i].events = i < first ? kept[i].events : settings->events;
-        cases[i].count = i < first ? 1 : settings->seeds - done < SEEDS_PER_CASE ? settings->seeds - done : SEEDS_PER_CASE;
+        cases[i].count = i < first                                 ? 1
+                         : settings->seeds - done < SEEDS_PER_CASE ? settings->seeds - done
+                                                                   : SEEDS_PER_CASE;
     }
     *count = first + rest;
     return cases;
@@ -212,8 +216,8 @@ static int run_all (const settings_t *settings)
     uint64_t began = seconds_256 ();
     static job_t jobs[JOBS_MOST];
     case_t *cases = plan (settings, &count);
-    sim_progress_t *shared = (sim_progress_t *) mmap (NULL, (size_t) settings->jobs * sizeof *shared, PROT_READ | PROT_WRITE,
-                                                      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    sim_progress_t *shared = (sim_progress_t *)mmap (NULL, (size_t) settings->jobs * sizeof *shared,
+                                                     PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (!cases || shared == MAP_FAILED) {
         perror ("sim");
         return 2;
@@ -232,7 +236,8 @@ static int run_one (const settings_t *settings)
     sim_options_t options = {settings->one, settings->events, settings->walk, settings->verbose};
     int failed = sim_run (&options, &progress);
     if (failed)
-        printf ("seed %llu, event %llu: %s\n", (unsigned long long) progress.seed, (unsigned long long) progress.event, progress.wrong);
+        printf ("seed %llu, event %llu: %s\n", (unsigned long long) progress.seed, (unsigned long long) progress.event,
+                progress.wrong);
     printf ("sim: 1 seeds, %llu events, %d violations\n", (unsigned long long) progress.steps, failed != 0);
     return failed != 0;
 }

@@ -1,5 +1,5 @@
-/*  The simulator: the engine of zqbroker.h among peers of every dialect that behave, misbehave, vanish and come back, on
-    a clock that we move, all of it from one seed. Beside it runs a model (model.h), and both must agree on everything
+/*  The simulator: the engine of zqbroker.h among peers of every dialect that behave, misbehave, vanish and come back,
+    on a clock that we move, all of it from one seed. Beside it runs a model (model.h), and both must agree on everything
     that is said and counted. Every so often the whole structure is walked over (walk.h). A ledger, which knows neither,
     follows each request by its body: who sent it, who got the reply, in which order the first attempts were made.
 
@@ -286,7 +286,9 @@ static unsigned char *add_large (sim_t *sim, chance_t *chance, unsigned char *at
 {
     static const uint32_t sizes[] = {1000, 1000, 1000, 1000, 1000, 70000, 70000, PATTERN_SIZE - 10000};
     size_t size = ZQB__LARGE_FROM + chance_below (chance, sizes[chance_below (chance, 8)]);
-    if (zmq_msg_init_data (&sim->large[sim->large_count], pattern + chance_below (chance, 5000), size, let_go_of_large, NULL) != 0)
+    if (zmq_msg_init_data (&sim->large[sim->large_count], pattern + chance_below (chance, 5000), size,
+                           let_go_of_large, NULL)
+        != 0)
         abort ();
     large_alive++;
     sim->large_count++;
@@ -484,13 +486,12 @@ static uint32_t peer_address (const zqb__peer_t *peer)
     return address;
 }
 
-static const char *const command_names[] = {"?", "READY", "REQUEST", "PARTIAL", "REPLY", "ERROR", "HEARTBEAT", "DISCONNECT", "CANCEL"};
-
 static void say_output (const sim_t *sim, const output_t *output, uint64_t value)
 {
     static const char *const results[] = {"", ", unreachable", ", not read", ", no memory"};
     if (sim->options->verbose && output->served)
-        say (sim, "        handler of %d: %s, request %llu\n", output->service, command_names[output->type], (unsigned long long) NUMBER (value));
+        say (sim, "        handler of %d: %s, request %llu\n", output->service, command_names[output->type],
+             (unsigned long long) NUMBER (value));
     else if (sim->options->verbose)
         say (sim, "        %s to %s %u at %u: id %llx, request %llu, status %d%s\n", command_names[output->type],
              output->side == WORKER ? "worker" : "client", (unsigned) (output->address % sim->actor_count),
@@ -617,9 +618,10 @@ static void compare_counters (sim_t *sim)
 {
     const zqb_stats_t *theirs = &sim->engine.stats;
     const counters_t *mine = model_counters (sim->model);
-#define X(name)                                                                                                    \
-    if (theirs->name != mine->name)                                                                                \
-        violated (sim, "counter " #name ": the engine has %lld, the model %lld", (long long) theirs->name, (long long) mine->name);
+#define X(name)                                                                                                      \
+    if (theirs->name != mine->name)                                                                                  \
+        violated (sim, "counter " #name ": the engine has %lld, the model %lld", (long long) theirs->name,            \
+                  (long long) mine->name);
     COUNTERS (X)
 #undef X
 }
@@ -627,7 +629,8 @@ static void compare_counters (sim_t *sim)
 static void check_balance (sim_t *sim)
 {
     const zqb_stats_t *s = &sim->engine.stats;
-    if (s->accepted != s->replied + s->failed + s->expired + s->cancelled + s->dead + s->client_gone + s->queued + s->running)
+    if (s->accepted
+        != s->replied + s->failed + s->expired + s->cancelled + s->dead + s->client_gone + s->queued + s->running)
         violated (sim, "accepted is not the sum of what became of them");
 }
 
@@ -816,11 +819,13 @@ static zqb__command_t engine_command (sim_t *sim, const command_t *mine)
 static void say_message (const sim_t *sim, const sender_t *from, const command_t *mine, uint64_t value)
 {
     if (sim->options->verbose)
-        say (sim, "    %s from %s %u at %u (%s): id %llx, request %llu, service %d, credit %u%s, %u bytes in %u frames\n",
+        say (sim,
+             "    %s from %s %u at %u (%s): id %llx, request %llu, service %d, credit %u%s, %u bytes in %u frames\n",
              mine->type <= CANCEL ? command_names[mine->type] : "a command of a later version",
              from->side == WORKER ? "worker" : "client", (unsigned) actor_number (sim, from->actor),
              (unsigned) peer_address (from->peer), zqb__dialects[from->dialect].name, (unsigned long long) mine->id,
-             (unsigned long long) NUMBER (value), mine->service, (unsigned) mine->credit, mine->again ? ", again" : "", (unsigned) mine->body.bytes, (unsigned) mine->body.frames);
+             (unsigned long long) NUMBER (value), mine->service, (unsigned) mine->credit, mine->again ? ", again" : "",
+             (unsigned) mine->body.bytes, (unsigned) mine->body.frames);
 }
 
 /* One command of a message; value makes its body, and is 0 if it has none. */
@@ -988,7 +993,11 @@ static actor_t *busy_worker (sim_t *sim)
 static uint32_t draw_credit (sim_t *sim)
 {
     uint32_t kind = below (sim, 8);
-    return kind < 3 ? 0 : kind < 5 ? 1 : kind < 7 ? 1 + below (sim, 20) : one_in (sim, 4) ? 65535 : 1 + below (sim, 200);
+    return kind < 3          ? 0
+           : kind < 5        ? 1
+           : kind < 7        ? 1 + below (sim, 20)
+           : one_in (sim, 4) ? 65535
+                             : 1 + below (sim, 200);
 }
 
 /* In words: an error, in numbers: a reply to one that he holds, which he then has done. */
@@ -1013,7 +1022,8 @@ static void event_answer (sim_t *sim, int type)
     actor_t *actor = busy_worker (sim);
     if (!actor || actor->worker < 0)
         return;
-    if ((type == ERROR && actor->worker != ZQB1) || (type == PARTIAL && actor->worker != ZQB1 && actor->worker != MDP02))
+    if ((type == ERROR && actor->worker != ZQB1)
+        || (type == PARTIAL && actor->worker != ZQB1 && actor->worker != MDP02))
         type = REPLY;
     if (begin_message (sim, &from, actor, WORKER, 0) != 0)
         return;
@@ -1116,7 +1126,10 @@ static void event_down (sim_t *sim)
 {
     actor_t *actor = any_actor (sim);
     actor->down = actor->down != SENT ? SENT : one_in (sim, 2) ? UNREACHABLE : NOT_READ;
-    say (sim, "    %u is %s\n", (unsigned) actor_number (sim, actor), actor->down == SENT ? "well" : actor->down == UNREACHABLE ? "unreachable" : "stuck");
+    say (sim, "    %u is %s\n", (unsigned) actor_number (sim, actor),
+         actor->down == SENT          ? "well"
+         : actor->down == UNREACHABLE ? "unreachable"
+                                      : "stuck");
 }
 
 /* Somebody of whom the engine knows, or NULL. */
@@ -1320,8 +1333,10 @@ static uint64_t draw_size (sim_t *sim, uint32_t most)
 static void draw_times (sim_t *sim, zqb__limits_t *limits)
 {
     limits->heartbeat = one_in (sim, 16) ? UINT64_MAX : (1 + (uint64_t) below (sim, 10000)) * MICROSECONDS;
-    limits->expiry = limits->heartbeat == UINT64_MAX || one_in (sim, 16) ? UINT64_MAX : limits->heartbeat * (1 + below (sim, 4));
-    limits->no_worker = one_in (sim, 8) ? UINT64_MAX : (uint64_t) below (sim, 20000) * MICROSECONDS + MICROSECOND_OF_SERVICES;
+    limits->expiry =
+        limits->heartbeat == UINT64_MAX || one_in (sim, 16) ? UINT64_MAX : limits->heartbeat * (1 + below (sim, 4));
+    limits->no_worker =
+        one_in (sim, 8) ? UINT64_MAX : (uint64_t)below (sim, 20000) * MICROSECONDS + MICROSECOND_OF_SERVICES;
     limits->credit = one_in (sim, 4) ? 0 : 1000 * (1 + (uint64_t) below (sim, 5000));
 }
 
@@ -1359,7 +1374,9 @@ static void draw_roles (sim_t *sim, actor_t *actor)
     int is_client = one_in (sim, sim->traits & CROWD ? 1 : 2), is_worker = !is_client || one_in (sim, 8);
     actor->port = one_in (sim, 5) ? is_client ? 1 : 2 : 0;
     actor->client = !is_client ? -1 : actor->port ? LRU : clients[below (sim, 4)];
-    actor->worker = !is_worker || actor->port == 1 ? -1 : actor->port ? backends[below (sim, 3)] : workers[below (sim, 5)];
+    actor->worker = !is_worker || actor->port == 1 ? -1
+                    : actor->port                  ? backends[below (sim, 3)]
+                                                   : workers[below (sim, 5)];
     int speaks_both = actor->client == ZQB1 || actor->worker == ZQB1;
     if (actor->client >= 0 && actor->worker >= 0 && speaks_both && !(sim->traits & CHAMELEONS))
         actor->client = actor->worker = ZQB1;
@@ -1400,7 +1417,7 @@ static void draw_names (sim_t *sim)
     }
 }
 
-/* In crowds more peers are idle than the engine remembers, and the model remembers all. So that this makes no difference,
+/* In crowds more peers are idle than the engine remembers, and the model remembers all. So that it makes no difference,
    nobody changes his dialect there, sends late, or comes back to an address after another. */
 static void draw_traits (sim_t *sim)
 {
@@ -1410,7 +1427,9 @@ static void draw_traits (sim_t *sim)
     sim->traits |= one_in (sim, 3) ? MMI : 0;
     sim->traits |= one_in (sim, 50) ? FULL : 0;
     sim->traits |= sim->options->seed % 8 == 7 ? FAILS : 0;
-    sim->actor_count = sim->traits & CROWD ? 1500 + below (sim, 4500) : sim->traits & FULL ? 40 + below (sim, 200) : 2 + below (sim, 30);
+    sim->actor_count = sim->traits & CROWD  ? 1500 + below (sim, 4500)
+                       : sim->traits & FULL ? 40 + below (sim, 200)
+                                            : 2 + below (sim, 30);
     sim->service_count = 1 + below (sim, one_in (sim, 8) ? 20 : 4);
     sim->pace = 16u << below (sim, 12);
     sim->trouble = 1u << below (sim, 8);

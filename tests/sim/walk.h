@@ -98,12 +98,14 @@ static uint64_t walk_requests (walk_t *walk, const zqb__link_t *head, const zqb_
 
 static void walk_worker (walk_t *walk, const zqb__service_t *service, zqb__worker_t *worker)
 {
-    int beats = zqb__dialects[worker->peer->dialect[ZQB__WORKER]].heartbeats && walk->engine->limits.heartbeat != UINT64_MAX;
+    int beats =
+        zqb__dialects[worker->peer->dialect[ZQB__WORKER]].heartbeats && walk->engine->limits.heartbeat != UINT64_MAX;
     walk_check (walk, worker->service == service, "a worker: it is in another service's list");
     walk_check (walk, worker->peer->worker == worker, "a worker: its peer has another");
     walk_check (walk, worker->credit > 0, "a worker: retired, and still there");
     walk_check (walk, worker->adapts || worker->load <= worker->credit, "a worker: it holds more than its credit");
-    walk_check (walk, walk_requests (walk, &worker->hand, service, worker) == worker->load, "a worker: its load is miscounted");
+    walk_check (walk, walk_requests (walk, &worker->hand, service, worker) == worker->load,
+                "a worker: its load is miscounted");
     walk_check (walk, zqb__list_empty (&worker->ready) == !zqb__worker_has_room (worker),
                 "a worker: ready without room, or the other way round");
     walk_timer (walk, &worker->timer, beats, "a worker: nobody looks whether it lives");
@@ -116,7 +118,8 @@ static void walk_ready (walk_t *walk, const zqb__service_t *service)
     for (int level = 0; level < ZQB__LEVELS; level++) {
         const zqb__link_t *head = &service->ready[level];
         size_t count = walk_list (walk, head);
-        walk_check (walk, (count > 0) == (service->ready_mask >> level & 1), "a service: the mask of its levels is wrong");
+        walk_check (walk, (count > 0) == (service->ready_mask >> level & 1),
+                    "a service: the mask of its levels is wrong");
         for (const zqb__link_t *at = head->next; at != head && !walk->wrong; at = at->next) {
             const zqb__worker_t *worker = ZQB__OF (zqb__worker_t, ready, at);
             walk_check (walk, worker->service == service && worker->level == level
@@ -130,14 +133,16 @@ static void walk_service (walk_t *walk, zqb__service_t *service)
 {
     uint64_t before = walk->running;
     int waits = service->queued && !service->worker_count && walk->engine->limits.no_worker != UINT64_MAX;
-    walk_check (walk, walk_list (walk, &service->workers) == (size_t) service->worker_count, "a service: its workers are miscounted");
+    walk_check (walk, walk_list (walk, &service->workers) == (size_t) service->worker_count,
+                "a service: its workers are miscounted");
     walk_check (walk, walk_requests (walk, &service->queue, service, NULL) == (uint64_t) service->queued,
                 "a service: its queue is miscounted");
     for (zqb__link_t *at = service->workers.next; at != &service->workers && !walk->wrong; at = at->next)
         walk_worker (walk, service, ZQB__OF (zqb__worker_t, of_service, at));
     walk_ready (walk, service);
     walk_check (walk, walk->running - before == (uint64_t) service->running, "a service: what it runs is miscounted");
-    walk_check (walk, service->queued || service->worker_count || service->handler, "a service: it has nothing, and is not forgotten");
+    walk_check (walk, service->queued || service->worker_count || service->handler,
+                "a service: it has nothing, and is not forgotten");
     walk_check (walk, !service->handler || !service->worker_count, "a service: it has a handler and workers");
     walk_check (walk, !service->handler || !service->queued, "a service: requests wait, though it has a handler");
     walk_check (walk, walk_in_table (&walk->engine->services, &service->by_name), "a service: nobody finds it");
@@ -154,14 +159,17 @@ static void walk_peer (walk_t *walk, zqb__peer_t *peer)
     for (const zqb__link_t *at = peer->requests.next; at != &peer->requests && !walk->wrong; at = at->next) {
         const zqb__request_t *request = ZQB__OF (zqb__request_t, of_client, at);
         walk_check (walk, request->client == peer, "a request: it is in another client's list");
-        walk_check (walk, !peer->numbered || walk_in_table (&engine->ids, &request->by_id), "a request: nobody finds its number");
+        walk_check (walk, !peer->numbered || walk_in_table (&engine->ids, &request->by_id),
+                    "a request: nobody finds its number");
     }
     walk_check (walk, count == (size_t) peer->outstanding, "a peer: what it waits for is miscounted");
     walk_check (walk, !peer->worker || peer->worker->peer == peer, "a peer: it has another's worker");
     walk_check (walk, zqb__list_empty (&peer->failed), "a peer: it failed, and was not buried");
-    walk_check (walk, zqb__list_empty (&peer->idle) == purpose, "a peer: idle though it has a purpose, or the other way round");
+    walk_check (walk, zqb__list_empty (&peer->idle) == purpose,
+                "a peer: idle though it has a purpose, or the other way round");
     walk_check (walk, !peer->life || walk_in_table (&engine->lives, &peer->by_life), "a peer: nobody finds its life");
-    walk_check (walk, peer->connection < 0 || walk_in_table (&engine->connections, &peer->by_connection), "a peer: nobody finds its connection");
+    walk_check (walk, peer->connection < 0 || walk_in_table (&engine->connections, &peer->by_connection),
+                "a peer: nobody finds its connection");
     walk_timer (walk, &peer->timer, 0, "");
     walk->owned += count;
     walk->clients += count > 0;
@@ -184,9 +192,11 @@ static void walk_peers (walk_t *walk)
 static void walk_totals (walk_t *walk)
 {
     const zqb_stats_t *stats = &walk->engine->stats;
-    walk_check (walk, stats->queued == walk->queued && stats->running == walk->running, "the counters: queued or running");
+    walk_check (walk, stats->queued == walk->queued && stats->running == walk->running,
+                "the counters: queued or running");
     walk_check (walk, stats->bytes == walk->bytes, "the counters: bytes");
-    walk_check (walk, stats->workers == walk->workers && stats->services == walk->services, "the counters: workers or services");
+    walk_check (walk, stats->workers == walk->workers && stats->services == walk->services,
+                "the counters: workers or services");
     walk_check (walk, stats->clients == walk->clients && walk->owned == walk->wanted, "the counters: clients");
     walk_check (walk, zqb__list_empty (&walk->engine->failed_peers), "a peer that failed was not buried");
 }
