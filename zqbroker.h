@@ -4166,6 +4166,8 @@ typedef struct zqb__port_t {
     size_t service_size;
 } zqb__port_t;
 
+enum { ZQB__SPARES = 64 };
+
 struct zqb_broker_t {
     void *ctx;
     zqb_broker_options_t options;
@@ -4186,6 +4188,8 @@ struct zqb_broker_t {
     zqb__link_t unreachable; /* those for whom that could not be sent */
     zqb__inbox_t inbox, events;
     zqb_msg_t outbox;
+    zqb__buffer_t spares[ZQB__SPARES];
+    int spare_count;
     zqb__buffer_t address; /* of the message at hand */
     zqb__parcel_t packed;  /* its body */
     zqb__parcel_t served;  /* the reply of a handler */
@@ -4362,6 +4366,8 @@ static void zqb__broker_free (zqb_broker_t *broker)
     zqb__inbox_close (&broker->inbox);
     zqb__inbox_close (&broker->events);
     zqb_msg_close (&broker->outbox);
+    while (broker->spare_count)
+        zqb__buffer_close (&broker->spares[--broker->spare_count]);
     zqb__buffer_close (&broker->address);
     zqb__parcel_close (&broker->packed);
     zqb__parcel_close (&broker->served);
@@ -4418,6 +4424,23 @@ ZQB_API zqb_broker_t *zqb_broker_new (void *ctx, const zqb_broker_options_t *opt
 
 /* ---- sending: the engine's commands go out */
 
+/* Buffers go from peer to peer, so that many peers who seldom get something do not each keep one. */
+static void zqb__broker_take_buffer (zqb_broker_t *broker, zqb__buffer_t *buffer)
+{
+    if (!buffer->bytes && broker->spare_count)
+        *buffer = broker->spares[--broker->spare_count];
+}
+
+static void zqb__broker_give_buffer (zqb_broker_t *broker, zqb__buffer_t *buffer)
+{
+    if (!buffer->bytes || broker->spare_count == ZQB__SPARES) {
+        zqb__buffer_close (buffer);
+        return;
+    }
+    broker->spares[broker->spare_count++] = *buffer;
+    memset (buffer, 0, sizeof *buffer);
+}
+
 /* Sends what is packed for a peer. -1: it cannot be sent, and is dropped. */
 static int zqb__broker_flush_peer (zqb_broker_t *broker, zqb__peer_t *peer)
 {
@@ -4428,6 +4451,7 @@ static int zqb__broker_flush_peer (zqb_broker_t *broker, zqb__peer_t *peer)
                  || zqb__outbox_send (&broker->outbox, broker->ports[peer->port]->socket, ZMQ_DONTWAIT) != 0;
     int error = errno;
     zqb__parcel_clear (&peer->out);
+    zqb__broker_give_buffer (broker, &peer->out.bytes);
     zqb__outbox_clear (&broker->outbox);
     errno = error;
     if (failed)
@@ -4442,6 +4466,7 @@ static int zqb__broker_pack (zqb_broker_t *broker, zqb__peer_t *peer, const zqb_
 {
     if (zqb__wire_full (&peer->out) && zqb__broker_flush_peer (broker, peer) != 0)
         return -1;
+    zqb__broker_take_buffer (broker, &peer->out.bytes);
     if (zqb__wire_pack (&peer->out, broker->life, command) != 0)
         return -1;
     if (command->type == ZQB__REPLY)
