@@ -2574,8 +2574,8 @@ static int zqb__wire_frames (zqb_msg_t *out, int dialect, int side, const zqb__c
 /* ================================================================================================================
    >>engine
    Owns:    peers, services, workers, requests: the state machine. Time is what the caller says it is.
-   Door:    zqb__engine_init, _close, _peer, _receive, _malformed, _lost, _release, _tick, _next, _handle;
-            commands come out through zqb__sink_t
+   Door:    zqb__engine_init, _finish, _close; _peer, _receive, _malformed, _release (what a peer says); _suspect, _lost,
+            _disconnected, _bury (what became of one); _tick, _next (time); _handle; commands come out through zqb__sink_t
    Uses:    containers, message, wire (commands and dialects, not their bytes)
    Never:   a socket, a clock, a thread
    Where to look: a command of a peer is handled in zqb__on_ready, _on_request, _on_reply ...;
