@@ -591,9 +591,9 @@ ZQB_API zqb_client_t *zqb_client_new (void *ctx, const char *endpoints, const zq
    bytes), EMSGSIZE (a frame of 2 GiB or more), EAGAIN (max_pending), ENOMEM, EINTR, ETERM. After EINTR the request is cancelled. */
 ZQB_API int zqb_client_call (zqb_client_t *client, const char *service, zqb_msg_t *request, zqb_msg_t *reply);
 
-/* Takes a request over and returns at once; id (which may be NULL) gets its number, never 0. It leaves at once, unless
-   another left within the last 50 microseconds: then it leaves together with those that follow, at the latest in the
-   next zqb_client_recv or zqb_client_flush. Errors leave request as it was: EINVAL, EMSGSIZE, EAGAIN, ENOMEM, ETERM. */
+/* Takes a request over and returns at once; id (which may be NULL) gets its number, never 0. It leaves at once if you
+   submit one at a time, and take its reply. Those that you submit in a row leave together: as soon as the first has waited
+   for 50 microseconds, and at the latest in the next zqb_client_recv or zqb_client_flush. Errors leave request as it was: EINVAL, EMSGSIZE, EAGAIN, ENOMEM, ETERM. */
 ZQB_API int zqb_client_submit (zqb_client_t *client, const char *service, zqb_msg_t *request, uint64_t *id);
 
 /* Sends what waits to be sent. Only needed when no zqb_client_recv follows soon. ETERM. */
@@ -1043,6 +1043,12 @@ static int64_t zqb__option64 (int64_t value, int64_t standard)
 static uint64_t zqb__option_us (int value, int standard)
 {
     return value < 0 ? UINT64_MAX : (uint64_t) zqb__option (value, standard) * 1000u;
+}
+
+/* Microseconds of a time-out in milliseconds; UINT64_MAX for ever. */
+static uint64_t zqb__timeout_us (int timeout_ms)
+{
+    return timeout_ms < 0 ? UINT64_MAX : (uint64_t) timeout_ms * 1000u;
 }
 
 /* now + span, where UINT64_MAX means never. */
@@ -1502,13 +1508,22 @@ static void zqb__buffer_close (zqb__buffer_t *buffer)
     memset (buffer, 0, sizeof *buffer);
 }
 
+/* Makes sure that there is room for so many more bytes, and says where; size stays. NULL and ENOMEM. */
+static unsigned char *zqb__buffer_room (zqb__buffer_t *buffer, size_t more)
+{
+    if (buffer->capacity - buffer->size < more
+        && zqb__grow ((void **) &buffer->bytes, &buffer->capacity, buffer->size + more, 1) != 0)
+        return NULL;
+    return buffer->bytes + buffer->size;
+}
+
 /* Room for so many more bytes, which the caller fills: size grows by them. NULL and ENOMEM. */
 static unsigned char *zqb__buffer_add (zqb__buffer_t *buffer, size_t more)
 {
-    if (zqb__grow ((void **) &buffer->bytes, &buffer->capacity, buffer->size + more, 1) != 0)
-        return NULL;
-    buffer->size += more;
-    return buffer->bytes + buffer->size - more;
+    unsigned char *at = zqb__buffer_room (buffer, more);
+    if (at)
+        buffer->size += more;
+    return at;
 }
 
 /* ---- integers on the wire: big-endian */
@@ -1525,10 +1540,17 @@ static void zqb__put_32 (unsigned char *at, uint32_t value)
     zqb__put_16 (at + 2, value & 0xffff);
 }
 
+/* Spelt out, as compilers then see that it is one instruction. */
 static void zqb__put_64 (unsigned char *at, uint64_t value)
 {
-    zqb__put_32 (at, (uint32_t) (value >> 32));
-    zqb__put_32 (at + 4, (uint32_t) value);
+    at[0] = (unsigned char) (value >> 56);
+    at[1] = (unsigned char) (value >> 48);
+    at[2] = (unsigned char) (value >> 40);
+    at[3] = (unsigned char) (value >> 32);
+    at[4] = (unsigned char) (value >> 24);
+    at[5] = (unsigned char) (value >> 16);
+    at[6] = (unsigned char) (value >> 8);
+    at[7] = (unsigned char) value;
 }
 
 static uint32_t zqb__get_16 (const unsigned char *at)
@@ -1576,17 +1598,16 @@ ZQB_API int zqb_msg_close (zqb_msg_t *msg)
         return 0;
     for (size_t i = 0; i < msg->count_; i++)
         zmq_msg_close (&zqb__msg_frames (msg)[i]);
-    ZQB_FREE (msg->many_);
+    if (msg->many_)
+        ZQB_FREE (msg->many_);
     return zqb_msg_init (msg);
 }
 
-/* Moves libzmq messages to memory that holds none yet. */
-static void zqb__move_frames (zmq_msg_t *to, zmq_msg_t *from, size_t count)
+/* Moves libzmq messages to memory that holds none yet; where they were, there are none any more. They hold nothing that
+   points into themselves, and libzmq moves them in the same way. */
+static void zqb__move_frames (zmq_msg_t *to, const zmq_msg_t *from, size_t count)
 {
-    for (size_t i = 0; i < count; i++) {
-        zmq_msg_init (&to[i]);
-        zmq_msg_move (&to[i], &from[i]);
-    }
+    memcpy (to, from, count * sizeof *to);
 }
 
 /* A second reference to the same bytes (small ones are copied). */
@@ -1628,22 +1649,29 @@ static zmq_msg_t *zqb__msg_room (zqb_msg_t *msg)
     return &many[msg->count_];
 }
 
+/* Appends copies of the frames of another message. -1 and ENOMEM: some may be missing. */
+static int zqb__msg_add_copies (zqb_msg_t *msg, const zqb_msg_t *from)
+{
+    for (size_t i = 0; i < from->count_; i++) {
+        zmq_msg_t *frame = zqb__msg_room (msg);
+        if (!frame || zqb__share_frame (frame, &zqb__msg_frames (from)[i]) != 0)
+            return -1;
+        msg->count_++;
+    }
+    return 0;
+}
+
 ZQB_API int zqb_msg_copy (zqb_msg_t *dst, const zqb_msg_t *src)
 {
     zqb_msg_t copy;
     if (!dst || !src)
         return zqb__invalid ();
     zqb_msg_init (&copy);
-    for (size_t i = 0; i < src->count_; i++) {
-        zmq_msg_t *frame = zqb__msg_room (&copy);
-        if (!frame || zqb__share_frame (frame, &zqb__msg_frames (src)[i]) != 0) {
-            zqb_msg_close (&copy);
-            errno = ENOMEM;
-            return -1;
-        }
-        copy.count_++;
-    }
-    return zqb_msg_move (dst, &copy);
+    if (zqb__msg_add_copies (&copy, src) == 0)
+        return zqb_msg_move (dst, &copy);
+    zqb_msg_close (&copy);
+    errno = ENOMEM;
+    return -1;
 }
 
 ZQB_API int zqb_msg_add (zqb_msg_t *msg, const void *data, size_t size)
@@ -1684,7 +1712,7 @@ ZQB_API int zqb_msg_add_frame (zqb_msg_t *msg, zmq_msg_t *frame)
         return -1;
     zqb__move_frames (room, frame, 1);
     msg->count_++;
-    return 0;
+    return zmq_msg_init (frame);
 }
 
 ZQB_API size_t zqb_msg_count (const zqb_msg_t *msg)
@@ -1848,7 +1876,6 @@ static void zqb__parcel_rewind (zqb__parcel_t *parcel, size_t size, size_t large
 static int zqb__parcel_add_large (zqb__parcel_t *parcel, zmq_msg_t *frame)
 {
     void **items = (void **) &parcel->large;
-    /* libzmq's messages may be moved by memcpy as long as the old place is forgotten; realloc does just that */
     if (zqb__grow (items, &parcel->large_capacity, parcel->large_count + 1, sizeof *parcel->large) != 0
         || zqb__share_frame (&parcel->large[parcel->large_count], frame) != 0)
         return -1;
@@ -1896,11 +1923,11 @@ static int zqb__parcel_add_msg (zqb__parcel_t *parcel, const zqb_msg_t *msg)
 static int zqb__parcel_add_body (zqb__parcel_t *parcel, const zqb__body_t *body)
 {
     size_t size = parcel->bytes.size, large_count = parcel->large_count;
-    unsigned char *at = zqb__buffer_add (&parcel->bytes, body->size);
-    if (!at && body->size)
-        return -1;
-    if (body->size)
+    unsigned char *at = body->size ? zqb__buffer_add (&parcel->bytes, body->size) : NULL;
+    if (at)
         memcpy (at, body->block, body->size);
+    else if (body->size)
+        return -1;
     for (size_t i = 0; i < body->large_count; i++)
         if (zqb__parcel_add_large (parcel, &body->large[i]) != 0) {
             zqb__parcel_rewind (parcel, size, large_count);
@@ -1931,29 +1958,44 @@ static zqb__body_t zqb__parcel_body (const zqb__parcel_t *parcel)
 
 /* ---- stored: a body that waits. Small ones lie in it; others in memory of their own: large frames, then the block. */
 
-enum { ZQB__STORED_NEAR = 24 };
+enum { ZQB__STORED_NEAR = 20 };
 
 typedef struct zqb__stored_t {
-    union {
-        unsigned char near_[ZQB__STORED_NEAR];
-        void *far_;
-    } at;
     uint32_t size;
     uint32_t large_count;
+    unsigned char at[ZQB__STORED_NEAR]; /* the block, or a pointer to it, which the compiler need not align */
 } zqb__stored_t;
+
+/* Where a body lies that is not near. */
+static zmq_msg_t *zqb__stored_far (const zqb__stored_t *stored)
+{
+    zmq_msg_t *far_;
+    memcpy (&far_, stored->at, sizeof far_);
+    return far_;
+}
 
 static int zqb__stored_is_near (const zqb__stored_t *stored)
 {
     return stored->size <= ZQB__STORED_NEAR && stored->large_count == 0;
 }
 
+/* What it takes, as zqb__body_bytes. */
+static uint64_t zqb__stored_bytes (const zqb__stored_t *stored)
+{
+    uint64_t bytes = stored->size;
+    const zmq_msg_t *large = stored->large_count ? zqb__stored_far (stored) : NULL;
+    for (size_t i = 0; i < stored->large_count; i++)
+        bytes += zmq_msg_size (&large[i]);
+    return bytes;
+}
+
 static zqb__body_t zqb__stored_body (const zqb__stored_t *stored)
 {
     zqb__body_t body;
     int is_near = zqb__stored_is_near (stored);
-    body.large = is_near ? NULL : (zmq_msg_t *) stored->at.far_;
+    body.large = is_near ? NULL : zqb__stored_far (stored);
     body.large_count = stored->large_count;
-    body.block = is_near ? stored->at.near_ : (const unsigned char *) (body.large + body.large_count);
+    body.block = is_near ? stored->at : (const unsigned char *) (body.large + body.large_count);
     body.size = stored->size;
     body.frames = 0; /* not measured: who sends it need not know */
     return body;
@@ -1962,10 +2004,10 @@ static zqb__body_t zqb__stored_body (const zqb__stored_t *stored)
 static void zqb__stored_close (zqb__stored_t *stored)
 {
     if (!zqb__stored_is_near (stored)) {
-        zmq_msg_t *large = (zmq_msg_t *) stored->at.far_;
+        zmq_msg_t *large = zqb__stored_far (stored);
         for (size_t i = 0; i < stored->large_count; i++)
             zmq_msg_close (&large[i]);
-        ZQB_FREE (stored->at.far_);
+        ZQB_FREE (large);
     }
     stored->size = stored->large_count = 0;
 }
@@ -1973,7 +2015,7 @@ static void zqb__stored_close (zqb__stored_t *stored)
 /* Keeps a body. -1 and ENOMEM; EMSGSIZE for a block of 4 GiB. Large frames are shared, not copied. */
 static int zqb__stored_keep (zqb__stored_t *stored, const zqb__body_t *body)
 {
-    unsigned char *block = stored->at.near_;
+    unsigned char *block = stored->at;
     size_t heads = body->large_count * sizeof (zmq_msg_t);
     stored->size = stored->large_count = 0;
     if (body->size > UINT32_MAX || body->large_count > UINT32_MAX) {
@@ -1988,7 +2030,7 @@ static int zqb__stored_keep (zqb__stored_t *stored, const zqb__body_t *body)
         }
         for (size_t i = 0; i < body->large_count; i++)
             zqb__share_frame (&large[i], &body->large[i]); /* cannot fail: a reference is counted, no memory taken */
-        stored->at.far_ = large;
+        memcpy (stored->at, &large, sizeof large);
         block = (unsigned char *) (large + body->large_count);
     }
     if (body->size)
@@ -2006,7 +2048,7 @@ static int zqb__stored_keep (zqb__stored_t *stored, const zqb__body_t *body)
    Never:   touches a socket; keeps any state; believes anything it reads
    ================================================================================================================ */
 
-/* Commands, whatever the dialect. The numbers are those of ZQB/1 (manual, 8). */
+/* Commands, whatever the dialect, and their flags. The numbers are those of ZQB/1 (manual, 8). */
 #define ZQB__COMMANDS(X)                                                                                           \
     X (READY, 1) X (REQUEST, 2) X (PARTIAL, 3) X (REPLY, 4) X (ERROR, 5) X (HEARTBEAT, 6) X (DISCONNECT, 7) X (CANCEL, 8)
 
@@ -2014,10 +2056,14 @@ static int zqb__stored_keep (zqb__stored_t *stored, const zqb__body_t *body)
 enum { ZQB__COMMANDS (ZQB__X) ZQB__COMMAND_END };
 #undef ZQB__X
 
+enum {
+    ZQB__AGAIN = 1,  /* a client's REQUEST: the broker may have it already */
+    ZQB__UNBEGUN = 2 /* a worker's DISCONNECT: it has not begun with anything that it holds */
+};
+
 typedef struct zqb__command_t {
     int type;
-    int again;   /* a client's REQUEST: the broker may have it already */
-    int unbegun; /* a worker's DISCONNECT: it has not begun with anything that it holds */
+    int flags;   /* ZQB__AGAIN, ZQB__UNBEGUN */
     uint64_t id; /* a client's number, or the token of an assignment */
     const unsigned char *service;
     size_t service_size;
@@ -2028,7 +2074,37 @@ typedef struct zqb__command_t {
     zmq_msg_t *address; /* MDP, from a broker: the client's address frames, given back unread */
     size_t address_count;
     zqb__body_t body;
+    const zqb_msg_t *msg; /* to be sent: the body as a message, instead of the other */
 } zqb__command_t;
+
+/* Field by field, which is three times as fast as memset, and there is one of these for each command. */
+static void zqb__command_init (zqb__command_t *command, int type, uint64_t id)
+{
+    command->type = type;
+    command->flags = 0;
+    command->id = id;
+    command->service = NULL;
+    command->service_size = 0;
+    command->credit = 0;
+    command->status = 0;
+    command->text = NULL;
+    command->text_size = 0;
+    command->address = NULL;
+    command->address_count = 0;
+    command->body.block = NULL;
+    command->body.size = 0;
+    command->body.large = NULL;
+    command->body.large_count = 0;
+    command->body.frames = 0;
+    command->msg = NULL;
+}
+
+static zqb__command_t zqb__command (int type, uint64_t id)
+{
+    zqb__command_t command;
+    zqb__command_init (&command, type, id);
+    return command;
+}
 
 /* The first three are the public ZQB_DIALECT_*. */
 enum { ZQB__ZQB1, ZQB__MDP01, ZQB__MDP02, ZQB__MDP01_WORDS, ZQB__LRU, ZQB__PPP, ZQB__PPP_WORDS, ZQB__DIALECTS };
@@ -2062,10 +2138,10 @@ enum { ZQB__MAJORDOMO, ZQB__FRONTEND, ZQB__BACKEND, ZQB__FROM_BROKER };
 enum { ZQB__FINE, ZQB__BAD_HEADER, ZQB__BAD_COMMAND, ZQB__BAD_FRAMES, ZQB__BAD_NAME };
 
 #define ZQB__MAGIC "ZQB\1"
-enum { ZQB__FLAG_AGAIN = 1, ZQB__FLAG_UNBEGUN = 2 };
 enum { ZQB__HEAD = 12, ZQB__COMMAND_HEAD = 16, ZQB__ENVELOPE_MAX = 8, ZQB__ADDRESS_MAX = 1024, ZQB__TOKEN = 8 };
 enum { ZQB__PARCEL_FULL = 65536, ZQB__PARCEL_LARGE = 262144 }; /* bytes in the first frame, and in those behind it */
 enum { ZQB__FIELD_SERVICE = 1, ZQB__FIELD_CREDIT = 2, ZQB__FIELD_STATUS = 3, ZQB__FIELD_TEXT = 4 };
+enum { ZQB__FIELDS_MOST = 2 * 257 + 2 * 4 }; /* bytes that they take together */
 
 /* A message that is being read. The frames are the caller's, and stay where they are. */
 typedef struct zqb__incoming_t {
@@ -2080,6 +2156,7 @@ typedef struct zqb__incoming_t {
     size_t size;
     size_t at;         /* ZQB/1: where the next command starts in it; else whether the command was read */
     size_t large;      /* ZQB/1: how many large frames the commands so far have used */
+    unsigned allowed;      /* which commands may come, as bits */
     int error;             /* ZQB__BAD_... */
     zqb__parcel_t *packed; /* scratch for the bodies of the other dialects */
 } zqb__incoming_t;
@@ -2174,6 +2251,21 @@ static int zqb__wire_open_backend (zqb__incoming_t *in, zmq_msg_t *frames, size_
     return 0;
 }
 
+/* Which commands may come, by where and from whom, as bits. ZQB/1 peers may be on both sides. */
+static unsigned zqb__wire_allowed (const zqb__incoming_t *in)
+{
+    enum {
+        FROM_CLIENT = 1 << ZQB__REQUEST | 1 << ZQB__CANCEL,
+        FROM_WORKER = 1 << ZQB__READY | 1 << ZQB__PARTIAL | 1 << ZQB__REPLY | 1 << ZQB__ERROR | 1 << ZQB__HEARTBEAT
+                      | 1 << ZQB__DISCONNECT,
+        TO_CLIENT = 1 << ZQB__PARTIAL | 1 << ZQB__REPLY | 1 << ZQB__ERROR,
+        TO_WORKER = 1 << ZQB__REQUEST | 1 << ZQB__HEARTBEAT | 1 << ZQB__DISCONNECT | 1 << ZQB__CANCEL | 1 << ZQB__ERROR
+    };
+    int from_broker = in->place == ZQB__FROM_BROKER;
+    unsigned client = from_broker ? TO_CLIENT : FROM_CLIENT, worker = from_broker ? TO_WORKER : FROM_WORKER;
+    return in->dialect == ZQB__ZQB1 ? client | worker : in->side == ZQB__CLIENT ? client : worker;
+}
+
 /* Begins to read a message: finds its dialect, its side and its envelope. -1: in->error says what is wrong. */
 static int zqb__wire_open (zqb__incoming_t *in, int place, zmq_msg_t *frames, size_t count, zqb__parcel_t *scratch)
 {
@@ -2181,11 +2273,11 @@ static int zqb__wire_open (zqb__incoming_t *in, int place, zmq_msg_t *frames, si
     in->place = place;
     in->dialect = -1;
     in->packed = scratch;
-    switch (place) {
-        case ZQB__FRONTEND: return zqb__wire_open_frontend (in, frames, count);
-        case ZQB__BACKEND: return zqb__wire_open_backend (in, frames, count);
-        default: return zqb__wire_open_majordomo (in, frames, count);
-    }
+    int failed = place == ZQB__FRONTEND  ? zqb__wire_open_frontend (in, frames, count)
+                 : place == ZQB__BACKEND ? zqb__wire_open_backend (in, frames, count)
+                                         : zqb__wire_open_majordomo (in, frames, count);
+    in->allowed = failed ? 0 : zqb__wire_allowed (in);
+    return failed;
 }
 
 /* ---- reading ZQB/1 */
@@ -2230,8 +2322,7 @@ static int zqb__wire_next_zqb1 (zqb__incoming_t *in, zqb__command_t *command)
     if (size < ZQB__COMMAND_HEAD || size > left || fields > size - ZQB__COMMAND_HEAD)
         return zqb__wire_wrong (in, ZQB__BAD_FRAMES);
     command->type = bytes[4];
-    command->again = (bytes[5] & ZQB__FLAG_AGAIN) != 0;
-    command->unbegun = (bytes[5] & ZQB__FLAG_UNBEGUN) != 0;
+    command->flags = bytes[5];
     command->id = zqb__get_64 (bytes + 8);
     command->body.block = bytes + ZQB__COMMAND_HEAD + fields;
     command->body.size = size - ZQB__COMMAND_HEAD - fields;
@@ -2242,22 +2333,6 @@ static int zqb__wire_next_zqb1 (zqb__incoming_t *in, zqb__command_t *command)
     in->at += size;
     in->large += command->body.large_count;
     return 1;
-}
-
-/* Which commands may come, by where and from whom. ZQB/1 peers may be on both sides. */
-static int zqb__wire_allowed (const zqb__incoming_t *in, int type)
-{
-    enum {
-        FROM_CLIENT = 1 << ZQB__REQUEST | 1 << ZQB__CANCEL,
-        FROM_WORKER = 1 << ZQB__READY | 1 << ZQB__PARTIAL | 1 << ZQB__REPLY | 1 << ZQB__ERROR | 1 << ZQB__HEARTBEAT
-                      | 1 << ZQB__DISCONNECT,
-        TO_CLIENT = 1 << ZQB__PARTIAL | 1 << ZQB__REPLY | 1 << ZQB__ERROR,
-        TO_WORKER = 1 << ZQB__REQUEST | 1 << ZQB__HEARTBEAT | 1 << ZQB__DISCONNECT | 1 << ZQB__CANCEL | 1 << ZQB__ERROR
-    };
-    int from_broker = in->place == ZQB__FROM_BROKER;
-    int client = from_broker ? TO_CLIENT : FROM_CLIENT, worker = from_broker ? TO_WORKER : FROM_WORKER;
-    int mask = in->dialect == ZQB__ZQB1 ? client | worker : in->side == ZQB__CLIENT ? client : worker;
-    return mask >> type & 1;
 }
 
 /* ---- reading the other dialects: one command a message */
@@ -2395,16 +2470,16 @@ static int zqb__wire_read_frames (zqb__incoming_t *in, zqb__command_t *command)
 /* What holds for every dialect: 1, or -1 and in->error. */
 static int zqb__wire_check (zqb__incoming_t *in, const zqb__command_t *command)
 {
-    int known = command->type > 0 && command->type < ZQB__COMMAND_END;
     int named = command->type == ZQB__READY || command->type == ZQB__REQUEST;
-    if (!known)
+    if (command->type <= 0 || command->type >= ZQB__COMMAND_END)
         return in->dialect == ZQB__ZQB1 ? 1 : zqb__wire_wrong (in, ZQB__BAD_COMMAND);
-    if (!zqb__wire_allowed (in, command->type))
+    if (!(in->allowed >> command->type & 1))
         return zqb__wire_wrong (in, ZQB__BAD_COMMAND);
-    if (in->place == ZQB__MAJORDOMO && named && !zqb__name_valid (command->service_size))
+    if (in->place == ZQB__FROM_BROKER || !named)
+        return 1;
+    if (in->place == ZQB__MAJORDOMO && !zqb__name_valid (command->service_size))
         return zqb__wire_wrong (in, ZQB__BAD_NAME);
-    if (in->place != ZQB__FROM_BROKER && in->dialect != ZQB__ZQB1 && command->type == ZQB__REQUEST
-        && command->body.frames == 0)
+    if (in->dialect != ZQB__ZQB1 && command->type == ZQB__REQUEST && command->body.frames == 0)
         return zqb__wire_wrong (in, ZQB__BAD_FRAMES);
     return 1;
 }
@@ -2414,7 +2489,7 @@ static int zqb__wire_check (zqb__incoming_t *in, const zqb__command_t *command)
 static int zqb__wire_next (zqb__incoming_t *in, zqb__command_t *command)
 {
     int first = in->at == 0;
-    memset (command, 0, sizeof *command);
+    zqb__command_init (command, 0, 0);
     command->credit = 1;
     if (in->dialect == ZQB__ZQB1) {
         int more = zqb__wire_next_zqb1 (in, command);
@@ -2442,62 +2517,70 @@ static unsigned char *zqb__put_field (unsigned char *at, int tag, const void *va
     return at + 2 + size;
 }
 
-/* Writes the fields that a command has to at, which has room for 600 bytes; returns how many bytes they take. */
-static size_t zqb__put_fields (unsigned char *at, const zqb__command_t *command)
+/* Writes the fields that a command has to at, which has room for them; returns the end of the last. */
+static unsigned char *zqb__put_fields (unsigned char *at, const zqb__command_t *command)
 {
-    unsigned char *end = at, number[2];
+    unsigned char number[2];
     if (command->service_size && (command->type == ZQB__READY || command->type == ZQB__REQUEST))
-        end = zqb__put_field (end, ZQB__FIELD_SERVICE, command->service, command->service_size);
+        at = zqb__put_field (at, ZQB__FIELD_SERVICE, command->service, command->service_size);
     if (command->type == ZQB__READY) {
         zqb__put_16 (number, command->credit);
-        end = zqb__put_field (end, ZQB__FIELD_CREDIT, number, 2);
+        at = zqb__put_field (at, ZQB__FIELD_CREDIT, number, 2);
     }
     if (command->status) {
         zqb__put_16 (number, (uint32_t) command->status);
-        end = zqb__put_field (end, ZQB__FIELD_STATUS, number, 2);
+        at = zqb__put_field (at, ZQB__FIELD_STATUS, number, 2);
     }
     if (command->text_size)
-        end = zqb__put_field (end, ZQB__FIELD_TEXT, command->text, command->text_size > 255 ? 255 : command->text_size);
-    return (size_t) (end - at);
+        at = zqb__put_field (at, ZQB__FIELD_TEXT, command->text, command->text_size > 255 ? 255 : command->text_size);
+    return at;
 }
 
-/* Starts a parcel for a peer with the head of a ZQB/1 message, unless it is begun. */
-static int zqb__wire_begin (zqb__parcel_t *parcel, uint64_t life)
+/* Writes the head of a message, which names the sender's life. */
+static unsigned char *zqb__put_head (unsigned char *at, uint64_t life)
 {
-    if (parcel->bytes.size)
-        return 0;
-    unsigned char *head = zqb__buffer_add (&parcel->bytes, ZQB__HEAD);
-    if (!head)
-        return -1;
-    memcpy (head, ZQB__MAGIC, 4);
-    zqb__put_64 (head + 4, life);
-    return 0;
+    memcpy (at, ZQB__MAGIC, 4);
+    zqb__put_64 (at + 4, life);
+    return at + ZQB__HEAD;
 }
 
-/* ZQB/1: packs a command behind the others that wait in the parcel. -1: ENOMEM or EMSGSIZE, and the parcel is as before. */
+/* Writes a command but for its size and its body; returns its end. */
+static unsigned char *zqb__put_command (unsigned char *at, const zqb__command_t *command)
+{
+    unsigned char *fields = at + ZQB__COMMAND_HEAD, *end = zqb__put_fields (fields, command);
+    at[4] = (unsigned char) command->type;
+    at[5] = (unsigned char) command->flags;
+    zqb__put_16 (at + 6, (uint32_t) (end - fields));
+    zqb__put_64 (at + 8, command->id);
+    return end;
+}
+
+static int zqb__wire_pack_body (zqb__parcel_t *parcel, const zqb__command_t *command)
+{
+    return command->msg ? zqb__parcel_add_msg (parcel, command->msg) : zqb__parcel_add_body (parcel, &command->body);
+}
+
+/* ZQB/1: packs a command behind the others that wait in the parcel, or behind the head of a message. -1: ENOMEM or
+   EMSGSIZE, and the parcel is as before. */
 static int zqb__wire_pack (zqb__parcel_t *parcel, uint64_t life, const zqb__command_t *command)
 {
-    unsigned char fields[600];
-    size_t fields_size = zqb__put_fields (fields, command);
-    size_t before = parcel->bytes.size, size = ZQB__COMMAND_HEAD + fields_size + command->body.size;
-    if (size > UINT32_MAX / 2) {
+    zqb__buffer_t *bytes = &parcel->bytes;
+    size_t before = bytes->size, large_count = parcel->large_count;
+    unsigned char *at = zqb__buffer_room (bytes, ZQB__HEAD + ZQB__COMMAND_HEAD + ZQB__FIELDS_MOST + command->body.size);
+    if (!at)
+        return -1;
+    if (!before)
+        at = zqb__put_head (at, life);
+    size_t start = (size_t) (at - bytes->bytes);
+    bytes->size = (size_t) (zqb__put_command (at, command) - bytes->bytes);
+    int failed = zqb__wire_pack_body (parcel, command);
+    if (!failed && bytes->size - start <= UINT32_MAX / 2) {
+        zqb__put_32 (bytes->bytes + start, (uint32_t) (bytes->size - start));
+        return 0;
+    }
+    zqb__parcel_rewind (parcel, before, large_count);
+    if (!failed)
         errno = EMSGSIZE;
-        return -1;
-    }
-    if (zqb__wire_begin (parcel, life) != 0)
-        return -1;
-    unsigned char *head = zqb__buffer_add (&parcel->bytes, ZQB__COMMAND_HEAD + fields_size);
-    if (head) {
-        zqb__put_32 (head, (uint32_t) size);
-        head[4] = (unsigned char) command->type;
-        head[5] = (unsigned char) ((command->again ? ZQB__FLAG_AGAIN : 0) | (command->unbegun ? ZQB__FLAG_UNBEGUN : 0));
-        zqb__put_16 (head + 6, (uint32_t) fields_size);
-        zqb__put_64 (head + 8, command->id);
-        memcpy (head + ZQB__COMMAND_HEAD, fields, fields_size);
-        if (zqb__parcel_add_body (parcel, &command->body) == 0)
-            return 0;
-    }
-    parcel->bytes.size = before;
     return -1;
 }
 
@@ -2518,9 +2601,12 @@ static int zqb__wire_says (int dialect, int side, int type)
     return speaks->codes[type] != NULL;
 }
 
-static int zqb__add_body_frames (zqb_msg_t *out, const zqb__body_t *body)
+/* The body, which has at least one frame there. */
+static int zqb__add_body_frames (zqb_msg_t *out, const zqb__command_t *command)
 {
-    return body->size ? zqb__body_to_msg (body, out) : zqb_msg_add (out, NULL, 0);
+    if (command->msg && command->msg->count_)
+        return zqb__msg_add_copies (out, command->msg);
+    return command->body.size ? zqb__body_to_msg (&command->body, out) : zqb_msg_add (out, NULL, 0);
 }
 
 static int zqb__wire_client_frames (zqb_msg_t *out, int dialect, const zqb__command_t *command)
@@ -2530,7 +2616,7 @@ static int zqb__wire_client_frames (zqb_msg_t *out, int dialect, const zqb__comm
         || (dialect == ZQB__MDP02 && (zqb_msg_add_str (out, "MDPC02") != 0 || zqb_msg_add_str (out, code) != 0))
         || (dialect != ZQB__LRU && zqb_msg_add (out, command->service, command->service_size) != 0))
         return -1;
-    return zqb__add_body_frames (out, &command->body);
+    return zqb__add_body_frames (out, command);
 }
 
 /* The client's address as a worker sees it: a token of ours, or, from our worker to another broker, what came. */
@@ -2559,7 +2645,7 @@ static int zqb__wire_worker_frames (zqb_msg_t *out, int dialect, const zqb__comm
         case ZQB__REPLY:
             if (zqb__add_address (out, command) != 0 || zqb_msg_add (out, NULL, 0) != 0)
                 return -1;
-            return zqb__add_body_frames (out, &command->body);
+            return zqb__add_body_frames (out, command);
         default: return 0;
     }
 }
@@ -2611,24 +2697,31 @@ struct zqb__peer_t {
     uint64_t replies;   /* in out */
 };
 
+/* There may be a million of them: what few need is in extra. */
 typedef struct zqb__request_t {
     zqb__slot_t slot;
     zqb__link_t turn;      /* in the queue of its service, or in the hand of its worker */
     zqb__link_t of_client; /* among the requests of its client */
-    zqb__node_t by_id;     /* ZQB/1: found again by a retry, or to be cancelled */
     zqb__service_t *service;
     zqb__peer_t *client;   /* NULL: nobody wants the reply */
     zqb__worker_t *worker; /* NULL: queued */
     uint64_t id;           /* the client's */
     uint64_t arrived;
-    zqb__parcel_t *gathered; /* partial replies for a client whose dialect has none */
+    struct zqb__extra_t *extra; /* or NULL */
     zqb__stored_t body;
-    int attempts;
-    int cancelled;
+    unsigned attempts : 31, cancelled : 1;
 } zqb__request_t;
 
+typedef struct zqb__extra_t {
+    zqb__request_t *request;
+    zqb__node_t by_id; /* ZQB/1: found again by a retry, or to be cancelled */
+    int numbered;      /* it is in engine->ids */
+    zqb__parcel_t gathered; /* partial replies for a client whose dialect has none */
+} zqb__extra_t;
+
 /* Workers with room are kept by load, so that the least loaded is found at once: levels 0 to 7 are exact, and each of
-   those above is twice as wide as the one before. Within a level, the one that has waited longest comes first. */
+   those above is twice as wide as the one before. Within a level, the one that came there first is the first, until it
+   leaves it: so requests that come together stay together, where workers hold many. */
 enum { ZQB__LEVELS_EXACT = 8, ZQB__LEVELS = 22 };
 
 struct zqb__service_t {
@@ -2657,10 +2750,9 @@ struct zqb__worker_t {
     uint32_t load, credit;
     uint64_t bytes;   /* of its requests */
     int adapts;       /* its credit follows its speed: see zqb__worker_adapt */
-    uint64_t since;   /* when it began with those that are done now */
-    uint64_t done_at; /* when the last of them were done */
-    uint32_t done;    /* how many at that time */
-    uint64_t pace;    /* nanoseconds that it takes for one, on average */
+    uint64_t since;   /* when it began, or the last was done */
+    uint64_t busy;    /* microseconds of work since its credit was looked at */
+    uint64_t done;    /* how many requests in that time */
     zqb__timer_t timer;
     uint64_t heard, told; /* when it last sent something, and we to it */
     uint64_t served;
@@ -2705,6 +2797,7 @@ typedef struct zqb__engine_t {
 
 enum { ZQB__TIMER_WORKER, ZQB__TIMER_SERVICE, ZQB__TIMER_PEER };
 enum { ZQB__HAND_BYTES = 8388608, ZQB__CREDIT_MOST = 1000 };
+#define ZQB__PACE_NS ((uint64_t) 1000000) /* of work are looked at together */
 enum { ZQB__IDLE_PEERS = 1024 }; /* so many peers without a purpose are remembered, as they may come again soon */
 
 static void zqb__engine_log (zqb__engine_t *engine, int level, const char *format, ...)
@@ -2749,15 +2842,6 @@ static int zqb__engine_send (zqb__engine_t *engine, zqb__peer_t *peer, int side,
     engine->stats.unsendable++;
     zqb__peer_fail (engine, peer);
     return -1;
-}
-
-static zqb__command_t zqb__command (int type, uint64_t id)
-{
-    zqb__command_t command;
-    memset (&command, 0, sizeof command);
-    command.type = type;
-    command.id = id;
-    return command;
 }
 
 /* ---- peers */
@@ -3015,41 +3099,48 @@ static int zqb__worker_has_room (const zqb__worker_t *worker)
     return worker->load < worker->credit && (worker->load == 0 || worker->bytes < ZQB__HAND_BYTES);
 }
 
-/* Puts a worker where its load says, behind the others there; one without room is in no list. */
+/* Puts a worker where its load says: behind those that were on that level before, or, if it was one of them, where it
+   was. One without room is in no list. */
 static void zqb__worker_place (zqb__worker_t *worker)
 {
     zqb__service_t *service = worker->service;
-    zqb__worker_unplace (worker);
-    if (!zqb__worker_has_room (worker))
+    int level = zqb__level_of_load (worker->load), has_room = zqb__worker_has_room (worker);
+    if (has_room && level == worker->level && !zqb__list_empty (&worker->ready))
         return;
-    worker->level = zqb__level_of_load (worker->load);
-    zqb__list_append (&service->ready[worker->level], &worker->ready);
-    service->ready_mask |= 1u << worker->level;
+    zqb__worker_unplace (worker);
+    if (!has_room)
+        return;
+    worker->level = level;
+    zqb__list_append (&service->ready[level], &worker->ready);
+    service->ready_mask |= 1u << level;
 }
 
 /* How many requests a worker may hold follows from its pace: what waits in its hand is to be worth no more than the
-   option says. It grows step by step, as little work hides how fast a worker is behind the time that messages take, and
-   shrinks at once. */
+   option says. The pace is that of the last four hands, or of a millisecond of work: a single message, with the time that
+   it was on its way, says little. The credit grows step by step, as little work hides how fast a worker is, and shrinks at
+   once. */
 static void zqb__worker_adapt (const zqb__engine_t *engine, zqb__worker_t *worker)
 {
-    uint64_t sample = (worker->done_at - worker->since) * 1000 / worker->done;
-    worker->pace = worker->pace ? (3 * worker->pace + sample) / 4 : sample;
-    uint64_t worth = engine->limits.credit / (worker->pace ? worker->pace : 1);
+    uint64_t span = engine->limits.credit < ZQB__PACE_NS ? engine->limits.credit : ZQB__PACE_NS;
+    if (!worker->adapts || !worker->credit || !worker->done
+        || (worker->done < 4 * (uint64_t) worker->credit && worker->busy * 1000 < span))
+        return;
+    uint64_t pace = worker->busy * 1000 / worker->done;
+    uint64_t worth = engine->limits.credit / (pace ? pace : 1);
     uint64_t step = 2 * (uint64_t) worker->credit;
     uint64_t credit = worth < step ? worth : step;
     worker->credit = credit < 1 ? 1 : credit < ZQB__CREDIT_MOST ? (uint32_t) credit : (uint32_t) ZQB__CREDIT_MOST;
+    worker->busy = worker->done = 0;
 }
 
-/* Another request is done. Those that are done at the same time are taken together, as they came together. */
+/* Another request is done. Those that are done at the same time came together, and took the time since the last. */
 static void zqb__worker_count_done (const zqb__engine_t *engine, zqb__worker_t *worker)
 {
     worker->served++;
-    if (worker->done_at != engine->now) {
-        if (worker->adapts && worker->done && worker->credit)
-            zqb__worker_adapt (engine, worker);
-        worker->since = worker->done ? worker->done_at : worker->since;
-        worker->done_at = engine->now;
-        worker->done = 0;
+    if (worker->since != engine->now) {
+        zqb__worker_adapt (engine, worker);
+        worker->busy += engine->now - worker->since;
+        worker->since = engine->now;
     }
     worker->done++;
 }
@@ -3057,10 +3148,8 @@ static void zqb__worker_count_done (const zqb__engine_t *engine, zqb__worker_t *
 /* An idle worker gets something to do: its time runs from now. */
 static void zqb__worker_begin (const zqb__engine_t *engine, zqb__worker_t *worker)
 {
-    if (worker->done && worker->adapts && worker->credit)
-        zqb__worker_adapt (engine, worker);
-    worker->done = 0;
-    worker->since = worker->done_at = engine->now;
+    zqb__worker_adapt (engine, worker);
+    worker->since = engine->now;
 }
 
 /* It gets no more requests. */
@@ -3120,27 +3209,58 @@ static uint64_t zqb__id_hash (const zqb__engine_t *engine, const zqb__peer_t *cl
     return zqb__hash (engine->key, words, sizeof words);
 }
 
-static void zqb__request_number (zqb__engine_t *engine, zqb__request_t *request)
+/* What few requests need. NULL and ENOMEM. */
+static zqb__extra_t *zqb__request_extra (zqb__request_t *request)
 {
-    zqb__table_insert (&engine->ids, &request->by_id, zqb__id_hash (engine, request->client, request->id));
+    if (request->extra)
+        return request->extra;
+    request->extra = (zqb__extra_t *) zqb__alloc (sizeof *request->extra);
+    if (request->extra)
+        request->extra->request = request;
+    return request->extra;
 }
 
-static void zqb__client_number (zqb__engine_t *engine, zqb__peer_t *client)
+/* -1 and ENOMEM */
+static int zqb__request_number (zqb__engine_t *engine, zqb__request_t *request)
+{
+    zqb__extra_t *extra = zqb__request_extra (request);
+    if (!extra)
+        return -1;
+    if (!extra->numbered)
+        zqb__table_insert (&engine->ids, &extra->by_id, zqb__id_hash (engine, request->client, request->id));
+    extra->numbered = 1;
+    return 0;
+}
+
+static void zqb__request_unnumber (zqb__engine_t *engine, zqb__request_t *request)
+{
+    if (!request->extra || !request->extra->numbered)
+        return;
+    zqb__table_remove (&engine->ids, &request->extra->by_id);
+    request->extra->numbered = 0;
+}
+
+/* Makes the requests of a client known by their numbers. -1: ENOMEM, some are not; counted. */
+static int zqb__client_number (zqb__engine_t *engine, zqb__peer_t *client)
 {
     zqb__link_t *requests = &client->requests;
-    client->numbered = 1;
+    if (client->numbered)
+        return 0;
     for (zqb__link_t *at = requests->next; at != requests; at = at->next)
-        zqb__request_number (engine, ZQB__OF (zqb__request_t, of_client, at));
+        if (zqb__request_number (engine, ZQB__OF (zqb__request_t, of_client, at)) != 0) {
+            engine->stats.no_memory++;
+            return -1;
+        }
+    client->numbered = 1;
+    return 0;
 }
 
 /* The request that a ZQB/1 client numbers so, or NULL. */
 static zqb__request_t *zqb__request_find (zqb__engine_t *engine, zqb__peer_t *client, uint64_t id)
 {
-    if (!client->numbered)
-        zqb__client_number (engine, client);
     uint64_t hash = zqb__id_hash (engine, client, id);
     for (zqb__node_t *node = zqb__table_first (&engine->ids, hash); node; node = zqb__table_next (node)) {
-        zqb__request_t *request = ZQB__OF (zqb__request_t, by_id, node);
+        zqb__request_t *request = ZQB__OF (zqb__extra_t, by_id, node)->request;
         if (request->client == client && request->id == id)
             return request;
     }
@@ -3153,8 +3273,7 @@ static void zqb__request_detach (zqb__engine_t *engine, zqb__request_t *request)
     zqb__peer_t *client = request->client;
     if (!client)
         return;
-    if (client->numbered)
-        zqb__table_remove (&engine->ids, &request->by_id);
+    zqb__request_unnumber (engine, request);
     zqb__list_remove (&request->of_client);
     request->client = NULL;
     if (--client->outstanding == 0) {
@@ -3166,18 +3285,17 @@ static void zqb__request_detach (zqb__engine_t *engine, zqb__request_t *request)
 
 static void zqb__request_drop_gathered (zqb__request_t *request)
 {
-    if (request->gathered)
-        zqb__parcel_close (request->gathered);
-    ZQB_FREE (request->gathered);
-    request->gathered = NULL;
+    if (request->extra)
+        zqb__parcel_close (&request->extra->gathered);
 }
 
 static void zqb__request_free (zqb__engine_t *engine, zqb__request_t *request)
 {
     zqb__request_detach (engine, request);
-    zqb__body_t body = zqb__stored_body (&request->body);
-    engine->stats.bytes -= zqb__body_bytes (&body);
+    engine->stats.bytes -= zqb__stored_bytes (&request->body);
     zqb__request_drop_gathered (request);
+    if (request->extra)
+        ZQB_FREE (request->extra);
     zqb__stored_close (&request->body);
     zqb__slab_free (&engine->requests, &request->slot);
 }
@@ -3187,8 +3305,7 @@ static void zqb__request_take_out (zqb__engine_t *engine, zqb__request_t *reques
 {
     zqb__list_remove (&request->turn);
     if (request->worker) {
-        zqb__body_t body = zqb__stored_body (&request->body);
-        request->worker->bytes -= zqb__body_bytes (&body);
+        request->worker->bytes -= zqb__stored_bytes (&request->body);
         request->worker->load--;
         request->service->running--;
         engine->stats.running--;
@@ -3254,7 +3371,6 @@ static void zqb__request_give_back (zqb__engine_t *engine, zqb__request_t *reque
 /* Into the hand of a worker. */
 static void zqb__request_hand_over (zqb__engine_t *engine, zqb__request_t *request, zqb__worker_t *worker)
 {
-    zqb__body_t body = zqb__stored_body (&request->body);
     zqb__request_take_out (engine, request);
     zqb__list_append (&worker->hand, &request->turn);
     request->worker = worker;
@@ -3262,7 +3378,7 @@ static void zqb__request_hand_over (zqb__engine_t *engine, zqb__request_t *reque
     engine->stats.running++;
     if (worker->load++ == 0)
         zqb__worker_begin (engine, worker);
-    worker->bytes += zqb__body_bytes (&body);
+    worker->bytes += zqb__stored_bytes (&request->body);
     zqb__worker_place (worker);
 }
 
@@ -3341,21 +3457,23 @@ static zqb__request_t *zqb__request_new (zqb__engine_t *engine, zqb__peer_t *cli
     zqb__request_t *request = (zqb__request_t *) zqb__slab_new (&engine->requests);
     if (!request)
         return NULL;
-    if (zqb__stored_keep (&request->body, &command->body) != 0) {
-        zqb__slab_free (&engine->requests, &request->slot);
-        return NULL;
-    }
     request->service = service;
     request->client = client;
     request->id = command->id;
     request->arrived = engine->now;
-    zqb__list_init (&request->turn);
+    if (zqb__stored_keep (&request->body, &command->body) != 0) {
+        zqb__slab_free (&engine->requests, &request->slot);
+        return NULL;
+    }
+    if (client->numbered && zqb__request_number (engine, request) != 0) {
+        zqb__stored_close (&request->body);
+        zqb__slab_free (&engine->requests, &request->slot);
+        return NULL;
+    }
     zqb__list_append (&client->requests, &request->of_client);
     if (client->outstanding++ == 0)
         engine->stats.clients++;
-    engine->stats.bytes += zqb__body_bytes (&command->body);
-    if (client->numbered)
-        zqb__request_number (engine, request);
+    engine->stats.bytes += zqb__stored_bytes (&request->body);
     return request;
 }
 
@@ -3409,19 +3527,17 @@ static void zqb__serve_queued (zqb__engine_t *engine, zqb__service_t *service)
     }
 }
 
-static void zqb__accept (zqb__engine_t *engine, zqb__peer_t *client, const zqb__command_t *command)
+static void zqb__accept (zqb__engine_t *engine, zqb__service_t *service, zqb__peer_t *client,
+                         const zqb__command_t *command)
 {
-    zqb__service_t *service = zqb__service_require (engine, command->service, command->service_size);
-    zqb__request_t *request = NULL;
-    if (service && service->queued >= engine->limits.queue && !zqb__service_choose (service)) {
+    if (service->queued >= engine->limits.queue && !zqb__service_choose (service)) {
         zqb__refuse (engine, client, command->id, ZQB_EQUEUEFULL, &engine->stats.refused_full);
         return;
     }
-    if (service && !(request = zqb__request_new (engine, client, service, command)))
-        zqb__service_settle (engine, service);
+    zqb__request_t *request = zqb__request_new (engine, client, service, command);
     if (!request) {
-        zqb__refuse (engine, client, command->id, ZQB_EQUEUEFULL,
-                     service ? &engine->stats.no_memory : &engine->stats.refused_full);
+        zqb__service_settle (engine, service);
+        zqb__refuse (engine, client, command->id, ZQB_EQUEUEFULL, &engine->stats.no_memory);
         return;
     }
     engine->stats.accepted++;
@@ -3429,29 +3545,53 @@ static void zqb__accept (zqb__engine_t *engine, zqb__peer_t *client, const zqb__
     zqb__service_dispatch (engine, service);
 }
 
+/* A request for a service that is not known: it becomes known, if there may be another. */
+static void zqb__accept_first (zqb__engine_t *engine, zqb__peer_t *client, const zqb__command_t *command)
+{
+    zqb__service_t *service = zqb__service_require (engine, command->service, command->service_size);
+    if (service)
+        zqb__accept (engine, service, client, command);
+    else
+        zqb__refuse (engine, client, command->id, ZQB_EQUEUEFULL, &engine->stats.refused_full);
+}
+
+/* Whether a request that is sent again is here already, or that cannot be told for lack of memory: then it is as if the
+   message had been lost. */
+static int zqb__joins (zqb__engine_t *engine, zqb__peer_t *client, uint64_t id)
+{
+    if (zqb__client_number (engine, client) != 0)
+        return 1;
+    if (!zqb__request_find (engine, client, id))
+        return 0;
+    engine->stats.joined++;
+    return 1;
+}
+
 /* RFC 7, "a client request"; RFC 18; ZQB/1 REQUEST. One that is sent again joins the first, if that is still here. */
 static void zqb__on_request (zqb__engine_t *engine, zqb__peer_t *client, const zqb__command_t *command)
 {
     uint64_t *counter;
-    int error = zqb__refusal (engine, client, &command->body, &counter);
     zqb__service_t *service = zqb__service_find (engine, command->service, command->service_size);
-    if (command->again && zqb__request_find (engine, client, command->id)) {
-        engine->stats.joined++;
+    if ((command->flags & ZQB__AGAIN) && zqb__joins (engine, client, command->id))
         return;
-    }
-    if (!service && zqb__name_reserved (command->service, command->service_size))
+    int error = zqb__refusal (engine, client, &command->body, &counter);
+    if (!service && engine->mmi.handler && zqb__name_reserved (command->service, command->service_size))
         service = &engine->mmi;
     if (error)
         zqb__refuse (engine, client, command->id, error, counter);
-    else if (service && service->handler)
+    else if (!service)
+        zqb__accept_first (engine, client, command);
+    else if (service->handler)
         zqb__serve_here (engine, service, client, command);
     else
-        zqb__accept (engine, client, command);
+        zqb__accept (engine, service, client, command);
 }
 
 /* ZQB/1: nobody wants it. A queued request goes; a running one is finished for nobody. */
 static void zqb__on_cancel (zqb__engine_t *engine, zqb__peer_t *client, const zqb__command_t *command)
 {
+    if (zqb__client_number (engine, client) != 0)
+        return;
     zqb__request_t *request = zqb__request_find (engine, client, command->id);
     if (!request)
         return;
@@ -3531,11 +3671,10 @@ static zqb__request_t *zqb__held_request (zqb__engine_t *engine, zqb__peer_t *pe
 /* Adds frames to the reply that is gathered for a client whose dialect has no partial replies. -1: it grew too large. */
 static int zqb__request_gather (zqb__engine_t *engine, zqb__request_t *request, const zqb__body_t *part)
 {
-    if (!request->gathered)
-        request->gathered = (zqb__parcel_t *) zqb__alloc (sizeof *request->gathered);
-    if (!request->gathered || zqb__parcel_add_body (request->gathered, part) != 0)
+    zqb__extra_t *extra = zqb__request_extra (request);
+    if (!extra || zqb__parcel_add_body (&extra->gathered, part) != 0)
         return -1;
-    zqb__body_t whole = zqb__parcel_body (request->gathered);
+    zqb__body_t whole = zqb__parcel_body (&extra->gathered);
     return zqb__body_bytes (&whole) > engine->limits.message || whole.frames > engine->limits.frames ? -1 : 0;
 }
 
@@ -3586,12 +3725,12 @@ static void zqb__on_reply (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__
     if (!request)
         return;
     answer.body = command->body;
-    if (request->gathered && request->client) {
+    if (request->extra && request->extra->gathered.bytes.size && request->client) {
         if (zqb__request_gather (engine, request, &command->body) != 0) {
             zqb__reply_too_large (engine, request);
             return;
         }
-        answer.body = zqb__parcel_body (request->gathered);
+        answer.body = zqb__parcel_body (&request->extra->gathered);
     }
     if (zqb__body_bytes (&answer.body) > engine->limits.message || answer.body.frames > engine->limits.frames)
         zqb__reply_too_large (engine, request);
@@ -3626,7 +3765,7 @@ static void zqb__on_disconnect (zqb__engine_t *engine, zqb__peer_t *peer, const 
         return;
     }
     zqb__link_t *hand = &peer->worker->hand;
-    for (zqb__link_t *at = hand->next; command->unbegun && at != hand; at = at->next)
+    for (zqb__link_t *at = hand->next; (command->flags & ZQB__UNBEGUN) && at != hand; at = at->next)
         ZQB__OF (zqb__request_t, turn, at)->attempts--;
     engine->stats.workers_left++;
     zqb__engine_log (engine, ZQB_LOG_INFO, "worker of '%s' left", peer->worker->service->name);
@@ -3787,7 +3926,8 @@ static void zqb__engine_receive (zqb__engine_t *engine, zqb__peer_t *peer, const
         case ZQB__CANCEL: zqb__on_cancel (engine, peer, command); break;
         default: break; /* ZQB/1 of a later version */
     }
-    zqb__engine_bury (engine);
+    if (!zqb__list_empty (&engine->failed_peers))
+        zqb__engine_bury (engine);
 }
 
 /* A peer sent something that is wrong: a worker is let go, as it cannot be relied upon; a client is told. */
@@ -3971,21 +4111,27 @@ static void zqb__inbox_keep (zqb__inbox_t *inbox, zmq_msg_t *frame)
         zqb__move_frames (&inbox->frames[inbox->count++], frame, 1);
 }
 
-/* Receives a message, if there is one: 1; 0: none; -1: ETERM and other errors of the socket. */
-static int zqb__inbox_receive (zqb__inbox_t *inbox, void *socket)
+/* How long a receive blocks where it may. Blocking in libzmq takes two system calls less than to look, to poll and to look
+   again, but nothing else is seen meanwhile: so it is for a moment only, in which answers come to those who are quick. */
+enum { ZQB__BLOCK_MS = 10, ZQB__BLOCK_US = 1000 * ZQB__BLOCK_MS };
+
+/* Receives a message: 1; 0: none; -1: ETERM and other errors of the socket. flags: ZMQ_DONTWAIT only looks, 0 blocks for
+   a moment, which may end with EINTR. */
+static int zqb__inbox_receive (zqb__inbox_t *inbox, void *socket, int flags)
 {
     int more = 1;
     zqb__inbox_clear (inbox);
     while (more) {
         zmq_msg_t frame;
         zmq_msg_init (&frame);
-        if (zmq_msg_recv (&frame, socket, ZMQ_DONTWAIT) < 0) {
+        if (zmq_msg_recv (&frame, socket, flags) < 0) {
             zmq_msg_close (&frame);
-            if (errno == EINTR)
+            if (errno == EINTR && flags)
                 continue;
             return errno == EAGAIN ? 0 : -1;
         }
         more = zmq_msg_more (&frame);
+        flags = ZMQ_DONTWAIT; /* a message comes whole */
         zqb__inbox_keep (inbox, &frame);
     }
     return 1;
@@ -4027,7 +4173,7 @@ static void zqb__monitor_close (void *socket, void *monitor)
 /* The next event and its value: 1; 0: there is none. */
 static int zqb__monitor_next (void *monitor, zqb__inbox_t *inbox, uint16_t *event, int32_t *value)
 {
-    while (zqb__inbox_receive (inbox, monitor) == 1)
+    while (zqb__inbox_receive (inbox, monitor, ZMQ_DONTWAIT) == 1)
         if (inbox->count && zmq_msg_size (&inbox->frames[0]) >= sizeof *event + sizeof *value) {
             const char *data = (const char *) zmq_msg_data (&inbox->frames[0]);
             memcpy (event, data, sizeof *event);
@@ -4238,6 +4384,7 @@ static void zqb__port_configure (const zqb_broker_t *broker, void *socket)
     const zqb_broker_options_t *options = &broker->options;
     int64_t largest = options->max_message > INT64_MAX - 65536 ? -1 : options->max_message + 65536;
     zqb__set_int (socket, ZMQ_ROUTER_MANDATORY, 1);
+    zqb__set_int (socket, ZMQ_RCVTIMEO, ZQB__BLOCK_MS);
     zqb__set_int (socket, ZMQ_SNDHWM, options->send_hwm == INT_MAX ? 0 : options->send_hwm);
     zmq_setsockopt (socket, ZMQ_MAXMSGSIZE, &largest, sizeof largest);
     zqb__set_keepalive (socket, options->heartbeat_ms, options->liveness);
@@ -4667,13 +4814,15 @@ static void zqb__broker_deliver (zqb_broker_t *broker, int index)
 
 /* ---- the loop */
 
-/* Takes at most so many messages from a port. How many; -1: ETERM. */
-static int zqb__broker_drain (zqb_broker_t *broker, int index, int most)
+/* Takes at most so many messages from a port. How many; -1: ETERM. flags as for zqb__inbox_receive, for the first. */
+static int zqb__broker_drain (zqb_broker_t *broker, int index, int most, int flags)
 {
-    for (int count = 0; count < most; count++) {
-        int got = zqb__inbox_receive (&broker->inbox, broker->ports[index]->socket);
+    for (int count = 0; count < most; count++, flags = ZMQ_DONTWAIT) {
+        int got = zqb__inbox_receive (&broker->inbox, broker->ports[index]->socket, flags);
         if (got != 1)
-            return got < 0 ? -1 : count;
+            return got < 0 && errno != EINTR ? -1 : count;
+        if (!flags)
+            broker->engine.now = zqb__clock ();
         zqb__broker_deliver (broker, index);
     }
     return most;
@@ -4682,13 +4831,13 @@ static int zqb__broker_drain (zqb_broker_t *broker, int index, int most)
 /* Takes what came in at a port. Few messages at first: a lone one is answered before we look whether it is alone, which
    is a system call; then more and more, so that what they cause leaves together. How many; -1: ETERM. all_read is
    cleared if there may be more. */
-static int zqb__broker_serve_port (zqb_broker_t *broker, int index, int look, int *all_read)
+static int zqb__broker_serve_port (zqb_broker_t *broker, int index, int look, int flags, int *all_read)
 {
     zqb__port_t *port = broker->ports[index];
     if (look || port->monitor_due)
         zqb__port_read_monitor (port, &broker->events);
     port->monitor_due = 0;
-    int count = zqb__broker_drain (broker, index, port->burst);
+    int count = zqb__broker_drain (broker, index, port->burst, flags);
     int drained = count >= 0 && count < port->burst;
     if (port->gone_count && drained)
         zqb__broker_bury_gone (broker, index);
@@ -4697,14 +4846,16 @@ static int zqb__broker_serve_port (zqb_broker_t *broker, int index, int look, in
     return count;
 }
 
-/* One round: what came in, what is due, what goes out. How many messages that were; 0: nothing is left to do. -1: ETERM. */
-static int zqb__broker_pass (zqb_broker_t *broker)
+/* One round: what came in, what is due, what goes out. How many messages that were; 0: nothing is left to do. -1: ETERM.
+   flags as for zqb__inbox_receive. */
+static int zqb__broker_pass (zqb_broker_t *broker, int flags)
 {
     uint64_t sent = broker->engine.stats.messages_out;
     int received = 0, all_read = 1, look = ++broker->passes % ZQB__MONITOR_PASSES == 0;
-    broker->engine.now = zqb__clock ();
+    if (flags)
+        broker->engine.now = zqb__clock ();
     for (size_t i = 0; i < broker->port_count; i++) {
-        int count = zqb__broker_serve_port (broker, (int) i, look, &all_read);
+        int count = zqb__broker_serve_port (broker, (int) i, look, flags, &all_read);
         if (count < 0)
             return -1;
         received += count;
@@ -4752,15 +4903,24 @@ static int zqb__broker_wait (zqb_broker_t *broker, uint64_t timeout)
     return 0;
 }
 
+/* Whether the next pass may block for a moment: there is but one socket that anything may come from soon, and nothing is
+   due. The lock stays closed meanwhile. */
+static int zqb__broker_may_block (const zqb_broker_t *broker)
+{
+    return broker->port_count == 1 && broker->passes && zqb__list_empty (&broker->unreachable)
+           && zqb__engine_next (&broker->engine) > broker->engine.now + ZQB__BLOCK_US;
+}
+
 /* A pass, or, if there is nothing to do, a wait and a pass. As zqb__broker_pass. */
 static int zqb__broker_turn (zqb_broker_t *broker, uint64_t timeout)
 {
-    int did = zqb__broker_pass (broker);
+    int may_block = timeout > ZQB__BLOCK_US && zqb__broker_may_block (broker);
+    int did = zqb__broker_pass (broker, may_block ? 0 : ZMQ_DONTWAIT);
     if (did != 0 || timeout == 0 || zqb__signal_stopped (&broker->signal))
         return did;
     if (zqb__broker_wait (broker, timeout) != 0 && errno != EINTR)
         return -1;
-    return zqb__broker_pass (broker);
+    return zqb__broker_pass (broker, ZMQ_DONTWAIT);
 }
 
 /* Claims the loop for the calling thread. -1: EALREADY. */
@@ -5218,6 +5378,7 @@ static int zqb__mmi (zqb_request_t *request, zqb_msg_t *reply, void *arg)
    ================================================================================================================ */
 
 enum { ZQB__BATCH_US = 50 }; /* what is packed may wait so long while there is more to pack */
+enum { ZQB__GLANCES = 15, ZQB__GLANCE_US = 10 };
 
 typedef struct zqb__line_t {
     void *ctx, *socket;
@@ -5234,6 +5395,7 @@ typedef struct zqb__line_t {
     uint64_t life, broker_life;
     int restarted; /* the broker is another than before: set here, cleared by the owner */
     uint64_t now;  /* as of the last look at the clock */
+    int glances, skipped; /* how many looks at the clock may be left out, and were: zqb__line_glance */
     uint64_t opened, heard, told, flushed;
     uint64_t packed_at; /* when the first command of out was packed, or a little before */
     zqb__parcel_t out;    /* ZQB/1: what waits to be sent */
@@ -5317,6 +5479,7 @@ static int zqb__line_connect (zqb__line_t *line)
     zqb__set_int (line->socket, ZMQ_SNDHWM, line->send_hwm);
     zqb__set_int (line->socket, ZMQ_RCVHWM, 0);
     zqb__set_int (line->socket, ZMQ_SNDTIMEO, line->send_timeout_ms);
+    zqb__set_int (line->socket, ZMQ_RCVTIMEO, ZQB__BLOCK_MS);
     line->fd = zqb__socket_fd (line->socket);
     line->opened = line->heard = line->told = line->now;
     if (zqb__line_watch (line) == 0 && zmq_connect (line->socket, zqb__line_endpoint (line)) == 0)
@@ -5369,7 +5532,27 @@ static int zqb__line_open (zqb__line_t *line, const char *endpoints)
 
 static uint64_t zqb__line_look_at_clock (zqb__line_t *line)
 {
+    line->skipped = 0;
     return line->now = zqb__clock ();
+}
+
+/* The time, perhaps as of one of the last looks: as long as little time passes from call to call, most need not look. A
+   look costs as much as all else that is done for a request. */
+static uint64_t zqb__line_glance (zqb__line_t *line)
+{
+    uint64_t before = line->now;
+    if (line->skipped++ < line->glances)
+        return before;
+    uint64_t passed = zqb__line_look_at_clock (line) - before;
+    int more = 2 * line->glances + 1;
+    line->glances = passed > ZQB__GLANCE_US ? 0 : more < ZQB__GLANCES ? more : (int) ZQB__GLANCES;
+    return line->now;
+}
+
+/* Whether so much time has passed since then that what is packed need not wait for more. */
+static int zqb__line_is_due (const zqb__line_t *line, uint64_t since)
+{
+    return line->now - since > ZQB__BATCH_US;
 }
 
 static int zqb__line_send_outbox (zqb__line_t *line)
@@ -5443,8 +5626,9 @@ static void zqb__line_begin (zqb__line_t *line)
     }
 }
 
-/* The next command from the broker: 1; 0: none for now; -1: ETERM. What is malformed is passed over. */
-static int zqb__line_next (zqb__line_t *line, zqb__command_t *command)
+/* The next command from the broker: 1; 0: none for now; -1: ETERM, EINTR. What is malformed is passed over. flags as for
+   zqb__inbox_receive. */
+static int zqb__line_next (zqb__line_t *line, zqb__command_t *command, int flags)
 {
     for (;;) {
         int more = line->reading ? zqb__wire_next (&line->in, command) : 0;
@@ -5453,7 +5637,7 @@ static int zqb__line_next (zqb__line_t *line, zqb__command_t *command)
             return 1;
         if (!line->socket)
             return 0;
-        int got = zqb__inbox_receive (&line->inbox, line->socket);
+        int got = zqb__inbox_receive (&line->inbox, line->socket, flags);
         if (got != 1)
             return got;
         zqb__line_begin (line);
@@ -5543,6 +5727,7 @@ static void zqb__worker_unregister (zqb_worker_t *worker, const char *why)
 {
     worker->registered = 0;
     worker->registration++;
+    worker->line.reading = 0;
     zqb__parcel_clear (&worker->line.out);
     while (!zqb__list_empty (&worker->waiting))
         zqb__worker_release (ZQB__OF (zqb_request_t, link, worker->waiting.next));
@@ -5611,13 +5796,13 @@ static int zqb__worker_send (zqb_request_t *request, int type, zqb_msg_t *msg, c
     }
     if (command.type == ZQB__ERROR)
         zqb__failure_text (&command, msg, text);
-    else if (type != ZQB__ERROR && zqb__line_pack_body (&worker->line, msg, &command.body) != 0)
-        return -1;
+    else if (type != ZQB__ERROR)
+        command.msg = msg;
     command.address = zqb_msg_frame (&request->address, 0);
     command.address_count = zqb_msg_count (&request->address);
     if (zqb__worker_tell (worker, &command) != 0)
         return -1;
-    if (zqb__list_empty (&worker->waiting))
+    if (zqb__list_empty (&worker->waiting) && !worker->line.reading)
         zqb__worker_flush (worker);
     return 0;
 }
@@ -5687,13 +5872,12 @@ static void zqb__worker_on (zqb_worker_t *worker, const zqb__command_t *command)
     }
 }
 
-/* Reads what came, until there is something to do. -1: ETERM. */
-static int zqb__worker_read (zqb_worker_t *worker)
+/* Reads what came, until there is something to do. -1: ETERM, EINTR. flags as for zqb__inbox_receive. */
+static int zqb__worker_read (zqb_worker_t *worker, int flags)
 {
     zqb__command_t command;
     int more = 1;
-    while ((worker->line.reading || zqb__list_empty (&worker->waiting))
-           && (more = zqb__line_next (&worker->line, &command)) == 1) {
+    while (zqb__list_empty (&worker->waiting) && (more = zqb__line_next (&worker->line, &command, flags)) == 1) {
         if (worker->line.restarted) {
             worker->line.restarted = 0;
             zqb__worker_unregister (worker, "the broker was restarted");
@@ -5851,18 +6035,24 @@ static zqb_request_t *zqb__worker_hand_out (zqb_worker_t *worker)
 /* Replies that have waited for company go before the user sets to work again. */
 static void zqb__worker_flush_old (zqb_worker_t *worker)
 {
-    if (zqb__line_look_at_clock (&worker->line) - worker->line.packed_at > ZQB__BATCH_US)
+    if (!worker->line.out.bytes.size)
+        return;
+    zqb__line_glance (&worker->line);
+    if (zqb__line_is_due (&worker->line, worker->line.packed_at))
         zqb__worker_flush (worker);
 }
 
-/* One look at everything: 1 if there may be more to see, 0 if it is time to wait, -1: ETERM, ECANCELED, refused. */
-static int zqb__worker_turn (zqb_worker_t *worker)
+/* Whether it is well to block for a moment: nothing else is to be done meanwhile. */
+static int zqb__worker_may_block (const zqb_worker_t *worker)
 {
-    if (zqb__signal_stopped (worker->signal)) {
-        errno = ECANCELED;
-        return -1;
-    }
-    if (zqb__worker_read (worker) < 0)
+    return worker->registered && !worker->line.down && !worker->line.out.bytes.size
+           && zqb__worker_next (worker) > worker->line.now + ZQB__BLOCK_US;
+}
+
+/* One look at everything: 1 if there may be more to see, 0 if it is time to wait, -1: ETERM, EINTR, refused. */
+static int zqb__worker_turn (zqb_worker_t *worker, int flags)
+{
+    if (zqb__worker_read (worker, flags) < 0)
         return -1;
     if (worker->registered && (worker->line.down || worker->line.reconnected))
         zqb__worker_unregister (worker, "the connection was lost");
@@ -5887,19 +6077,29 @@ ZQB_API zqb_request_t *zqb_worker_recv (zqb_worker_t *worker, int timeout_ms)
         errno = EINVAL;
         return NULL;
     }
-    uint64_t until = UINT64_MAX;
+    uint64_t timeout = zqb__timeout_us (timeout_ms), until = 0;
+    int may_block = timeout > ZQB__BLOCK_US;
     zqb__worker_flush_old (worker);
-    if (timeout_ms >= 0)
-        until = zqb__after (worker->line.now, (uint64_t) timeout_ms * 1000u);
     for (;;) {
-        zqb_request_t *request = zqb__signal_stopped (worker->signal) ? NULL : zqb__worker_hand_out (worker);
+        if (zqb__signal_stopped (worker->signal)) {
+            errno = ECANCELED;
+            return NULL;
+        }
+        zqb_request_t *request = zqb__worker_hand_out (worker);
         if (request)
             return request;
-        int more = zqb__worker_turn (worker);
+        int more = worker->line.reading ? zqb__worker_read (worker, ZMQ_DONTWAIT) : 0;
+        if (more > 0)
+            continue;
+        int flags = may_block && zqb__worker_may_block (worker) ? 0 : ZMQ_DONTWAIT;
+        may_block = 0;
+        more = more < 0 ? -1 : zqb__worker_turn (worker, flags);
         if (more < 0)
             return NULL;
         if (more)
             continue;
+        if (!until)
+            until = zqb__after (worker->line.now, timeout);
         if (worker->line.now >= until) {
             zqb__line_look_at_monitor (&worker->line);
             errno = EAGAIN;
@@ -5964,7 +6164,7 @@ ZQB_API void zqb_worker_destroy (zqb_worker_t **worker)
     if (!worker || !*worker)
         return;
     zqb__command_t goodbye = zqb__command (ZQB__DISCONNECT, 0);
-    goodbye.unbegun = zqb__list_empty (&(*worker)->held);
+    goodbye.flags = zqb__list_empty (&(*worker)->held) ? ZQB__UNBEGUN : 0;
     if ((*worker)->line.socket)
         zqb__set_int ((*worker)->line.socket, ZMQ_SNDTIMEO, 0); /* a broker that is gone need not be told */
     if ((*worker)->registered && zqb__line_send (&(*worker)->line, &goodbye) == 0)
@@ -5990,7 +6190,7 @@ typedef struct zqb__name_t {
 typedef struct zqb__pending_t {
     zqb__slot_t slot; /* its token is the id */
     zqb__link_t link;  /* in client->pending or client->ended */
-    zqb__link_t timed; /* in client->timed */
+    zqb__link_t timed; /* in client->timed or client->untimed */
     uint64_t times_out;
     zqb__name_t *service;
     zqb__stored_t body;
@@ -6009,11 +6209,14 @@ struct zqb_client_t {
     uint64_t timeout;
     int retries, most;
     zqb__slab_t slots;
+    zqb__link_t untimed; /* packed, and not sent yet: their time runs from then */
     zqb__link_t timed;   /* all have the same time-out, so the first to be started is the first to be over */
     zqb__link_t pending; /* in the order in which they were submitted; with MDP only the first has been sent */
     zqb__link_t ended;   /* without a reply, and not told yet */
     zqb__link_t arrived;
     int count;           /* pending and ended */
+    int submitted;       /* since the user looked for replies */
+    int in_bursts;       /* he had submitted several before he did, and may do so again */
     zqb__name_t *name;   /* the last one */
 };
 
@@ -6033,9 +6236,8 @@ static void zqb__name_release (zqb__name_t *name)
 }
 
 /* One more use of this name. NULL and ENOMEM. */
-static zqb__name_t *zqb__client_name (zqb_client_t *client, const char *service)
+static zqb__name_t *zqb__client_name (zqb_client_t *client, const char *service, size_t size)
 {
-    size_t size = strlen (service);
     zqb__name_t *name = client->name;
     if (!name || name->size != size || memcmp (name->text, service, size) != 0) {
         name = (zqb__name_t *) zqb__alloc (sizeof *name);
@@ -6061,13 +6263,13 @@ static int zqb__client_is_cut_off (void)
     return errno == EAGAIN || errno == ENOTSOCK;
 }
 
-/* again: the broker may have it already. */
-static int zqb__client_transmit (zqb_client_t *client, zqb__pending_t *pending, int again)
+/* flags: 0 or ZQB__AGAIN. */
+static int zqb__client_transmit (zqb_client_t *client, zqb__pending_t *pending, int flags)
 {
     zqb__command_t command = zqb__command (ZQB__REQUEST, zqb__slot_token (&pending->slot));
     command.service = (const unsigned char *) pending->service->text;
     command.service_size = pending->service->size;
-    command.again = again;
+    command.flags = flags;
     command.body = zqb__stored_body (&pending->body);
     int failed = zqb__line_send (&client->line, &command);
     return failed && zqb__client_is_cut_off () ? 0 : failed;
@@ -6079,6 +6281,17 @@ static void zqb__client_start_timer (zqb_client_t *client, zqb__pending_t *pendi
     pending->times_out = zqb__after (client->line.now, client->timeout);
     if (pending->times_out != UINT64_MAX)
         zqb__list_append (&client->timed, &pending->timed);
+}
+
+/* Sends what is packed, as zqb__line_flush; the time of what is sent runs from now. */
+static int zqb__client_flush (zqb_client_t *client)
+{
+    zqb__link_t *untimed = &client->untimed;
+    if (client->line.out.bytes.size)
+        zqb__line_look_at_clock (&client->line);
+    while (!zqb__list_empty (untimed))
+        zqb__client_start_timer (client, ZQB__OF (zqb__pending_t, timed, untimed->next));
+    return zqb__line_flush (&client->line);
 }
 
 /* When the next time-out is: UINT64_MAX never. */
@@ -6129,7 +6342,8 @@ static void zqb__pending_end (zqb_client_t *client, zqb__pending_t *pending, int
 }
 
 /* NULL: ENOMEM, EMSGSIZE. */
-static zqb__pending_t *zqb__pending_new (zqb_client_t *client, const char *service, const zqb_msg_t *request)
+static zqb__pending_t *zqb__pending_new (zqb_client_t *client, const char *service, size_t service_size,
+                                         const zqb_msg_t *request)
 {
     zqb__body_t body;
     if (zqb__line_pack_body (&client->line, request, &body) != 0)
@@ -6139,7 +6353,7 @@ static zqb__pending_t *zqb__pending_new (zqb_client_t *client, const char *servi
         return NULL;
     zqb__list_init (&pending->link);
     zqb__list_init (&pending->timed);
-    pending->service = zqb__client_name (client, service);
+    pending->service = zqb__client_name (client, service, service_size);
     pending->tries_left = client->retries;
     client->count++;
     if (pending->service && zqb__stored_keep (&pending->body, &body) == 0)
@@ -6156,7 +6370,7 @@ static void zqb__client_transmit_all (zqb_client_t *client)
 {
     zqb__link_t *all = &client->pending;
     for (zqb__link_t *at = all->next; at != all; at = at->next)
-        zqb__client_transmit (client, ZQB__OF (zqb__pending_t, link, at), 1);
+        zqb__client_transmit (client, ZQB__OF (zqb__pending_t, link, at), ZQB__AGAIN);
 }
 
 /* ZQB/1: whether the broker has said nothing at all for as long as a try takes. */
@@ -6179,7 +6393,7 @@ static void zqb__client_time_out_zqb1 (zqb_client_t *client, zqb__pending_t *pen
     if (zqb__client_hears_nothing (client) && zqb__line_connect_next (&client->line) == 0)
         zqb__client_transmit_all (client);
     else if (!last)
-        zqb__client_transmit (client, pending, 1);
+        zqb__client_transmit (client, pending, ZQB__AGAIN);
     if (last)
         zqb__line_send (&client->line, &cancel);
 }
@@ -6300,12 +6514,13 @@ static int zqb__client_take_arrived (zqb_client_t *client, zqb_reply_t *reply)
     return 1;
 }
 
-/* The next thing that came from the broker for the user: 1; 0: nothing; -1: ETERM. */
-static int zqb__client_read (zqb_client_t *client, zqb_reply_t *reply)
+/* The next thing that came from the broker for the user: 1; 0: nothing; -1: ETERM, EINTR. flags as for
+   zqb__inbox_receive. */
+static int zqb__client_read (zqb_client_t *client, zqb_reply_t *reply, int flags)
 {
     zqb__command_t command;
     int more;
-    while ((more = zqb__line_next (&client->line, &command)) == 1) {
+    while ((more = zqb__line_next (&client->line, &command, flags)) == 1) {
         int answered = zqb__client_on (client, &command, reply);
         if (client->line.restarted) {
             client->line.restarted = 0;
@@ -6317,23 +6532,42 @@ static int zqb__client_read (zqb_client_t *client, zqb_reply_t *reply)
     return more;
 }
 
-/* Waits for the next thing that came from the broker, or ended here. */
-static int zqb__client_await (zqb_client_t *client, zqb_reply_t *reply, uint64_t until)
+/* What was submitted leaves. */
+static void zqb__client_end_burst (zqb_client_t *client)
 {
-    for (;;) {
+    if (client->submitted)
+        client->in_bursts = client->submitted > 1;
+    client->submitted = 0;
+    zqb__client_flush (client);
+}
+
+/* Whether it is well to block for a moment: something is to come, and nothing else is to be done meanwhile. */
+static int zqb__client_may_block (const zqb_client_t *client)
+{
+    return client->count && zqb__client_next (client) > client->line.now + ZQB__BLOCK_US;
+}
+
+/* Waits for the next thing that came from the broker, or ended here. */
+static int zqb__client_await (zqb_client_t *client, zqb_reply_t *reply, uint64_t timeout)
+{
+    uint64_t until = 0;
+    for (int may_block = timeout > ZQB__BLOCK_US;; may_block = 0) {
         int got = zqb__client_take_ended (client, reply);
         if (!got && !client->line.reading)
-            zqb__line_flush (&client->line); /* before we look for what came: looking first would be one look more */
-        if (got || (got = zqb__client_read (client, reply)) != 0)
+            zqb__client_end_burst (client); /* before we look for what came: looking first would be one look more */
+        int flags = may_block && zqb__client_may_block (client) ? 0 : ZMQ_DONTWAIT;
+        if (got || (got = zqb__client_read (client, reply, flags)) != 0)
             return got > 0 ? 0 : -1;
         zqb__client_tick (client);
         zqb__client_catch_up (client);
-        if (zqb__line_flush (&client->line) > 0 || !zqb__list_empty (&client->ended))
+        if (zqb__client_flush (client) > 0 || !zqb__list_empty (&client->ended))
             continue;
         if (!client->count) {
             errno = ENOENT;
             return -1;
         }
+        if (!until)
+            until = zqb__after (client->line.now, timeout);
         if (client->line.now >= until) {
             zqb__line_look_at_monitor (&client->line);
             errno = EAGAIN;
@@ -6399,6 +6633,7 @@ ZQB_API zqb_client_t *zqb_client_new (void *ctx, const char *endpoints, const zq
     zqb__list_init (&client->ended);
     zqb__list_init (&client->arrived);
     zqb__list_init (&client->timed);
+    zqb__list_init (&client->untimed);
     zqb__client_options (client, options);
     client->line.ctx = ctx;
     if (zqb__line_open (&client->line, endpoints) != 0) {
@@ -6411,30 +6646,36 @@ ZQB_API zqb_client_t *zqb_client_new (void *ctx, const char *endpoints, const zq
 
 ZQB_API int zqb_client_submit (zqb_client_t *client, const char *service, zqb_msg_t *request, uint64_t *id)
 {
-    if (!client || !request || !service || !zqb__name_valid (strlen (service)))
+    size_t service_size = service ? strlen (service) : 0;
+    if (!client || !request || !zqb__name_valid (service_size))
         return zqb__invalid ();
     if (client->count >= client->most) {
         errno = EAGAIN;
         return -1;
     }
-    zqb__line_look_at_clock (&client->line);
-    zqb__pending_t *pending = zqb__pending_new (client, service, request);
+    if (client->line.out.bytes.size)
+        zqb__line_glance (&client->line);
+    else
+        zqb__line_look_at_clock (&client->line);
+    zqb__pending_t *pending = zqb__pending_new (client, service, service_size, request);
     if (!pending)
         return -1;
     int turn = !zqb__client_is_mdp (client) || !zqb__client_first (client);
     zqb__list_append (&client->pending, &pending->link);
-    if (turn)
-        zqb__client_start_timer (client, pending);
     if (turn && zqb__client_transmit (client, pending, 0) != 0) {
         int error = errno;
         zqb__pending_free (client, pending);
         errno = error;
         return -1;
     }
+    if (turn)
+        zqb__list_append (&client->untimed, &pending->timed);
     if (id)
         *id = zqb__slot_token (&pending->slot);
-    if (client->line.now - client->line.flushed > ZQB__BATCH_US)
-        zqb__line_flush (&client->line);
+    client->submitted++;
+    uint64_t since = client->in_bursts ? client->line.packed_at : client->line.flushed;
+    if (zqb__line_is_due (&client->line, since) || zqb__client_is_mdp (client))
+        zqb__client_flush (client);
     return zqb_msg_close (request);
 }
 
@@ -6442,7 +6683,7 @@ ZQB_API int zqb_client_flush (zqb_client_t *client)
 {
     if (!client)
         return zqb__invalid ();
-    return zqb__line_flush (&client->line) < 0 && !zqb__client_is_cut_off () ? -1 : 0;
+    return zqb__client_flush (client) < 0 && !zqb__client_is_cut_off () ? -1 : 0;
 }
 
 ZQB_API int zqb_client_recv (zqb_client_t *client, zqb_reply_t *reply, int timeout_ms)
@@ -6451,9 +6692,7 @@ ZQB_API int zqb_client_recv (zqb_client_t *client, zqb_reply_t *reply, int timeo
         return zqb__invalid ();
     if (zqb__client_take_arrived (client, reply))
         return 0;
-    uint64_t now = timeout_ms > 0 ? zqb__line_look_at_clock (&client->line) : 0;
-    uint64_t until = timeout_ms < 0 ? UINT64_MAX : zqb__after (now, (uint64_t) timeout_ms * 1000u);
-    return zqb__client_await (client, reply, until);
+    return zqb__client_await (client, reply, zqb__timeout_us (timeout_ms));
 }
 
 /* Drops what came of a request while a call waited for another. */
@@ -6484,7 +6723,7 @@ ZQB_API int zqb_client_cancel (zqb_client_t *client, uint64_t id)
     if (!zqb__client_is_mdp (client)) {
         zqb__line_look_at_clock (&client->line);
         zqb__line_send (&client->line, &cancel);
-        zqb__line_flush (&client->line);
+        zqb__client_flush (client);
     } else if (pending == zqb__client_first (client))
         zqb__line_connect_next (&client->line); /* its answer must not be taken for that of the next */
     zqb__client_drop_arrived (client, id);

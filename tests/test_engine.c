@@ -250,7 +250,7 @@ static zqb__command_t request (const char *service, uint64_t id, const char *bod
 
 static zqb__command_t again (zqb__command_t command)
 {
-    command.again = 1;
+    command.flags = ZQB__AGAIN;
     return command;
 }
 
@@ -463,16 +463,16 @@ TEST (credit_is_a_word_of_zqb1_only)
     }
 }
 
-/* A worker of ZQB/1 that leaves its credit to the broker is given a hundred, and takes so long for each. How many it holds
-   in the end. */
+/* A worker of ZQB/1 that leaves its credit to the broker does thousands, and takes so long for each. How many it holds in
+   the end. */
 static uint64_t held_by_a_worker_that_takes (uint64_t microseconds)
 {
     begin ();
     say ("zqb worker", ready ("echo", 0));
-    for (uint64_t i = 1; i <= 100; i++)
+    for (uint64_t i = 1; i <= 10000; i++)
         say ("zqb client", request ("echo", i, "x"));
     assert_int_equal (stats ()->running, 1);
-    for (int i = 0; i < 50; i++) {
+    for (int i = 0; i < 8000; i++) {
         world.engine.now += microseconds;
         zqb__request_t *held = ZQB__OF (zqb__request_t, turn, peer_named ("zqb worker")->worker->hand.next);
         say ("zqb worker", reply (zqb__slot_token (&held->slot), "y"));
@@ -488,7 +488,24 @@ TEST (a_worker_that_leaves_its_credit_to_the_broker_holds_a_millisecond_of_its_w
     assert_int_equal (held_by_a_worker_that_takes (1000), 1);
     assert_int_equal (held_by_a_worker_that_takes (200), 5);
     assert_int_equal (held_by_a_worker_that_takes (100), 10);
-    assert_int_equal (held_by_a_worker_that_takes (1), 50);
+    assert_int_equal (held_by_a_worker_that_takes (1), ZQB__CREDIT_MOST);
+}
+
+TEST (a_worker_that_becomes_slow_gets_no_more_than_it_can_do_in_a_millisecond)
+{
+    begin ();
+    say ("zqb worker", ready ("echo", 0));
+    for (uint64_t i = 1; i <= 10000; i++)
+        say ("zqb client", request ("echo", i, "x"));
+    zqb__worker_t *worker = peer_named ("zqb worker")->worker;
+    for (int i = 0; i < 8000 + 1000; i++) {
+        world.engine.now += i < 8000 ? 1 : 10000;
+        zqb__request_t *held = ZQB__OF (zqb__request_t, turn, worker->hand.next);
+        say ("zqb worker", reply (zqb__slot_token (&held->slot), "y"));
+        assert_true (i < 8000 + 3 || worker->credit == 1);
+    }
+    assert_int_equal (worker->load, 1);
+    end ();
 }
 
 TEST (large_requests_fill_a_hand_before_its_credit_does)
@@ -2036,6 +2053,7 @@ int main (void)
         cmocka_unit_test (a_worker_never_holds_more_than_its_credit),
         cmocka_unit_test (credit_is_a_word_of_zqb1_only),
         cmocka_unit_test (a_worker_that_leaves_its_credit_to_the_broker_holds_a_millisecond_of_its_work),
+        cmocka_unit_test (a_worker_that_becomes_slow_gets_no_more_than_it_can_do_in_a_millisecond),
         cmocka_unit_test (large_requests_fill_a_hand_before_its_credit_does),
         cmocka_unit_test (the_least_loaded_worker_is_served_first),
         cmocka_unit_test (workers_with_great_loads_are_still_told_apart),

@@ -85,7 +85,7 @@ static void put_body (char *text, const zqb__body_t *body)
 /* "REQUEST #7 @echo 2:a|b": the number, the service, how many frames of body, and these. */
 static void put_command (char *text, const zqb__command_t *command)
 {
-    put (text, "%s%s", type_name (command->type), command->again ? " again" : "");
+    put (text, "%s%s", type_name (command->type), (command->flags & ZQB__AGAIN) ? " again" : "");
     if (command->id)
         put (text, " #%llx", (unsigned long long) command->id);
     if (command->service)

@@ -38,9 +38,10 @@ typedef struct peer_t {
         int service; /* -1: it is none */
         int adapts;
         uint32_t credit;
-        uint64_t placed; /* whoever was placed first has waited longest */
+        int level;       /* of its load; -1: no room */
+        uint64_t placed; /* whoever came to a level first has waited longest there */
         uint64_t told, heard, timer;
-        uint64_t bytes, since, done_at, done, pace;
+        uint64_t bytes, since, busy, done;
         row_t hand;
     } worker;
 } peer_t;
@@ -336,6 +337,15 @@ static int has_room (const model_t *model, const peer_t *peer)
     return !peer->failed && load < peer->worker.credit && (load == 0 || peer->worker.bytes < model->limits.hand);
 }
 
+/* The load of a worker has changed. */
+static void place (model_t *model, peer_t *peer)
+{
+    int level = has_room (model, peer) ? level_of (peer->worker.hand.count) : -1;
+    if (level != peer->worker.level)
+        peer->worker.placed = ++model->order;
+    peer->worker.level = level;
+}
+
 /* The least loaded, and of these the one that has waited longest; -1: nobody has room. */
 static int choose (const model_t *model, const service_t *service)
 {
@@ -355,42 +365,36 @@ static int choose (const model_t *model, const service_t *service)
 
 /* ---- credit that follows the pace of a worker */
 
-/* As many as it does in the time of limits.credit, by the average of its batches; at most doubled at once. */
+/* As many as it does in the time of limits.credit, by the average since the last look, which was that time ago, or a
+   millisecond, or four hands; at most doubled at once. */
 static void adapt (model_t *model, peer_t *peer)
 {
-    uint64_t took = (peer->worker.done_at - peer->worker.since) * 1000 / peer->worker.done;
-    uint64_t pace = peer->worker.pace ? (peer->worker.pace * 3 + took) / 4 : took;
+    uint64_t span = model->limits.credit < 1000000 ? model->limits.credit : 1000000;
+    int enough = peer->worker.busy * 1000 >= span || peer->worker.done >= 4 * (uint64_t) peer->worker.credit;
+    if (!peer->worker.adapts || peer->failed || peer->worker.done == 0 || !enough)
+        return;
+    uint64_t pace = peer->worker.busy * 1000 / peer->worker.done;
     uint64_t worth = model->limits.credit / (pace ? pace : 1);
-    peer->worker.pace = pace;
     if (worth > 2 * (uint64_t) peer->worker.credit)
         worth = 2 * (uint64_t) peer->worker.credit;
     peer->worker.credit = worth < 1 ? 1 : worth > 1000 ? 1000 : (uint32_t) worth;
-}
-
-/* What was done until done_at was a batch. */
-static void batch_ends (model_t *model, peer_t *peer)
-{
-    if (peer->worker.done && peer->worker.adapts && !peer->failed)
-        adapt (model, peer);
+    peer->worker.busy = peer->worker.done = 0;
 }
 
 static void count_done (model_t *model, peer_t *peer)
 {
-    if (peer->worker.done_at != model->now) {
-        batch_ends (model, peer);
-        if (peer->worker.done)
-            peer->worker.since = peer->worker.done_at;
-        peer->worker.done_at = model->now;
-        peer->worker.done = 0;
+    if (peer->worker.since != model->now) {
+        adapt (model, peer);
+        peer->worker.busy += model->now - peer->worker.since;
+        peer->worker.since = model->now;
     }
     peer->worker.done++;
 }
 
 static void begin_work (model_t *model, peer_t *peer)
 {
-    batch_ends (model, peer);
-    peer->worker.done = 0;
-    peer->worker.since = peer->worker.done_at = model->now;
+    adapt (model, peer);
+    peer->worker.since = model->now;
 }
 
 /* ---- requests */
@@ -462,7 +466,7 @@ static void hand_over (model_t *model, int number, int worker)
         begin_work (model, peer);
     row_append (&peer->worker.hand, number);
     peer->worker.bytes += model->requests[number].body.bytes;
-    peer->worker.placed = ++model->order;
+    place (model, peer);
     model->requests[number].worker = worker;
     model->counters.running++;
 }
@@ -540,7 +544,8 @@ static void add_worker (model_t *model, int number, int service, uint32_t credit
     peer->worker.service = service;
     peer->worker.credit = credit ? credit : 1;
     peer->worker.adapts = credit == 0 && model->limits.credit;
-    peer->worker.placed = ++model->order;
+    peer->worker.level = -1;
+    place (model, peer);
     peer->worker.told = peer->worker.heard = model->now;
     peer->worker.timer = NEVER;
     row_append (&model->services[service].workers, number);
@@ -738,7 +743,7 @@ static void done (model_t *model, int number, output_t *answer, uint64_t *outcom
     int worker = model->requests[number].worker, service = model->requests[number].service;
     take_back (model, number);
     count_done (model, &model->peers[worker]);
-    model->peers[worker].worker.placed = ++model->order;
+    place (model, &model->peers[worker]);
     end_request (model, number, answer, outcome);
     dispatch (model, service);
 }

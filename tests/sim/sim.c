@@ -801,8 +801,7 @@ static void end_message (sim_t *sim, const sender_t *from)
 static zqb__command_t engine_command (sim_t *sim, const command_t *mine)
 {
     zqb__command_t command = zqb__command (mine->type, mine->id);
-    command.again = mine->again;
-    command.unbegun = mine->unbegun;
+    command.flags = (mine->again ? ZQB__AGAIN : 0) | (mine->unbegun ? ZQB__UNBEGUN : 0);
     command.credit = mine->credit;
     if (mine->service >= 0) {
         command.service = (const unsigned char *) sim->names[mine->service];

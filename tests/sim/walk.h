@@ -159,8 +159,11 @@ static void walk_peer (walk_t *walk, zqb__peer_t *peer)
     for (const zqb__link_t *at = peer->requests.next; at != &peer->requests && !walk->wrong; at = at->next) {
         const zqb__request_t *request = ZQB__OF (zqb__request_t, of_client, at);
         walk_check (walk, request->client == peer, "a request: it is in another client's list");
-        walk_check (walk, !peer->numbered || walk_in_table (&engine->ids, &request->by_id),
+        int numbered = request->extra && request->extra->numbered;
+        walk_check (walk, numbered || !peer->numbered, "a request: it has no number, though its client has numbered them");
+        walk_check (walk, !numbered || walk_in_table (&engine->ids, &request->extra->by_id),
                     "a request: nobody finds its number");
+        walk->numbered += (size_t) numbered;
     }
     walk_check (walk, count == (size_t) peer->outstanding, "a peer: what it waits for is miscounted");
     walk_check (walk, !peer->worker || peer->worker->peer == peer, "a peer: it has another's worker");
@@ -175,7 +178,6 @@ static void walk_peer (walk_t *walk, zqb__peer_t *peer)
     walk->clients += count > 0;
     walk->lives += peer->life != 0;
     walk->connections += peer->connection >= 0;
-    walk->numbered += peer->numbered ? count : 0;
     walk->idle += !zqb__list_empty (&peer->idle);
 }
 
