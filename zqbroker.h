@@ -88,13 +88,15 @@
     HEARTBEATS go both ways, as the protocols say. An idle worker that is silent for liveness x heartbeat_ms is lost;
     one that is at work may be silent as long as it likes, for a single thread cannot work and talk: of such a worker
     its connection tells whether it lives, and so of LRU workers, who know no heartbeats. When the connection of a
-    worker is gone (its process died, or its machine no longer answers the heartbeats of ZMTP), it is lost at once.
+    worker is gone (its process died, or its machine no longer answers TCP), it is lost at once. Our workers and clients
+    also ask and answer with the heartbeats of ZMTP: a process of theirs that is frozen is lost like a silent one, even at
+    work.
 
     2 OWNERSHIP AND THREADS
 
     Messages are values; each function says when it takes one over. A broker may be used by any thread. A worker, a
     client and a request belong to one thread at a time. zqb_broker_stop and zqb_worker_stop may be called in signal
-    handlers. A pool and a started broker have threads of their own, made by zmq_threadstart, which block all signals.
+    handlers. A pool and a started broker have threads of their own, which block all signals.
     Handlers of a pool run in several threads at once.
 
     The host keeps its context, its signals, its standard output and its process: nothing here prints, exits, aborts,
@@ -202,10 +204,12 @@
                     2  credit    2 bytes: how many requests the worker may hold; 0: as many as the broker thinks best
                     3  status    2 bytes: one of ZQB_ERRORS
                     4  text      0 to 255 bytes of UTF-8, for people
+                    5  heartbeat 4 bytes: how many milliseconds pass between a worker's heartbeats; 0: it sends none, and
+                                 needs none. Without this field, what the broker has as its own.
 
         types       id                       from, to           what
-         1 READY       0                     worker -> broker   service, credit (1 if missing): I serve this. A second
-                                                                one starts anew: what the worker held goes to others.
+         1 READY       0                     worker -> broker   service, credit (1 if missing), heartbeat: I serve this. A
+                                                                second one starts anew: what the worker held goes to others.
          2 REQUEST     the client's number   client -> broker   service, body. The number is the client's choice, and
                                                                 unique in its life. Who sends a number for the second
                                                                 time sets AGAIN: it joins the first, if the broker has
@@ -223,10 +227,11 @@
                                              broker -> worker   you are not registered (any more); status if refused
          8 CANCEL      number                client -> broker   no answer is wanted; a queued request is dropped
 
-    A sender packs what it has for a peer at that moment into one message, up to about 64 KiB, and never waits for
-    more. How large a body frame must be to travel on its own is its choice (ours: more than 1024 bytes). Every worker
-    sends something at least every heartbeat_ms while it is idle. Types 9 to 31 and tags 5 to 31 are kept for later
-    versions, the rest is free for experiments.
+    A sender packs what it has for a peer at that moment into one message, and never waits for more. No command starts
+    behind the first 65536 bytes, nor when 256 large frames are behind the first already. How large a body frame must
+    be to travel on its own is the sender's choice (ours: more than 1024 bytes). An idle worker sends something at least as
+    often as its READY says, and the broker to it, so that their settings need not be the same. Types 9 to 31 and tags 6 to
+    31 are kept for later versions, the rest is free for experiments.
 
     9 BUILDING
 
@@ -397,17 +402,20 @@ ZQB_API int zqb_request_fail (zqb_request_t *request, const char *text);
 
 /* ---- the broker --------------------------------------------------------------------------------------------
    Any thread may call any function of a broker at any time, except that nothing may be called while or after it is
-   destroyed. Its context stays the host's. */
+   destroyed, and that nobody may be in run or step by then. A handler inside it, or a log function, runs while the broker
+   waits: calling a client of the same broker from there would wait for ever. Its context stays the host's. */
 
 typedef struct zqb_broker_t zqb_broker_t;
 
 enum { ZQB_LOG_ERROR = 1, ZQB_LOG_WARNING = 2, ZQB_LOG_INFO = 3, ZQB_LOG_DEBUG = 4 };
 
-/* Called by the broker's thread, with a line of text without a newline, valid during the call. */
+/* Called by the broker's thread, with a line of printable text, valid during the call. It must not call what changes
+   the broker (EBUSY), nor wait for anything that the broker has to do. */
 typedef void (zqb_log_fn) (int level, const char *text, void *arg);
 
 typedef struct zqb_broker_options_t {
-    int heartbeat_ms;    /* 2500     how often workers hear from us and we expect to hear from idle ones */
+    int heartbeat_ms;    /* 2500     how often workers hear from us and we expect to hear from idle ones, unless they
+                                     said something else */
     int liveness;        /* 3        an idle worker that is silent for so many heartbeats is gone */
     int credit_us;       /* 1000     work that a worker may hold, unless it fixed its credit; -1 one request */
     int attempts;        /* 3        so many workers may be lost over a request before it is given up; -1 all */
@@ -419,10 +427,12 @@ typedef struct zqb_broker_options_t {
     int max_queue;       /* 1000000  requests queued for one service */
     int max_outstanding; /* 100000   requests queued and running of one client */
     int max_frames;      /* 1000     frames of a body */
-    int64_t max_message; /* 64 MiB   bytes of a body, with 4 more for each frame */
+    int64_t max_message; /* 64 MiB   bytes of a body, with 4 more for each frame; a frame of much more than twice as many
+                                     ends its connection, and is not read */
     int64_t max_bytes;   /* 1 GiB    the same, of all bodies queued and running */
     int send_hwm;        /* 10000    messages that may wait in libzmq for one peer, before we give it up */
-    int log_level;       /* ZQB_LOG_INFO, if there is a log function */
+    int spin_us;         /* 0        how long to look again and again before sleeping: buys latency with a core */
+    int log_level;       /* ZQB_LOG_INFO, if there is a log function; -1 none */
     zqb_log_fn *log;     /* NULL     nothing is printed, ever, but through this */
     void *log_arg;
 } zqb_broker_options_t;
@@ -449,10 +459,11 @@ ZQB_API int zqb_broker_endpoint (zqb_broker_t *broker, int index, char *buffer, 
 /* Serves a service inside the broker's own thread: for what takes microseconds, as everything else waits meanwhile.
    A handler for a name replaces the one before, and NULL removes it. EINVAL for a bad name (see zqb_broker_bind_lru;
    "mmi." names are allowed here); ENOMEM; ENOSPC at max_services; EADDRINUSE if workers serve that name; EBUSY inside
-   a handler. Requests that are queued already are served at once, in the calling thread. */
+   a handler or a log function. Requests that are queued already are served at once, in the calling thread. */
 ZQB_API int zqb_broker_handle (zqb_broker_t *broker, const char *service, zqb_handler_fn *handler, void *arg);
 
-/* Three ways to run it. EALREADY if it runs already.
+/* Three ways to run it. EALREADY if it runs already, or has not ended since it was asked to; EBUSY inside a handler or a
+   log function.
    start: in a thread of its own, until stop or destroy. EAGAIN when there is no thread to be had.
    run: in the calling thread, until stop (returns 0) or the end of the context (-1, ETERM).
    step: from a loop of the host's: takes what there is, waiting at most timeout_ms for it (0 not at all, -1 as long as
@@ -527,10 +538,11 @@ typedef struct zqb_worker_t zqb_worker_t;
 typedef struct zqb_worker_options_t {
     int dialect;          /* ZQB_DIALECT_ZQB1 */
     int credit;           /* 0      requests it may hold at once, up to 65535; 0 the broker decides; MDP has always 1 */
-    int heartbeat_ms;     /* 2500   how often it tells the broker that it lives, and expects to be told */
+    int heartbeat_ms;     /* 2500   how often it tells the broker that it lives, and expects to be told; -1 never */
     int liveness;         /* 3      a broker that is silent for so many heartbeats is lost */
     int reconnect_ms;     /* 100    pause before a lost broker is tried again; doubles each time, give or take a half */
     int reconnect_max_ms; /* 10000  and goes no higher */
+    int spin_us;          /* 0      how long to look again and again before sleeping: buys latency with a core */
     zqb_log_fn *log;      /* NULL */
     void *log_arg;
 } zqb_worker_options_t;
@@ -553,7 +565,8 @@ ZQB_API int zqb_worker_run (zqb_worker_t *worker, zqb_handler_fn *handler, void 
 ZQB_API void zqb_worker_stop (zqb_worker_t *worker);
 
 /* Readable when zqb_worker_recv with a timeout of 0 might do something; like ZMQ_FD it tells changes: call recv until
-   EAGAIN before waiting, and at least every heartbeat_ms. */
+   EAGAIN before waiting, and at least every heartbeat_ms. It is another after the worker has connected anew, which happens
+   in recv, and tells nothing of zqb_worker_stop. ENOTCONN while there is none. */
 ZQB_API int zqb_worker_fd (zqb_worker_t *worker);
 
 /* Says goodbye, so that the requests it holds go to others at once, and frees it, its requests too. */
@@ -569,6 +582,7 @@ typedef struct zqb_client_options_t {
     int timeout_ms;  /* 2500    how long one try may take; -1 for ever */
     int retries;     /* 2       how often it is tried again after the first time; -1 never. ZQB/1 does not run it twice */
     int max_pending; /* 100000  requests outstanding at once */
+    int spin_us;     /* 0       how long to look again and again before sleeping: buys latency with a core */
 } zqb_client_options_t;
 
 /* What zqb_client_recv gives. */
@@ -585,8 +599,8 @@ typedef struct zqb_reply_t {
    not answer. Returns at once; the broker need not be there yet. EINVAL, ENOMEM; what zmq_socket and zmq_connect say. */
 ZQB_API zqb_client_t *zqb_client_new (void *ctx, const char *endpoints, const zqb_client_options_t *options);
 
-/* Sends a request and waits for its reply, which replaces what was in reply; the parts of a partial reply come as the
-   frames of one. On success request is left empty. On failure request is as it was, and reply holds the text of the
+/* Sends a request and waits for its reply, which replaces what was in reply, another message; the parts of a partial reply
+   come as the frames of one. On success request is left empty. On failure request is as it was, and reply holds the text of the
    error, if there is one: ETIMEDOUT (no answer to any try), one of ZQB_ERRORS, EINVAL (bad service name: 1 to 255
    bytes), EMSGSIZE (a frame of 2 GiB or more), EAGAIN (max_pending), ENOMEM, EINTR, ETERM. After EINTR the request is cancelled. */
 ZQB_API int zqb_client_call (zqb_client_t *client, const char *service, zqb_msg_t *request, zqb_msg_t *reply);
@@ -609,7 +623,8 @@ ZQB_API int zqb_client_recv (zqb_client_t *client, zqb_reply_t *reply, int timeo
 ZQB_API int zqb_client_cancel (zqb_client_t *client, uint64_t id);
 
 /* Readable when zqb_client_recv with a timeout of 0 might do something; like ZMQ_FD it tells changes: call recv until
-   EAGAIN before waiting, and at least every timeout_ms. It changes when the client tries another broker. */
+   EAGAIN before waiting, and at least every timeout_ms. It is another after the client has connected anew, which happens in
+   recv. ENOTCONN while there is none. */
 ZQB_API int zqb_client_fd (zqb_client_t *client);
 
 ZQB_API void zqb_client_destroy (zqb_client_t **client);
@@ -643,8 +658,8 @@ ZQB_API void zqb_pool_stop (zqb_pool_t **pool);
 
 /* ================================================================================================================
    >>platform
-   Owns:    the clock, memory, random bytes, locks, the signal that wakes a thread. Every #ifdef for a system is here.
-   Door:    zqb__clock, zqb__alloc, zqb__random, zqb__lock_*, zqb__signal_*, zqb__wait, zqb__processors
+   Owns:    the clock, memory, random bytes, threads, locks, the signal that wakes a thread. Every #ifdef for a system is here.
+   Door:    zqb__clock, zqb__alloc, zqb__random, zqb__thread_*, zqb__lock_*, zqb__signal_*, zqb__wait, zqb__processors
    Uses:    libc
    Never:   knows what it is used for
    ================================================================================================================ */
@@ -674,6 +689,7 @@ ZQB_API void zqb_pool_stop (zqb_pool_t **pool);
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <time.h>
 #include <unistd.h>
 #ifndef CLOCK_MONOTONIC
@@ -727,6 +743,7 @@ static int zqb__grow (void **items, size_t *capacity, size_t wanted, size_t item
 #ifdef _WIN32
 
 typedef CRITICAL_SECTION zqb__mutex_t;
+typedef HANDLE zqb__native_thread_t;
 
 static int zqb__mutex_init (zqb__mutex_t *mutex)
 {
@@ -772,7 +789,7 @@ typedef WSAPOLLFD zqb__poll_t;
 #define zqb__poll(items, count, timeout) WSAPoll ((items), (ULONG) (count), (timeout))
 
 /* A datagram socket that is connected to itself: Windows cannot wait for a pipe together with sockets. */
-static int zqb__wire_pair (zmq_fd_t ends[2])
+static int zqb__pipe_open (zmq_fd_t ends[2])
 {
     struct sockaddr_in self;
     int size = (int) sizeof self;
@@ -789,17 +806,17 @@ static int zqb__wire_pair (zmq_fd_t ends[2])
     return -1;
 }
 
-static int zqb__wire_read (zmq_fd_t end, char *buffer, size_t size)
+static int zqb__pipe_read (zmq_fd_t end, char *buffer, size_t size)
 {
     return recv (end, buffer, (int) size, 0);
 }
 
-static int zqb__wire_write (zmq_fd_t end)
+static int zqb__pipe_write (zmq_fd_t end)
 {
     return send (end, "", 1, 0);
 }
 
-static void zqb__wire_close (zmq_fd_t ends[2])
+static void zqb__pipe_close (zmq_fd_t ends[2])
 {
     closesocket (ends[0]);
 }
@@ -816,6 +833,7 @@ typedef volatile LONG zqb__flag_t;
 typedef int zmq_fd_t;
 #endif
 typedef pthread_mutex_t zqb__mutex_t;
+typedef pthread_t zqb__native_thread_t;
 
 /* Recursive, as a handler inside the broker's thread may call the broker. */
 static int zqb__mutex_init (zqb__mutex_t *mutex)
@@ -868,7 +886,7 @@ static int zqb__processors (void)
 typedef struct pollfd zqb__poll_t;
 #define zqb__poll(items, count, timeout) poll ((items), (nfds_t) (count), (timeout))
 
-static int zqb__wire_pair (zmq_fd_t ends[2])
+static int zqb__pipe_open (zmq_fd_t ends[2])
 {
     if (pipe (ends) != 0)
         return -1;
@@ -879,17 +897,17 @@ static int zqb__wire_pair (zmq_fd_t ends[2])
     return 0;
 }
 
-static int zqb__wire_read (zmq_fd_t end, char *buffer, size_t size)
+static int zqb__pipe_read (zmq_fd_t end, char *buffer, size_t size)
 {
     return (int) read (end, buffer, size);
 }
 
-static int zqb__wire_write (zmq_fd_t end)
+static int zqb__pipe_write (zmq_fd_t end)
 {
     return (int) write (end, "", 1);
 }
 
-static void zqb__wire_close (zmq_fd_t ends[2])
+static void zqb__pipe_close (zmq_fd_t ends[2])
 {
     close (ends[0]);
     close (ends[1]);
@@ -903,15 +921,95 @@ typedef int zqb__flag_t;
 
 #endif
 
+/* A thread, which blocks all signals: they are the host's. NULL and EAGAIN if there is none to be had. */
+typedef struct zqb__thread_t {
+    zqb__native_thread_t native;
+    void (*run) (void *arg);
+    void *arg;
+} zqb__thread_t;
+
+#ifdef _WIN32
+
+static DWORD WINAPI zqb__thread_main (void *arg)
+{
+    zqb__thread_t *thread = (zqb__thread_t *) arg;
+    thread->run (thread->arg);
+    return 0;
+}
+
+static int zqb__thread_begin (zqb__thread_t *thread)
+{
+    thread->native = CreateThread (NULL, 0, zqb__thread_main, thread, 0, NULL);
+    return thread->native ? 0 : -1;
+}
+
+static void zqb__thread_wait (zqb__thread_t *thread)
+{
+    WaitForSingleObject (thread->native, INFINITE);
+    CloseHandle (thread->native);
+}
+
+#else
+
+static void *zqb__thread_main (void *arg)
+{
+    zqb__thread_t *thread = (zqb__thread_t *) arg;
+    thread->run (thread->arg);
+    return NULL;
+}
+
+static int zqb__thread_begin (zqb__thread_t *thread)
+{
+    sigset_t all, before;
+    sigfillset (&all);
+    pthread_sigmask (SIG_SETMASK, &all, &before);
+    int failed = pthread_create (&thread->native, NULL, zqb__thread_main, thread);
+    pthread_sigmask (SIG_SETMASK, &before, NULL);
+    return failed ? -1 : 0;
+}
+
+static void zqb__thread_wait (zqb__thread_t *thread)
+{
+    pthread_join (thread->native, NULL);
+}
+
+#endif
+
+static zqb__thread_t *zqb__thread_start (void (*run) (void *arg), void *arg)
+{
+    zqb__thread_t *thread = (zqb__thread_t *) zqb__alloc (sizeof *thread);
+    if (!thread)
+        return NULL;
+    thread->run = run;
+    thread->arg = arg;
+    if (zqb__thread_begin (thread) == 0)
+        return thread;
+    ZQB_FREE (thread);
+    errno = EAGAIN;
+    return NULL;
+}
+
+/* Waits for its end. */
+static void zqb__thread_join (zqb__thread_t **thread)
+{
+    if (!*thread)
+        return;
+    zqb__thread_wait (*thread);
+    ZQB_FREE (*thread);
+    *thread = NULL;
+}
+
 /* A lock that its busiest user can offer to others, who would hardly ever get it if it were just let go and taken. */
 typedef struct zqb__lock_t {
     zqb__mutex_t mutex;
     zqb__flag_t waiting;
+    unsigned turns; /* how often somebody entered */
 } zqb__lock_t;
 
 static int zqb__lock_init (zqb__lock_t *lock)
 {
     lock->waiting = 0;
+    lock->turns = 0;
     return zqb__mutex_init (&lock->mutex);
 }
 
@@ -920,6 +1018,7 @@ static void zqb__lock_enter (zqb__lock_t *lock)
     zqb__flag_add (&lock->waiting, 1);
     zqb__mutex_enter (&lock->mutex);
     zqb__flag_add (&lock->waiting, -1);
+    lock->turns++;
 }
 
 static void zqb__lock_leave (zqb__lock_t *lock)
@@ -927,10 +1026,11 @@ static void zqb__lock_leave (zqb__lock_t *lock)
     zqb__mutex_leave (&lock->mutex);
 }
 
-/* Lets those in who wait. */
+/* Lets one in, if somebody waits. */
 static void zqb__lock_yield (zqb__lock_t *lock)
 {
-    while (zqb__flag_get (&lock->waiting)) {
+    unsigned turns = lock->turns;
+    while (zqb__flag_get (&lock->waiting) && lock->turns == turns) {
         zqb__mutex_leave (&lock->mutex);
         zqb__give_way ();
         zqb__mutex_enter (&lock->mutex);
@@ -952,18 +1052,18 @@ typedef struct zqb__signal_t {
 static int zqb__signal_init (zqb__signal_t *signal)
 {
     signal->stop = 0;
-    return zqb__wire_pair (signal->ends);
+    return zqb__pipe_open (signal->ends);
 }
 
 static void zqb__signal_close (zqb__signal_t *signal)
 {
-    zqb__wire_close (signal->ends);
+    zqb__pipe_close (signal->ends);
 }
 
 static void zqb__signal_wake (zqb__signal_t *signal)
 {
     int keep = errno;
-    (void) !zqb__wire_write (signal->ends[1]); /* a full pipe wakes as well */
+    (void) !zqb__pipe_write (signal->ends[1]); /* a full pipe wakes as well */
     errno = keep;
 }
 
@@ -982,7 +1082,7 @@ static int zqb__signal_stopped (zqb__signal_t *signal)
 static void zqb__signal_drain (zqb__signal_t *signal)
 {
     char bytes[64];
-    while (zqb__wire_read (signal->ends[0], bytes, sizeof bytes) == (int) sizeof bytes) {
+    while (zqb__pipe_read (signal->ends[0], bytes, sizeof bytes) == (int) sizeof bytes) {
     }
 }
 
@@ -1049,6 +1149,12 @@ static uint64_t zqb__option_us (int value, int standard)
 static uint64_t zqb__timeout_us (int timeout_ms)
 {
     return timeout_ms < 0 ? UINT64_MAX : (uint64_t) timeout_ms * 1000u;
+}
+
+/* span * factor, where UINT64_MAX means for ever. */
+static uint64_t zqb__times (uint64_t span, uint64_t factor)
+{
+    return factor && span > UINT64_MAX / factor ? UINT64_MAX : span * factor;
 }
 
 /* now + span, where UINT64_MAX means never. */
@@ -1632,21 +1738,27 @@ ZQB_API int zqb_msg_move (zqb_msg_t *dst, zqb_msg_t *src)
     return zqb_msg_init (src);
 }
 
-/* Room for one more frame behind the others, not yet initialised nor counted. NULL and ENOMEM. */
-static zmq_msg_t *zqb__msg_room (zqb_msg_t *msg)
+/* Makes room for so many more frames. -1 and ENOMEM. */
+static int zqb__msg_reserve (zqb_msg_t *msg, size_t more)
 {
     size_t few = sizeof msg->few_ / sizeof msg->few_[0];
-    if (msg->count_ < (msg->many_ ? msg->capacity_ : few))
-        return &zqb__msg_frames (msg)[msg->count_];
-    size_t capacity = msg->count_ * 2;
+    if (msg->count_ + more <= (msg->many_ ? msg->capacity_ : few))
+        return 0;
+    size_t capacity = msg->count_ < more ? msg->count_ + more : msg->count_ * 2;
     zmq_msg_t *many = (zmq_msg_t *) zqb__alloc (capacity * sizeof *many);
     if (!many)
-        return NULL;
+        return -1;
     zqb__move_frames (many, zqb__msg_frames (msg), msg->count_);
     ZQB_FREE (msg->many_);
     msg->many_ = many;
     msg->capacity_ = capacity;
-    return &many[msg->count_];
+    return 0;
+}
+
+/* Room for one more frame behind the others, not yet initialised nor counted. NULL and ENOMEM. */
+static zmq_msg_t *zqb__msg_room (zqb_msg_t *msg)
+{
+    return zqb__msg_reserve (msg, 1) == 0 ? &zqb__msg_frames (msg)[msg->count_] : NULL;
 }
 
 /* Appends copies of the frames of another message. -1 and ENOMEM: some may be missing. */
@@ -2068,6 +2180,7 @@ typedef struct zqb__command_t {
     const unsigned char *service;
     size_t service_size;
     uint32_t credit; /* READY: 0 as the broker thinks best */
+    uint32_t heartbeat_ms; /* READY: how often the worker sends one; 0 none, or ZQB__BEAT_UNKNOWN */
     int status; /* of ZQB_ERRORS, without ZQB_ERRNO; 0 none */
     const char *text;
     size_t text_size;
@@ -2076,6 +2189,8 @@ typedef struct zqb__command_t {
     zqb__body_t body;
     const zqb_msg_t *msg; /* to be sent: the body as a message, instead of the other */
 } zqb__command_t;
+
+#define ZQB__BEAT_UNKNOWN UINT32_MAX
 
 /* Field by field, which is three times as fast as memset, and there is one of these for each command. */
 static void zqb__command_init (zqb__command_t *command, int type, uint64_t id)
@@ -2086,6 +2201,7 @@ static void zqb__command_init (zqb__command_t *command, int type, uint64_t id)
     command->service = NULL;
     command->service_size = 0;
     command->credit = 0;
+    command->heartbeat_ms = ZQB__BEAT_UNKNOWN;
     command->status = 0;
     command->text = NULL;
     command->text_size = 0;
@@ -2139,9 +2255,10 @@ enum { ZQB__FINE, ZQB__BAD_HEADER, ZQB__BAD_COMMAND, ZQB__BAD_FRAMES, ZQB__BAD_N
 
 #define ZQB__MAGIC "ZQB\1"
 enum { ZQB__HEAD = 12, ZQB__COMMAND_HEAD = 16, ZQB__ENVELOPE_MAX = 8, ZQB__ADDRESS_MAX = 1024, ZQB__TOKEN = 8 };
-enum { ZQB__PARCEL_FULL = 65536, ZQB__PARCEL_LARGE = 262144 }; /* bytes in the first frame, and in those behind it */
-enum { ZQB__FIELD_SERVICE = 1, ZQB__FIELD_CREDIT = 2, ZQB__FIELD_STATUS = 3, ZQB__FIELD_TEXT = 4 };
-enum { ZQB__FIELDS_MOST = 2 * 257 + 2 * 4 }; /* bytes that they take together */
+/* Bytes in the first frame, bytes and frames behind it, from which on no other command is packed. */
+enum { ZQB__PARCEL_FULL = 65536, ZQB__PARCEL_LARGE = 262144, ZQB__PARCEL_FRAMES = 256 };
+enum { ZQB__FIELD_SERVICE = 1, ZQB__FIELD_CREDIT = 2, ZQB__FIELD_STATUS = 3, ZQB__FIELD_TEXT = 4, ZQB__FIELD_HEARTBEAT = 5 };
+enum { ZQB__FIELDS_MOST = 2 * 257 + 2 * 4 + 6 }; /* bytes that they take together */
 
 /* A message that is being read. The frames are the caller's, and stay where they are. */
 typedef struct zqb__incoming_t {
@@ -2291,6 +2408,9 @@ static int zqb__wire_field (zqb__command_t *command, int tag, const unsigned cha
             return 0;
         case ZQB__FIELD_CREDIT: command->credit = size == 2 ? zqb__get_16 (value) : 1; return size == 2 ? 0 : -1;
         case ZQB__FIELD_STATUS: command->status = size == 2 ? (int) zqb__get_16 (value) : 0; return size == 2 ? 0 : -1;
+        case ZQB__FIELD_HEARTBEAT:
+            command->heartbeat_ms = size == 4 ? zqb__get_32 (value) : ZQB__BEAT_UNKNOWN;
+            return size == 4 ? 0 : -1;
         case ZQB__FIELD_TEXT:
             command->text = (const char *) value;
             command->text_size = size;
@@ -2319,7 +2439,7 @@ static int zqb__wire_next_zqb1 (zqb__incoming_t *in, zqb__command_t *command)
         return in->at == ZQB__HEAD || in->large + 1 != in->count ? zqb__wire_wrong (in, ZQB__BAD_FRAMES) : 0;
     size_t size = left < ZQB__COMMAND_HEAD ? 0 : zqb__get_32 (bytes);
     size_t fields = size ? zqb__get_16 (bytes + 6) : 0;
-    if (size < ZQB__COMMAND_HEAD || size > left || fields > size - ZQB__COMMAND_HEAD)
+    if (in->at >= ZQB__PARCEL_FULL || size < ZQB__COMMAND_HEAD || size > left || fields > size - ZQB__COMMAND_HEAD)
         return zqb__wire_wrong (in, ZQB__BAD_FRAMES);
     command->type = bytes[4];
     command->flags = bytes[5];
@@ -2520,12 +2640,16 @@ static unsigned char *zqb__put_field (unsigned char *at, int tag, const void *va
 /* Writes the fields that a command has to at, which has room for them; returns the end of the last. */
 static unsigned char *zqb__put_fields (unsigned char *at, const zqb__command_t *command)
 {
-    unsigned char number[2];
+    unsigned char number[4];
     if (command->service_size && (command->type == ZQB__READY || command->type == ZQB__REQUEST))
         at = zqb__put_field (at, ZQB__FIELD_SERVICE, command->service, command->service_size);
     if (command->type == ZQB__READY) {
         zqb__put_16 (number, command->credit);
         at = zqb__put_field (at, ZQB__FIELD_CREDIT, number, 2);
+    }
+    if (command->heartbeat_ms != ZQB__BEAT_UNKNOWN) {
+        zqb__put_32 (number, command->heartbeat_ms);
+        at = zqb__put_field (at, ZQB__FIELD_HEARTBEAT, number, 4);
     }
     if (command->status) {
         zqb__put_16 (number, (uint32_t) command->status);
@@ -2587,7 +2711,8 @@ static int zqb__wire_pack (zqb__parcel_t *parcel, uint64_t life, const zqb__comm
 /* A parcel that should leave before more is packed into it. */
 static int zqb__wire_full (const zqb__parcel_t *parcel)
 {
-    return parcel->bytes.size >= ZQB__PARCEL_FULL || parcel->large_bytes >= ZQB__PARCEL_LARGE;
+    return parcel->bytes.size >= ZQB__PARCEL_FULL || parcel->large_bytes >= ZQB__PARCEL_LARGE
+           || parcel->large_count >= ZQB__PARCEL_FRAMES;
 }
 
 /* Whether a dialect has a word for a command to that side. */
@@ -2671,6 +2796,7 @@ static int zqb__wire_frames (zqb_msg_t *out, int dialect, int side, const zqb__c
 typedef struct zqb__service_t zqb__service_t;
 typedef struct zqb__worker_t zqb__worker_t;
 typedef struct zqb__peer_t zqb__peer_t;
+typedef struct zqb__connection_t zqb__connection_t;
 
 /* Somebody who sends us messages: an address, which is a whole envelope, so that each client behind a proxy is one of
    its own. It is remembered while it is a worker, has requests, or has messages to be sent, and for a while after. */
@@ -2685,8 +2811,8 @@ struct zqb__peer_t {
     int outstanding; /* how many of them */
     int numbered;    /* they are in engine->ids */
     int port;
-    int connection; /* what it came over; -1 not known */
-    zqb__node_t by_connection;
+    zqb__connection_t *connection; /* what it came over; NULL not known */
+    zqb__link_t of_connection;
     zqb__timer_t timer; /* ZQB/1: its connection is gone, and this long it may take to come back */
     int dialect[2]; /* as a client, as a worker; -1 not known */
     zqb__worker_t *worker;
@@ -2695,6 +2821,15 @@ struct zqb__peer_t {
     zqb__parcel_t out;  /* ZQB/1: what the broker has for it */
     zqb__link_t dirty;  /* the broker's: peers with something to be sent */
     uint64_t replies;   /* in out */
+    int only_beat;      /* out is a heartbeat, and nothing else */
+    int given_up;       /* it did not come back in that time */
+};
+
+/* A connection of libzmq's: several peers may come over it, through a proxy. */
+struct zqb__connection_t {
+    zqb__node_t by_number;
+    int port, number;
+    zqb__link_t peers;
 };
 
 /* There may be a million of them: what few need is in extra. */
@@ -2754,6 +2889,7 @@ struct zqb__worker_t {
     uint64_t busy;    /* microseconds of work since its credit was looked at */
     uint64_t done;    /* how many requests in that time */
     zqb__timer_t timer;
+    uint64_t beat, expiry; /* how often it hears from us, and after which silence it is lost */
     uint64_t heard, told; /* when it last sent something, and we to it */
     uint64_t served;
 };
@@ -2791,12 +2927,14 @@ typedef struct zqb__engine_t {
     zqb__heap_t timers;
     zqb__slab_t requests;
     zqb__peer_t *heard;     /* whose message is being read, or NULL */
+    int deaf;               /* it cannot be told anything any more: the rest of its message is not for us */
+    int caught_up;          /* what peers have sent until now was read, so that who seems silent is silent */
     zqb__service_t mmi;     /* serves all names that start with "mmi." and are not among the services */
     zqb__service_t *recent; /* the one that was asked for last, or NULL */
 } zqb__engine_t;
 
 enum { ZQB__TIMER_WORKER, ZQB__TIMER_SERVICE, ZQB__TIMER_PEER };
-enum { ZQB__HAND_BYTES = 8388608, ZQB__CREDIT_MOST = 1000 };
+enum { ZQB__HAND_BYTES = 8388608, ZQB__CREDIT_MOST = 1000, ZQB__SILENCE_AGAIN_US = 1000 };
 #define ZQB__PACE_NS ((uint64_t) 1000000) /* of work are looked at together */
 enum { ZQB__IDLE_PEERS = 1024 }; /* so many peers without a purpose are remembered, as they may come again soon */
 
@@ -2811,6 +2949,29 @@ static void zqb__engine_log (zqb__engine_t *engine, int level, const char *forma
 static const char *zqb__peer_dialect (const zqb__peer_t *peer, int side)
 {
     return zqb__dialects[peer->dialect[side]].name;
+}
+
+/* Names of services as text: what is not printable ASCII, spaces and backslashes as \xHH. */
+enum { ZQB__NAME_TEXT = 4 * 255 + 1 };
+
+static const char *zqb__service_text (const zqb__service_t *service, char text[ZQB__NAME_TEXT])
+{
+    char *end = text;
+    for (size_t i = 0; i < service->name_size; i++) {
+        unsigned char byte = (unsigned char) service->name[i];
+        int plain = byte > 32 && byte < 127 && byte != '\\';
+        end += snprintf (end, 5, plain ? "%c" : "\\x%02x", byte);
+    }
+    *end = 0;
+    return text;
+}
+
+/* Something about a worker of a service. */
+static void zqb__service_log (zqb__engine_t *engine, int level, const zqb__service_t *service, const char *what,
+                              const char *detail)
+{
+    char name[ZQB__NAME_TEXT];
+    zqb__engine_log (engine, level, "worker of '%s' %s%s", zqb__service_text (service, name), what, detail);
 }
 
 static void zqb__worker_retire (zqb__worker_t *worker);
@@ -2875,27 +3036,58 @@ static uint64_t zqb__connection_hash (const zqb__engine_t *engine, int port, int
     return zqb__hash (engine->key, pair, sizeof pair);
 }
 
-/* Which connection a peer came over, as the caller numbers them; -1: none that can be told. */
-static void zqb__peer_set_connection (zqb__engine_t *engine, zqb__peer_t *peer, int connection)
+static zqb__connection_t *zqb__connection_find (zqb__engine_t *engine, int port, int number)
 {
-    if (peer->connection >= 0)
-        zqb__table_remove (&engine->connections, &peer->by_connection);
-    peer->connection = connection;
-    if (connection >= 0)
-        zqb__table_insert (&engine->connections, &peer->by_connection,
-                           zqb__connection_hash (engine, peer->port, connection));
-}
-
-/* Some peer that came over a connection, or NULL. */
-static zqb__peer_t *zqb__peer_of_connection (zqb__engine_t *engine, int port, int connection)
-{
-    uint64_t hash = zqb__connection_hash (engine, port, connection);
+    uint64_t hash = zqb__connection_hash (engine, port, number);
     for (zqb__node_t *node = zqb__table_first (&engine->connections, hash); node; node = zqb__table_next (node)) {
-        zqb__peer_t *peer = ZQB__OF (zqb__peer_t, by_connection, node);
-        if (peer->port == port && peer->connection == connection)
-            return peer;
+        zqb__connection_t *connection = ZQB__OF (zqb__connection_t, by_number, node);
+        if (connection->port == port && connection->number == number)
+            return connection;
     }
     return NULL;
+}
+
+/* Finds or makes it. NULL and ENOMEM. */
+static zqb__connection_t *zqb__connection_require (zqb__engine_t *engine, int port, int number)
+{
+    zqb__connection_t *connection = zqb__connection_find (engine, port, number);
+    if (connection)
+        return connection;
+    connection = (zqb__connection_t *) zqb__alloc (sizeof *connection);
+    if (!connection)
+        return NULL;
+    connection->port = port;
+    connection->number = number;
+    zqb__list_init (&connection->peers);
+    zqb__table_insert (&engine->connections, &connection->by_number, zqb__connection_hash (engine, port, number));
+    return connection;
+}
+
+/* A connection is forgotten with the last of its peers. */
+static void zqb__peer_leave_connection (zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    zqb__connection_t *connection = peer->connection;
+    zqb__list_remove (&peer->of_connection);
+    peer->connection = NULL;
+    if (!connection || !zqb__list_empty (&connection->peers))
+        return;
+    zqb__table_remove (&engine->connections, &connection->by_number);
+    ZQB_FREE (connection);
+}
+
+/* Which connection a peer came over, as the caller numbers them; -1: none that can be told. Without memory it is none. */
+static void zqb__peer_set_connection (zqb__engine_t *engine, zqb__peer_t *peer, int number)
+{
+    zqb__peer_leave_connection (engine, peer);
+    if (number >= 0)
+        peer->connection = zqb__connection_require (engine, peer->port, number);
+    if (peer->connection)
+        zqb__list_append (&peer->connection->peers, &peer->of_connection);
+}
+
+static int zqb__peer_came_over (const zqb__peer_t *peer, int number)
+{
+    return peer->connection && peer->connection->number == number;
 }
 
 static void zqb__peer_free (zqb__peer_t *peer)
@@ -2912,7 +3104,7 @@ static void zqb__peer_forget (zqb__engine_t *engine, zqb__peer_t *peer)
     zqb__table_remove (&engine->peers, &peer->by_address);
     if (peer->life)
         zqb__table_remove (&engine->lives, &peer->by_life);
-    zqb__peer_set_connection (engine, peer, -1);
+    zqb__peer_leave_connection (engine, peer);
     zqb__heap_remove (&engine->timers, &peer->timer);
     zqb__peer_free (peer);
 }
@@ -2946,7 +3138,7 @@ static void zqb__peer_move (zqb__engine_t *engine, zqb__peer_t *peer, int port, 
     char *copy = zqb__copy_text (address, size);
     if (!copy)
         return; /* answers go to the old address, and are lost with it */
-    zqb__peer_set_connection (engine, peer, -1);
+    zqb__peer_leave_connection (engine, peer);
     peer->former = peer->by_address.hash;
     zqb__table_remove (&engine->peers, &peer->by_address);
     ZQB_FREE (peer->address);
@@ -2972,7 +3164,7 @@ static zqb__peer_t *zqb__peer_new (zqb__engine_t *engine, int port, const void *
     zqb__list_init (&peer->dirty);
     zqb__list_init (&peer->failed);
     peer->dialect[ZQB__CLIENT] = peer->dialect[ZQB__WORKER] = -1;
-    peer->connection = -1;
+    zqb__list_init (&peer->of_connection);
     peer->timer.kind = ZQB__TIMER_PEER;
     zqb__table_insert (&engine->peers, &peer->by_address, hash);
     return peer;
@@ -3162,19 +3354,42 @@ static void zqb__worker_retire (zqb__worker_t *worker)
 /* When a worker must be looked at again: to send it a heartbeat, or to see whether it fell silent. */
 static void zqb__worker_set_timer (zqb__engine_t *engine, zqb__worker_t *worker)
 {
-    uint64_t beat = zqb__after (worker->told, engine->limits.heartbeat);
-    uint64_t silent = zqb__after (worker->heard, engine->limits.expiry);
+    uint64_t beat = zqb__after (worker->told, worker->beat);
+    uint64_t silent = zqb__after (worker->heard, worker->expiry);
     if (!zqb__dialects[worker->peer->dialect[ZQB__WORKER]].heartbeats)
         return;
     if (beat <= engine->now)
-        beat = zqb__after (engine->now, engine->limits.heartbeat);
+        beat = zqb__after (engine->now, worker->beat);
+    if (silent <= engine->now) /* or so it seems: what it sent is not all read */
+        silent = zqb__after (engine->now, ZQB__SILENCE_AGAIN_US);
     uint64_t at = worker->load || silent > beat ? beat : silent;
     if (at != UINT64_MAX)
         zqb__heap_set (&engine->timers, &worker->timer, at);
 }
 
-static zqb__worker_t *zqb__worker_new (zqb__engine_t *engine, zqb__peer_t *peer, zqb__service_t *service, uint32_t credit)
+/* What a worker has said of its heartbeats: it hears from us as often as it wants to, and may be silent for longer than
+   others if it speaks less often. */
+static void zqb__worker_set_beat (const zqb__limits_t *limits, zqb__worker_t *worker, uint32_t heartbeat_ms)
 {
+    uint64_t own = (uint64_t) heartbeat_ms * 1000u;
+    worker->beat = limits->heartbeat;
+    worker->expiry = limits->expiry;
+    if (heartbeat_ms == ZQB__BEAT_UNKNOWN)
+        return;
+    if (heartbeat_ms == 0) {
+        worker->expiry = UINT64_MAX;
+        return;
+    }
+    if (own < worker->beat)
+        worker->beat = own;
+    if (limits->expiry != UINT64_MAX && own > limits->heartbeat)
+        worker->expiry = zqb__times (own, limits->expiry / limits->heartbeat);
+}
+
+static zqb__worker_t *zqb__worker_new (zqb__engine_t *engine, zqb__peer_t *peer, zqb__service_t *service,
+                                       const zqb__command_t *ready)
+{
+    uint32_t credit = peer->dialect[ZQB__WORKER] == ZQB__ZQB1 ? ready->credit : 1;
     zqb__worker_t *worker = (zqb__worker_t *) zqb__alloc (sizeof *worker);
     if (!worker)
         return NULL;
@@ -3183,6 +3398,7 @@ static zqb__worker_t *zqb__worker_new (zqb__engine_t *engine, zqb__peer_t *peer,
     worker->credit = credit ? credit : 1;
     worker->adapts = credit == 0 && engine->limits.credit != 0;
     worker->heard = worker->told = engine->now;
+    zqb__worker_set_beat (&engine->limits, worker, ready->heartbeat_ms);
     worker->timer.kind = ZQB__TIMER_WORKER;
     zqb__list_init (&worker->hand);
     zqb__list_init (&worker->ready);
@@ -3283,17 +3499,20 @@ static void zqb__request_detach (zqb__engine_t *engine, zqb__request_t *request)
     zqb__peer_rest (engine, client);
 }
 
-static void zqb__request_drop_gathered (zqb__request_t *request)
+static void zqb__request_drop_gathered (zqb__engine_t *engine, zqb__request_t *request)
 {
-    if (request->extra)
-        zqb__parcel_close (&request->extra->gathered);
+    if (!request->extra)
+        return;
+    zqb__parcel_t *gathered = &request->extra->gathered;
+    engine->stats.bytes -= gathered->bytes.size + gathered->large_bytes;
+    zqb__parcel_close (gathered);
 }
 
 static void zqb__request_free (zqb__engine_t *engine, zqb__request_t *request)
 {
     zqb__request_detach (engine, request);
     engine->stats.bytes -= zqb__stored_bytes (&request->body);
-    zqb__request_drop_gathered (request);
+    zqb__request_drop_gathered (engine, request);
     if (request->extra)
         ZQB_FREE (request->extra);
     zqb__stored_close (&request->body);
@@ -3356,7 +3575,7 @@ static void zqb__request_end_with (zqb__engine_t *engine, zqb__request_t *reques
 static void zqb__request_give_back (zqb__engine_t *engine, zqb__request_t *request)
 {
     zqb__request_take_out (engine, request);
-    zqb__request_drop_gathered (request);
+    zqb__request_drop_gathered (engine, request);
     zqb__slot_renew (&request->slot);
     if (!request->client)
         zqb__request_end_with (engine, request, ZQB_ECANCELLED, &engine->stats.client_gone);
@@ -3433,19 +3652,30 @@ static void zqb__refuse (zqb__engine_t *engine, zqb__peer_t *client, uint64_t id
     zqb__engine_send (engine, client, ZQB__CLIENT, &answer);
 }
 
+static int zqb__too_large (const zqb__engine_t *engine, const zqb__body_t *body)
+{
+    return zqb__body_bytes (body) > engine->limits.message || body->frames > engine->limits.frames;
+}
+
+/* Whether so many bytes more would be too many for all requests together. */
+static int zqb__too_many_bytes (const zqb__engine_t *engine, uint64_t more)
+{
+    const uint64_t most = engine->limits.bytes, now = engine->stats.bytes;
+    return more > most - (now < most ? now : most);
+}
+
 /* Why a request cannot be taken: one of ZQB_ERRORS, or 0; counter is then where that is counted. */
 static int zqb__refusal (zqb__engine_t *engine, const zqb__peer_t *client, const zqb__body_t *body, uint64_t **counter)
 {
     const zqb__limits_t *limits = &engine->limits;
     const zqb_stats_t *stats = &engine->stats;
     *counter = &engine->stats.refused_large;
-    uint64_t bytes = zqb__body_bytes (body);
-    if (bytes > limits->message || body->frames > limits->frames)
+    if (zqb__too_large (engine, body))
         return ZQB_EREFUSED;
     *counter = &engine->stats.refused_full;
     if (stats->queued + stats->running >= (uint64_t) limits->requests || client->outstanding >= limits->outstanding
         || (client->outstanding == 0 && stats->clients >= (uint64_t) limits->clients)
-        || bytes > limits->bytes - (stats->bytes < limits->bytes ? stats->bytes : limits->bytes))
+        || zqb__too_many_bytes (engine, zqb__body_bytes (body)))
         return ZQB_EQUEUEFULL;
     return 0;
 }
@@ -3504,8 +3734,8 @@ static void zqb__serve_here (zqb__engine_t *engine, const zqb__service_t *servic
                              const zqb__command_t *command)
 {
     zqb__command_t reply;
-    engine->stats.accepted++;
     uint64_t *outcome = zqb__serve (engine, service, command, &reply);
+    engine->stats.accepted++; /* now, as the handler may look at the counters */
     reply.id = command->id;
     reply.service = command->service;
     reply.service_size = command->service_size;
@@ -3522,7 +3752,9 @@ static void zqb__serve_queued (zqb__engine_t *engine, zqb__service_t *service)
         command.service_size = service->name_size;
         command.body = zqb__stored_body (&request->body);
         zqb__request_take_out (engine, request);
+        engine->stats.running++;
         uint64_t *outcome = zqb__serve (engine, service, &command, &reply);
+        engine->stats.running--;
         zqb__request_end (engine, request, &reply, outcome);
     }
 }
@@ -3625,7 +3857,6 @@ static void zqb__refuse_worker (zqb__engine_t *engine, zqb__peer_t *peer, const 
 /* RFC 7, RFC 18, RFC 6, ZQB/1: a worker registers. One that was registered starts anew. */
 static void zqb__on_ready (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
 {
-    uint32_t credit = peer->dialect[ZQB__WORKER] == ZQB__ZQB1 ? command->credit : 1;
     if (peer->worker)
         zqb__worker_remove (engine, peer->worker);
     if (!zqb__list_empty (&peer->failed))
@@ -3643,12 +3874,11 @@ static void zqb__on_ready (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__
         zqb__refuse_worker (engine, peer, "no room for its service", &engine->stats.refused_worker);
     else if (service->handler)
         zqb__refuse_worker (engine, peer, "a handler serves that name", &engine->stats.refused_name);
-    else if (!zqb__worker_new (engine, peer, service, credit)) {
+    else if (!zqb__worker_new (engine, peer, service, command)) {
         zqb__refuse_worker (engine, peer, "no memory", &engine->stats.no_memory);
         zqb__service_settle (engine, service);
     } else {
-        zqb__engine_log (engine, ZQB_LOG_INFO, "worker for '%s' (%s)", service->name,
-                         zqb__peer_dialect (peer, ZQB__WORKER));
+        zqb__service_log (engine, ZQB_LOG_INFO, service, "registered, ", zqb__peer_dialect (peer, ZQB__WORKER));
         zqb__service_dispatch (engine, service);
     }
 }
@@ -3668,14 +3898,19 @@ static zqb__request_t *zqb__held_request (zqb__engine_t *engine, zqb__peer_t *pe
     return NULL;
 }
 
-/* Adds frames to the reply that is gathered for a client whose dialect has no partial replies. -1: it grew too large. */
+/* Adds frames to the reply that is gathered for a client whose dialect has no partial replies. -1: ENOMEM; EMSGSIZE, it
+   grew too large; ENOSPC, all requests together take too much. */
 static int zqb__request_gather (zqb__engine_t *engine, zqb__request_t *request, const zqb__body_t *part)
 {
     zqb__extra_t *extra = zqb__request_extra (request);
-    if (!extra || zqb__parcel_add_body (&extra->gathered, part) != 0)
+    errno = ENOSPC;
+    if (!extra || zqb__too_many_bytes (engine, zqb__body_bytes (part))
+        || zqb__parcel_add_body (&extra->gathered, part) != 0)
         return -1;
+    engine->stats.bytes += zqb__body_bytes (part);
     zqb__body_t whole = zqb__parcel_body (&extra->gathered);
-    return zqb__body_bytes (&whole) > engine->limits.message || whole.frames > engine->limits.frames ? -1 : 0;
+    errno = EMSGSIZE;
+    return zqb__too_large (engine, &whole) ? -1 : 0;
 }
 
 /* A worker is done with a request. */
@@ -3690,11 +3925,14 @@ static void zqb__request_done (zqb__engine_t *engine, zqb__request_t *request, z
     zqb__service_dispatch (engine, service);
 }
 
-static void zqb__reply_too_large (zqb__engine_t *engine, zqb__request_t *request)
+/* A reply, or a part of one, that cannot be passed on. error: ENOMEM, EMSGSIZE, ENOSPC. */
+static void zqb__reply_refused (zqb__engine_t *engine, zqb__request_t *request, int error)
 {
-    static const char text[] = "the reply is too large";
-    zqb__command_t answer = zqb__failure (text, sizeof text - 1);
-    engine->stats.refused_large++;
+    const char *text = error == ENOMEM ? "the broker is out of memory" : error == ENOSPC ? "the broker holds too much"
+                                                                                         : "the reply is too large";
+    zqb__command_t answer = zqb__failure (text, strlen (text));
+    ++*(error == ENOMEM ? &engine->stats.no_memory : error == ENOSPC ? &engine->stats.refused_full
+                                                                     : &engine->stats.refused_large);
     zqb__request_done (engine, request, &answer, &engine->stats.failed);
 }
 
@@ -3709,13 +3947,14 @@ static void zqb__on_partial (zqb__engine_t *engine, zqb__peer_t *peer, const zqb
     if (!request || !request->client)
         return;
     engine->stats.partials++;
-    zqb__command_t answer = zqb__command (ZQB__PARTIAL, 0);
-    answer.body = command->body;
-    if (zqb__gathers (request)) {
-        if (zqb__request_gather (engine, request, &command->body) != 0)
-            zqb__reply_too_large (engine, request);
-    } else
+    if (zqb__too_large (engine, &command->body))
+        zqb__reply_refused (engine, request, EMSGSIZE);
+    else if (!zqb__gathers (request)) {
+        zqb__command_t answer = zqb__command (ZQB__PARTIAL, 0);
+        answer.body = command->body;
         zqb__request_answer (engine, request, &answer);
+    } else if (zqb__request_gather (engine, request, &command->body) != 0)
+        zqb__reply_refused (engine, request, errno);
 }
 
 static void zqb__on_reply (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
@@ -3727,13 +3966,13 @@ static void zqb__on_reply (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__
     answer.body = command->body;
     if (request->extra && request->extra->gathered.bytes.size && request->client) {
         if (zqb__request_gather (engine, request, &command->body) != 0) {
-            zqb__reply_too_large (engine, request);
+            zqb__reply_refused (engine, request, errno);
             return;
         }
         answer.body = zqb__parcel_body (&request->extra->gathered);
     }
-    if (zqb__body_bytes (&answer.body) > engine->limits.message || answer.body.frames > engine->limits.frames)
-        zqb__reply_too_large (engine, request);
+    if (zqb__too_large (engine, &answer.body))
+        zqb__reply_refused (engine, request, EMSGSIZE);
     else
         zqb__request_done (engine, request, &answer, &engine->stats.replied);
 }
@@ -3768,7 +4007,7 @@ static void zqb__on_disconnect (zqb__engine_t *engine, zqb__peer_t *peer, const 
     for (zqb__link_t *at = hand->next; (command->flags & ZQB__UNBEGUN) && at != hand; at = at->next)
         ZQB__OF (zqb__request_t, turn, at)->attempts--;
     engine->stats.workers_left++;
-    zqb__engine_log (engine, ZQB_LOG_INFO, "worker of '%s' left", peer->worker->service->name);
+    zqb__service_log (engine, ZQB_LOG_INFO, peer->worker->service, "left", "");
     zqb__worker_remove (engine, peer->worker);
 }
 
@@ -3776,7 +4015,7 @@ static void zqb__on_disconnect (zqb__engine_t *engine, zqb__peer_t *peer, const 
 static void zqb__worker_lost (zqb__engine_t *engine, zqb__worker_t *worker, const char *why)
 {
     engine->stats.workers_lost++;
-    zqb__engine_log (engine, ZQB_LOG_WARNING, "worker of '%s' lost: %s", worker->service->name, why);
+    zqb__service_log (engine, ZQB_LOG_WARNING, worker->service, "lost: ", why);
     zqb__worker_remove (engine, worker);
 }
 
@@ -3786,8 +4025,8 @@ static void zqb__worker_tick (zqb__engine_t *engine, zqb__worker_t *worker)
 {
     zqb__peer_t *peer = worker->peer;
     zqb__command_t beat = zqb__command (ZQB__HEARTBEAT, 0);
-    int due = engine->now >= zqb__after (worker->told, engine->limits.heartbeat);
-    if (worker->load == 0 && engine->now >= zqb__after (worker->heard, engine->limits.expiry)) {
+    int due = engine->now >= zqb__after (worker->told, worker->beat);
+    if (worker->load == 0 && engine->caught_up && engine->now >= zqb__after (worker->heard, worker->expiry)) {
         zqb__worker_lost (engine, worker, "silent");
         zqb__send_away (engine, peer, 0);
         zqb__peer_rest (engine, peer);
@@ -3819,6 +4058,7 @@ static int zqb__engine_init (zqb__engine_t *engine, const zqb__limits_t *limits,
     engine->limits = *limits;
     engine->sink = *sink;
     engine->now = now;
+    engine->caught_up = 1;
     engine->key.k0 = seed;
     engine->key.k1 = seed * 0x9e3779b97f4a7c15u + 1;
     zqb__list_init (&engine->idle_peers);
@@ -3850,19 +4090,38 @@ static void zqb__client_lost (zqb__engine_t *engine, zqb__peer_t *peer)
     }
 }
 
-/* What follows when peers could not be reached. Replies that were packed for them and not sent have not been given. */
+/* A client of ZQB/1 may come back over another connection, and is waited for. 0: not this one. */
+static int zqb__peer_waited_for (zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    uint64_t at = zqb__after (engine->now, engine->limits.expiry);
+    if (!peer->life || peer->worker || peer->given_up || at == UINT64_MAX)
+        return 0;
+    if (zqb__list_empty (&peer->requests) || peer->timer.place)
+        return 1;
+    return zqb__heap_set (&engine->timers, &peer->timer, at) == 0;
+}
+
+/* Replies that were packed for a peer and cannot be sent have not been given. */
+static void zqb__peer_drop_out (zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    engine->stats.replied -= peer->replies;
+    engine->stats.client_gone += peer->replies;
+    peer->replies = 0;
+    zqb__parcel_clear (&peer->out);
+}
+
+/* What follows when peers could not be reached. */
 static void zqb__engine_bury (zqb__engine_t *engine)
 {
     while (!zqb__list_empty (&engine->failed_peers)) {
         zqb__peer_t *peer = ZQB__OF (zqb__peer_t, failed, engine->failed_peers.next);
         zqb__peer_in_use (engine, peer);
-        engine->stats.replied -= peer->replies;
-        engine->stats.client_gone += peer->replies;
-        peer->replies = 0;
-        zqb__parcel_clear (&peer->out);
-        zqb__client_lost (engine, peer);
+        zqb__peer_drop_out (engine, peer);
+        if (!zqb__peer_waited_for (engine, peer))
+            zqb__client_lost (engine, peer);
         if (peer->worker)
             zqb__worker_lost (engine, peer->worker, "unreachable");
+        engine->deaf |= peer == engine->heard;
         zqb__list_remove (&peer->failed);
         zqb__list_remove (&peer->dirty);
         zqb__peer_rest (engine, peer);
@@ -3872,6 +4131,7 @@ static void zqb__engine_bury (zqb__engine_t *engine)
 /* Another sends from an address of its own choice that somebody had before: what that one had is not the new one's. */
 static void zqb__peer_reborn (zqb__engine_t *engine, zqb__peer_t *peer)
 {
+    zqb__peer_drop_out (engine, peer);
     zqb__client_lost (engine, peer);
     if (peer->worker)
         zqb__worker_lost (engine, peer->worker, "replaced");
@@ -3892,6 +4152,8 @@ static zqb__peer_t *zqb__engine_peer (zqb__engine_t *engine, int port, const voi
     if (!peer)
         return NULL;
     engine->heard = peer;
+    engine->deaf = 0;
+    peer->given_up = 0;
     zqb__peer_in_use (engine, peer);
     if (life && peer->life && peer->life != life)
         zqb__peer_reborn (engine, peer);
@@ -3910,8 +4172,9 @@ static void zqb__engine_release (zqb__engine_t *engine, zqb__peer_t *peer)
     zqb__peer_rest (engine, peer);
 }
 
-/* A command of a peer, whose dialect the caller has set. */
-static void zqb__engine_receive (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
+/* A command of a peer, whose dialect the caller has set. -1: the peer cannot be told anything any more, and the rest of
+   its message is to be passed over. */
+static int zqb__engine_receive (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
 {
     if (peer->worker)
         peer->worker->heard = engine->now;
@@ -3928,6 +4191,7 @@ static void zqb__engine_receive (zqb__engine_t *engine, zqb__peer_t *peer, const
     }
     if (!zqb__list_empty (&engine->failed_peers))
         zqb__engine_bury (engine);
+    return engine->deaf ? -1 : 0;
 }
 
 /* A peer sent something that is wrong: a worker is let go, as it cannot be relied upon; a client is told. */
@@ -3965,16 +4229,20 @@ static void zqb__engine_lost (zqb__engine_t *engine, zqb__peer_t *peer)
    zqb__engine_bury: so no request is given to one dead worker after the other. */
 static void zqb__engine_disconnected (zqb__engine_t *engine, int port, int connection)
 {
-    zqb__peer_t *peer;
-    uint64_t at = zqb__after (engine->now, engine->limits.expiry);
-    while ((peer = zqb__peer_of_connection (engine, port, connection)) != NULL) {
-        int waits = peer->life && !peer->worker && at != UINT64_MAX;
-        zqb__peer_set_connection (engine, peer, -1);
-        if (waits && !zqb__list_empty (&peer->requests))
-            zqb__heap_set (&engine->timers, &peer->timer, at);
-        else if (!waits)
+    zqb__connection_t *gone;
+    while ((gone = zqb__connection_find (engine, port, connection)) != NULL) {
+        zqb__peer_t *peer = ZQB__OF (zqb__peer_t, of_connection, gone->peers.next);
+        zqb__peer_leave_connection (engine, peer);
+        if (!zqb__peer_waited_for (engine, peer))
             zqb__peer_fail (engine, peer);
     }
+}
+
+/* It was waited for, and did not come back. */
+static void zqb__peer_give_up (zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    peer->given_up = 1;
+    zqb__peer_fail (engine, peer);
 }
 
 static void zqb__engine_due (zqb__engine_t *engine, zqb__timer_t *timer)
@@ -3982,7 +4250,7 @@ static void zqb__engine_due (zqb__engine_t *engine, zqb__timer_t *timer)
     switch (timer->kind) {
         case ZQB__TIMER_WORKER: zqb__worker_tick (engine, ZQB__OF (zqb__worker_t, timer, timer)); break;
         case ZQB__TIMER_SERVICE: zqb__service_tick (engine, ZQB__OF (zqb__service_t, timer, timer)); break;
-        default: zqb__peer_fail (engine, ZQB__OF (zqb__peer_t, timer, timer)); break;
+        default: zqb__peer_give_up (engine, ZQB__OF (zqb__peer_t, timer, timer)); break;
     }
 }
 
@@ -4057,6 +4325,7 @@ static void zqb__engine_close (zqb__engine_t *engine)
     for (size_t i = 0; i < engine->peers.size; i++)
         for (zqb__node_t *node = engine->peers.buckets[i], *next; node; node = next) {
             next = node->next;
+            zqb__peer_leave_connection (engine, ZQB__OF (zqb__peer_t, by_address, node));
             zqb__peer_free (ZQB__OF (zqb__peer_t, by_address, node));
         }
     zqb__table_close (&engine->connections);
@@ -4137,6 +4406,14 @@ static int zqb__inbox_receive (zqb__inbox_t *inbox, void *socket, int flags)
     return 1;
 }
 
+/* Whether a socket has a message for us. */
+static int zqb__socket_readable (void *socket)
+{
+    int events = 0;
+    size_t size = sizeof events;
+    return zmq_getsockopt (socket, ZMQ_EVENTS, &events, &size) == 0 && (events & ZMQ_POLLIN);
+}
+
 /* ---- monitors: libzmq says there what happens to the connections of a socket */
 
 /* A socket that tells of some kinds of events. NULL: what zmq_socket_monitor and zmq_socket say. */
@@ -4202,10 +4479,11 @@ static int zqb__outbox_add_address (zqb_msg_t *outbox, const unsigned char *addr
     return zqb__body_to_msg (&body, outbox);
 }
 
-/* Adds a parcel: its bytes as one frame, and the large frames, which are moved out of it. -1: ENOMEM. */
+/* Adds a parcel: its bytes as one frame, and the large frames, which are moved out of it. -1: ENOMEM, and it is whole. */
 static int zqb__outbox_add_parcel (zqb_msg_t *outbox, zqb__parcel_t *parcel)
 {
-    if (zqb_msg_add (outbox, parcel->bytes.bytes, parcel->bytes.size) != 0)
+    if (zqb__msg_reserve (outbox, 1 + parcel->large_count) != 0
+        || zqb_msg_add (outbox, parcel->bytes.bytes, parcel->bytes.size) != 0)
         return -1;
     for (size_t i = 0; i < parcel->large_count; i++)
         if (zqb_msg_add_frame (outbox, &parcel->large[i]) != 0)
@@ -4322,10 +4600,11 @@ struct zqb_broker_t {
     zqb__lock_t lock; /* of everything, except while a thread waits for input */
     zqb__signal_t signal;
     int running;
-    void *thread;
+    zqb__thread_t *thread;
     zqb__port_t **ports;
     size_t port_count, port_capacity;
     unsigned passes;
+    int behind; /* passes since all was read; in the last of ZQB__BEHIND_PASSES it is as if all were */
     char **endpoints;
     size_t endpoint_count, endpoint_capacity;
     zqb__poll_t *items; /* the running thread's: what it waits for */
@@ -4339,17 +4618,20 @@ struct zqb_broker_t {
     zqb__buffer_t address; /* of the message at hand */
     zqb__parcel_t packed;  /* its body */
     zqb__parcel_t served;  /* the reply of a handler */
-    int serving;           /* a handler is at work */
+    int busy;              /* a function of the host is at work: a handler, or one that writes a log */
     int epoll;             /* -1, or what zqb_broker_fd returned */
 };
 
 enum { ZQB__MONITOR_PASSES = 16 }; /* a broker that never has to wait looks at its monitors so often */
+enum { ZQB__BEHIND_PASSES = 64 };
 enum { ZQB__BURST = 256 }; /* so many messages at most are taken from one socket before the next has its turn */
 
 static void zqb__broker_log (void *self, int level, const char *format, va_list args)
 {
     zqb_broker_t *broker = (zqb_broker_t *) self;
+    broker->busy++;
     zqb__log (broker->options.log, broker->options.log_arg, broker->options.log_level, level, format, args);
+    broker->busy--;
 }
 
 static void zqb__port_close (zqb__port_t *port)
@@ -4367,22 +4649,50 @@ static void zqb__port_close (zqb__port_t *port)
 /* How long messages for peers that are slow may hold up the end of the context. */
 enum { ZQB__LINGER_MS = 500 };
 
-/* What connections have to prove, whatever the peers say or do not say: that they are there. */
-static void zqb__set_keepalive (void *socket, int heartbeat_ms, int liveness)
+static int zqb__expiry_ms (int heartbeat_ms, int liveness)
 {
-    int64_t expiry = (int64_t) heartbeat_ms * liveness;
+    uint64_t expiry = zqb__times ((uint64_t) heartbeat_ms, (uint64_t) liveness);
+    return expiry > INT_MAX ? INT_MAX : (int) expiry;
+}
+
+/* What the connections of a worker or a client have to prove, and prove to the broker, whatever is said over them: that
+   both are there. */
+static void zqb__set_heartbeats (void *socket, int heartbeat_ms, int liveness)
+{
+    int expiry = zqb__expiry_ms (heartbeat_ms, liveness);
     zqb__set_int (socket, ZMQ_LINGER, ZQB__LINGER_MS);
     if (heartbeat_ms == INT_MAX)
         return;
     zqb__set_int (socket, ZMQ_HEARTBEAT_IVL, heartbeat_ms);
-    zqb__set_int (socket, ZMQ_HEARTBEAT_TIMEOUT, expiry > INT_MAX ? INT_MAX : (int) expiry);
-    zqb__set_int (socket, ZMQ_HEARTBEAT_TTL, expiry > 6553500 ? 6553500 : (int) expiry);
+    zqb__set_int (socket, ZMQ_HEARTBEAT_TIMEOUT, expiry);
+    zqb__set_int (socket, ZMQ_HEARTBEAT_TTL, expiry > 6553500 ? 6553500 : expiry);
+}
+
+/* The broker does not ask its peers' connections in that way: libzmq (4.3.4) aborts if it asks over one that ended while
+   its messages were not read. TCP asks instead. */
+static void zqb__set_keepalive (void *socket, int heartbeat_ms, int liveness)
+{
+    int seconds = heartbeat_ms < 1000 ? 1 : heartbeat_ms / 1000;
+    zqb__set_int (socket, ZMQ_LINGER, ZQB__LINGER_MS);
+    if (heartbeat_ms == INT_MAX)
+        return;
+    zqb__set_int (socket, ZMQ_TCP_KEEPALIVE, 1);
+    zqb__set_int (socket, ZMQ_TCP_KEEPALIVE_IDLE, seconds < 32767 ? seconds : 32767);
+    zqb__set_int (socket, ZMQ_TCP_KEEPALIVE_INTVL, seconds < 32767 ? seconds : 32767);
+    zqb__set_int (socket, ZMQ_TCP_KEEPALIVE_CNT, liveness < 127 ? liveness : 127);
+    zqb__set_int (socket, ZMQ_TCP_MAXRT, zqb__expiry_ms (heartbeat_ms, liveness));
+}
+
+/* What is larger than a message may be is refused, and what is much larger ends the connection before it is read. */
+static int64_t zqb__largest_frame (int64_t max_message)
+{
+    return max_message > (INT64_MAX - 1048576) / 2 ? -1 : 2 * max_message + 1048576;
 }
 
 static void zqb__port_configure (const zqb_broker_t *broker, void *socket)
 {
     const zqb_broker_options_t *options = &broker->options;
-    int64_t largest = options->max_message > INT64_MAX - 65536 ? -1 : options->max_message + 65536;
+    int64_t largest = zqb__largest_frame (options->max_message);
     zqb__set_int (socket, ZMQ_ROUTER_MANDATORY, 1);
     zqb__set_int (socket, ZMQ_RCVTIMEO, ZQB__BLOCK_MS);
     zqb__set_int (socket, ZMQ_SNDHWM, options->send_hwm == INT_MAX ? 0 : options->send_hwm);
@@ -4421,7 +4731,7 @@ static int zqb__broker_options_valid (const zqb_broker_options_t *o)
 {
     int64_t numbers[] = {o->heartbeat_ms, o->liveness, o->credit_us, o->attempts, o->no_worker_ms, o->max_services,
                          o->max_workers, o->max_clients, o->max_requests, o->max_queue, o->max_outstanding,
-                         o->max_frames, o->max_message, o->max_bytes, o->send_hwm, o->log_level};
+                         o->max_frames, o->max_message, o->max_bytes, o->send_hwm, o->spin_us, o->log_level};
     return zqb__all_valid (numbers, sizeof numbers / sizeof numbers[0]);
 }
 
@@ -4441,7 +4751,7 @@ static zqb_broker_options_t zqb__broker_options (const zqb_broker_options_t *giv
     options.max_message = zqb__option64 (options.max_message, (int64_t) 64 << 20);
     options.max_bytes = zqb__option64 (options.max_bytes, (int64_t) 1 << 30);
     options.send_hwm = zqb__option (options.send_hwm, 10000);
-    options.log_level = zqb__option (options.log_level, ZQB_LOG_INFO);
+    options.log_level = options.log_level ? options.log_level : (int) ZQB_LOG_INFO;
     return options;
 }
 
@@ -4451,7 +4761,7 @@ static zqb__limits_t zqb__broker_limits (const zqb_broker_options_t *options)
     uint64_t beat = (uint64_t) options->heartbeat_ms * 1000u;
     int never = options->heartbeat_ms == INT_MAX || options->liveness == INT_MAX;
     limits.heartbeat = options->heartbeat_ms == INT_MAX ? UINT64_MAX : beat;
-    limits.expiry = never ? UINT64_MAX : beat * (uint64_t) options->liveness;
+    limits.expiry = never ? UINT64_MAX : zqb__times (beat, (uint64_t) options->liveness);
     limits.no_worker = zqb__option_us (options->no_worker_ms, 60000);
     limits.credit = options->credit_us < 0 ? 0 : (uint64_t) zqb__option (options->credit_us, 1000) * 1000u;
     limits.attempts = options->attempts;
@@ -4534,6 +4844,13 @@ static int zqb__broker_fill (zqb_broker_t *broker)
     return zqb__broker_init_engine (broker);
 }
 
+/* How many frames a message may have: an envelope, what a header takes, what a full parcel has, and one body more. */
+static size_t zqb__broker_frames (const zqb_broker_options_t *options)
+{
+    size_t rest = ZQB__ENVELOPE_MAX + 8 + ZQB__PARCEL_FRAMES;
+    return options->max_frames == INT_MAX ? SIZE_MAX : (size_t) options->max_frames + rest;
+}
+
 ZQB_API zqb_broker_t *zqb_broker_new (void *ctx, const zqb_broker_options_t *options)
 {
     zqb_broker_options_t standard;
@@ -4551,7 +4868,7 @@ ZQB_API zqb_broker_t *zqb_broker_new (void *ctx, const zqb_broker_options_t *opt
     broker->options = zqb__broker_options (options);
     broker->life = zqb__random () | 1;
     broker->epoll = -1;
-    broker->inbox.limit = broker->options.max_frames == INT_MAX ? SIZE_MAX : (size_t) broker->options.max_frames + 16;
+    broker->inbox.limit = zqb__broker_frames (&broker->options);
     broker->events.limit = SIZE_MAX;
     zqb_msg_init (&broker->outbox);
     zqb__list_init (&broker->dirty);
@@ -4618,6 +4935,7 @@ static int zqb__broker_pack (zqb_broker_t *broker, zqb__peer_t *peer, const zqb_
         return -1;
     if (command->type == ZQB__REPLY)
         peer->replies++;
+    peer->only_beat = command->type == ZQB__HEARTBEAT;
     if (zqb__list_empty (&peer->dirty))
         zqb__list_append (&broker->dirty, &peer->dirty);
     return 0;
@@ -4626,6 +4944,8 @@ static int zqb__broker_pack (zqb_broker_t *broker, zqb__peer_t *peer, const zqb_
 static int zqb__broker_send (void *self, zqb__peer_t *peer, int side, const zqb__command_t *command)
 {
     zqb_broker_t *broker = (zqb_broker_t *) self;
+    if (peer->dialect[side] == ZQB__ZQB1 && command->type == ZQB__HEARTBEAT && peer->out.bytes.size)
+        return 0; /* what is packed for it says the same */
     if (peer->dialect[side] == ZQB__ZQB1)
         return zqb__broker_pack (broker, peer, command);
     zqb__outbox_clear (&broker->outbox);
@@ -4647,7 +4967,8 @@ static void zqb__broker_flush (zqb_broker_t *broker)
 {
     while (!zqb__list_empty (&broker->dirty)) {
         zqb__peer_t *peer = ZQB__OF (zqb__peer_t, dirty, broker->dirty.next);
-        if (zqb__broker_flush_peer (broker, peer) != 0) {
+        int failed = zqb__broker_flush_peer (broker, peer);
+        if (failed && !(errno == EAGAIN && peer->only_beat)) { /* it has not read those before: busy, not gone */
             zqb__engine_suspect (peer);
             zqb__list_append (&broker->unreachable, &peer->dirty);
         } else
@@ -4724,15 +5045,29 @@ static void zqb__broker_bury_gone (zqb_broker_t *broker, int index)
     zqb__engine_bury (&broker->engine);
 }
 
+/* The end of one connection, if we have read of it. */
+static void zqb__broker_bury_one (zqb_broker_t *broker, int index, int connection)
+{
+    zqb__port_t *port = broker->ports[index];
+    size_t kept = 0;
+    for (size_t i = 0; i < port->gone_count; i++)
+        if (port->gone[i] == connection)
+            zqb__engine_disconnected (&broker->engine, index, connection);
+        else
+            port->gone[kept++] = port->gone[i];
+    port->gone_count = kept;
+    zqb__engine_bury (&broker->engine);
+}
+
 /* Remembers the connection that the message at hand came over. Its number may have been another's, of whose end we have
    not read yet: that is done first, so that it cannot be taken for the end of the new one. */
 static void zqb__broker_note_connection (zqb_broker_t *broker, int index, zqb__peer_t *peer)
 {
     int connection = zmq_msg_get (&broker->inbox.frames[0], ZMQ_SRCFD);
-    if (connection == peer->connection || connection < 0)
+    if (connection < 0 || zqb__peer_came_over (peer, connection))
         return;
     zqb__port_read_monitor (broker->ports[index], &broker->events);
-    zqb__broker_bury_gone (broker, index);
+    zqb__broker_bury_one (broker, index, connection);
     zqb__peer_set_connection (&broker->engine, peer, connection);
 }
 
@@ -4749,8 +5084,7 @@ static zqb__peer_t *zqb__broker_sender (zqb_broker_t *broker, const zqb__incomin
         broker->engine.stats.no_memory++;
         return NULL;
     }
-    if (peer->connection < 0 || in->side == ZQB__WORKER)
-        zqb__broker_note_connection (broker, port, peer);
+    zqb__broker_note_connection (broker, port, peer);
     if (in->dialect == ZQB__ZQB1)
         peer->dialect[ZQB__CLIENT] = peer->dialect[ZQB__WORKER] = ZQB__ZQB1;
     return peer;
@@ -4776,7 +5110,8 @@ static int zqb__broker_read (zqb_broker_t *broker, zqb__incoming_t *in, int inde
             command.service = (const unsigned char *) port->service;
             command.service_size = port->service_size;
         }
-        zqb__engine_receive (&broker->engine, peer, &command);
+        if (zqb__engine_receive (&broker->engine, peer, &command) != 0)
+            return ZQB__FINE;
     }
     if (more < 0)
         zqb__broker_set_dialect (peer, in, &command);
@@ -4839,7 +5174,7 @@ static int zqb__broker_serve_port (zqb_broker_t *broker, int index, int look, in
     port->monitor_due = 0;
     int count = zqb__broker_drain (broker, index, port->burst, flags);
     int drained = count >= 0 && count < port->burst;
-    if (port->gone_count && drained)
+    if (port->gone_count && (drained || broker->behind == ZQB__BEHIND_PASSES - 1))
         zqb__broker_bury_gone (broker, index);
     *all_read &= drained;
     port->burst = drained ? 1 : count < ZQB__BURST ? count * 4 : ZQB__BURST;
@@ -4860,7 +5195,9 @@ static int zqb__broker_pass (zqb_broker_t *broker, int flags)
             return -1;
         received += count;
     }
-    if (all_read)
+    broker->behind = all_read ? 0 : (broker->behind + 1) % ZQB__BEHIND_PASSES;
+    broker->engine.caught_up = broker->behind == 0;
+    if (broker->engine.caught_up)
         zqb__broker_bury_unreachable (broker);
     zqb__engine_tick (&broker->engine);
     zqb__broker_flush (broker);
@@ -4881,9 +5218,31 @@ static int zqb__broker_items (zqb_broker_t *broker)
     return (int) count;
 }
 
+static int zqb__broker_readable (const zqb_broker_t *broker)
+{
+    for (size_t i = 0; i < broker->port_count; i++)
+        if (zqb__socket_readable (broker->ports[i]->socket))
+            return 1;
+    return 0;
+}
+
+/* Looks for messages again and again, for as long as the options say, and lets others run in between. */
+static int zqb__broker_spin (zqb_broker_t *broker)
+{
+    for (uint64_t end = zqb__clock () + (uint64_t) broker->options.spin_us; zqb__clock () < end;) {
+        if (zqb__broker_readable (broker))
+            return 1;
+        zqb__lock_yield (&broker->lock);
+        zqb__give_way ();
+    }
+    return 0;
+}
+
 /* Waits, with the lock open, for input, a timer, a signal or the time-out. -1: EINTR, ENOMEM. */
 static int zqb__broker_wait (zqb_broker_t *broker, uint64_t timeout)
 {
+    if (broker->options.spin_us > 0 && zqb__broker_spin (broker))
+        return 0;
     int count = zqb__broker_items (broker);
     uint64_t next = zqb__engine_next (&broker->engine), now = zqb__clock ();
     uint64_t until_next = next == UINT64_MAX ? UINT64_MAX : next > now ? next - now : 0;
@@ -4907,7 +5266,7 @@ static int zqb__broker_wait (zqb_broker_t *broker, uint64_t timeout)
    due. The lock stays closed meanwhile. */
 static int zqb__broker_may_block (const zqb_broker_t *broker)
 {
-    return broker->port_count == 1 && broker->passes && zqb__list_empty (&broker->unreachable)
+    return broker->port_count == 1 && broker->options.spin_us <= 0 && broker->passes && zqb__list_empty (&broker->unreachable)
            && zqb__engine_next (&broker->engine) > broker->engine.now + ZQB__BLOCK_US;
 }
 
@@ -4923,16 +5282,17 @@ static int zqb__broker_turn (zqb_broker_t *broker, uint64_t timeout)
     return zqb__broker_pass (broker, ZMQ_DONTWAIT);
 }
 
-/* Claims the loop for the calling thread. -1: EALREADY. */
+/* Claims the loop for the calling thread. -1: EALREADY, EBUSY. */
 static int zqb__broker_enter (zqb_broker_t *broker)
 {
     zqb__lock_enter (&broker->lock);
-    if (!broker->running) {
+    if (!broker->running && !broker->busy) {
         broker->running = 1;
         return 0;
     }
+    int error = broker->running ? EALREADY : EBUSY;
     zqb__lock_leave (&broker->lock);
-    errno = EALREADY;
+    errno = error;
     return -1;
 }
 
@@ -4981,11 +5341,10 @@ ZQB_API int zqb_broker_start (zqb_broker_t *broker)
         return zqb__invalid ();
     if (zqb__broker_enter (broker) != 0)
         return -1;
-    if (broker->thread) /* of a former start, that was stopped */
-        zmq_threadclose (broker->thread);
-    broker->thread = zmq_threadstart (zqb__broker_thread, broker);
+    zqb__thread_join (&broker->thread); /* of a former start, that was stopped */
+    zqb__flag_clear (&broker->signal.stop);
+    broker->thread = zqb__thread_start (zqb__broker_thread, broker);
     if (!broker->thread) {
-        errno = EAGAIN;
         zqb__broker_leave (broker);
         return -1;
     }
@@ -5028,8 +5387,7 @@ ZQB_API void zqb_broker_destroy (zqb_broker_t **broker)
     if (!broker || !*broker)
         return;
     zqb_broker_stop (*broker);
-    if ((*broker)->thread)
-        zmq_threadclose ((*broker)->thread);
+    zqb__thread_join (&(*broker)->thread);
     zqb__engine_finish (&(*broker)->engine);
     zqb__broker_flush (*broker);
     zqb__engine_close (&(*broker)->engine);
@@ -5063,7 +5421,7 @@ static int zqb__broker_bind_port (zqb_broker_t *broker, zqb__port_t *port, const
         name[0] = 0;
     char *copy = zqb__copy_text (name, strlen (name));
     if (!copy) {
-        zmq_unbind (port->socket, endpoint);
+        zmq_unbind (port->socket, name);
         errno = ENOMEM;
         return -1;
     }
@@ -5079,20 +5437,23 @@ ZQB_API int zqb_broker_bind (zqb_broker_t *broker, const char *endpoint)
     return zqb__broker_unlock (broker, zqb__broker_bind_port (broker, broker->ports[0], endpoint));
 }
 
+static int zqb__broker_epoll (zqb_broker_t *broker);
+
 /* Both ports or none. */
 static int zqb__broker_add_lru (zqb_broker_t *broker, const char *const endpoints[2], const char *service)
 {
     zqb__port_t *ports[2];
     size_t before = broker->endpoint_count;
     ports[0] = zqb__port_new (broker, ZQB__FRONTEND, service);
-    ports[1] = zqb__port_new (broker, ZQB__BACKEND, service);
+    ports[1] = ports[0] ? zqb__port_new (broker, ZQB__BACKEND, service) : NULL;
     void **all = (void **) &broker->ports;
     if (ports[0] && ports[1]
         && zqb__grow (all, &broker->port_capacity, broker->port_count + 2, sizeof *broker->ports) == 0
         && zqb__broker_bind_port (broker, ports[0], endpoints[0]) == 0
         && zqb__broker_bind_port (broker, ports[1], endpoints[1]) == 0) {
         zqb__broker_add_port (broker, ports[0]);
-        return zqb__broker_add_port (broker, ports[1]);
+        zqb__broker_add_port (broker, ports[1]);
+        return broker->epoll < 0 || zqb__broker_epoll (broker) >= 0 ? 0 : -1;
     }
     int error = errno;
     while (broker->endpoint_count > before) {
@@ -5137,7 +5498,7 @@ ZQB_API int zqb_broker_handle (zqb_broker_t *broker, const char *service, zqb_ha
     zqb__lock_enter (&broker->lock);
     broker->engine.now = zqb__clock ();
     int failed = -1;
-    if (broker->serving)
+    if (broker->busy)
         errno = EBUSY;
     else
         failed = zqb__engine_handle (&broker->engine, service, handler, arg);
@@ -5240,7 +5601,7 @@ static void zqb__broker_serve (void *self, const zqb__service_t *service, const 
     name[command->service_size] = 0;
     request.service = name;
     request.service_size = command->service_size;
-    broker->serving = 1;
+    broker->busy++;
     if (zqb__body_to_msg (&command->body, &request.body) != 0
         || service->handler (&request, &answer, service->handler_arg) != 0
         || zqb__parcel_add_msg (&broker->served, &answer) != 0)
@@ -5249,7 +5610,7 @@ static void zqb__broker_serve (void *self, const zqb__service_t *service, const 
         reply->type = ZQB__REPLY;
         reply->body = zqb__parcel_body (&broker->served);
     }
-    broker->serving = 0;
+    broker->busy--;
     zqb_msg_close (&request.body);
     zqb_msg_close (&answer);
 }
@@ -5273,19 +5634,6 @@ static int zqb__mmi_line (zqb_msg_t *reply, const char *format, ...)
     return zqb_msg_add_str (reply, line) == 0;
 }
 
-/* The name of a service as text: what is not printable ASCII, spaces and backslashes as \xHH. text holds 4 * 255 + 1. */
-static const char *zqb__mmi_name (const zqb__service_t *service, char *text)
-{
-    char *end = text;
-    for (size_t i = 0; i < service->name_size; i++) {
-        unsigned char byte = (unsigned char) service->name[i];
-        int plain = byte > 32 && byte < 127 && byte != '\\';
-        end += snprintf (end, 5, plain ? "%c" : "\\x%02x", byte);
-    }
-    *end = 0;
-    return text;
-}
-
 static int zqb__mmi_service (zqb_request_t *request, zqb_msg_t *reply, void *arg)
 {
     zqb_broker_t *broker = (zqb_broker_t *) arg;
@@ -5301,11 +5649,11 @@ static int zqb__mmi_service (zqb_request_t *request, zqb_msg_t *reply, void *arg
 static int zqb__mmi_services (zqb_request_t *request, zqb_msg_t *reply, void *arg)
 {
     zqb__link_t *all = &((zqb_broker_t *) arg)->engine.all_services;
-    char name[4 * 255 + 1];
+    char name[ZQB__NAME_TEXT];
     (void) request;
     for (zqb__link_t *at = all->next; at != all; at = at->next) {
         zqb__service_t *service = ZQB__OF (zqb__service_t, all, at);
-        if (!zqb__mmi_line (reply, "%s queued=%d running=%d workers=%d handler=%d", zqb__mmi_name (service, name),
+        if (!zqb__mmi_line (reply, "%s queued=%d running=%d workers=%d handler=%d", zqb__service_text (service, name),
                             service->queued, service->running, service->worker_count, service->handler != NULL))
             break;
     }
@@ -5314,9 +5662,9 @@ static int zqb__mmi_services (zqb_request_t *request, zqb_msg_t *reply, void *ar
 
 static int zqb__mmi_worker (zqb_msg_t *reply, const zqb__worker_t *worker, uint64_t now)
 {
-    char name[4 * 255 + 1];
+    char name[ZQB__NAME_TEXT];
     return zqb__mmi_line (reply, "%s dialect=%s load=%u credit=%u served=%llu silent_ms=%llu",
-                          zqb__mmi_name (worker->service, name), zqb__peer_dialect (worker->peer, ZQB__WORKER),
+                          zqb__service_text (worker->service, name), zqb__peer_dialect (worker->peer, ZQB__WORKER),
                           (unsigned) worker->load, (unsigned) worker->credit, (unsigned long long) worker->served,
                           (unsigned long long) ((now - worker->heard) / 1000));
 }
@@ -5387,11 +5735,15 @@ typedef struct zqb__line_t {
     int connected;   /* how often */
     int reconnected; /* since the owner looked last: what was sent before may be lost */
     int down;        /* the connection is lost, and not yet made again */
+    int ended;       /* the context has: nothing goes any more */
+    int answered;    /* something came over this connection */
+    int garbled;     /* a message came for which there was no memory: set here, cleared by the owner */
     char *endpoints; /* one behind the other, each with a NUL */
     size_t endpoint_count, current;
     int dialect, side;
     int heartbeat_ms, liveness; /* of the connection; 0 none */
     int send_hwm, send_timeout_ms;
+    int spin_us; /* how long to look again and again before sleeping; <= 0 not at all */
     uint64_t life, broker_life;
     int restarted; /* the broker is another than before: set here, cleared by the owner */
     uint64_t now;  /* as of the last look at the clock */
@@ -5439,15 +5791,20 @@ static void zqb__line_disconnect (zqb__line_t *line)
     if (line->socket)
         zmq_close (line->socket);
     line->socket = line->monitor = NULL;
-    line->connected = line->reconnected = line->down = 0;
+    line->connected = line->reconnected = line->down = line->answered = 0;
     line->reading = 0;
     zqb__parcel_clear (&line->out);
     zqb__inbox_clear (&line->inbox);
 }
 
+static int zqb__line_is_inproc (const zqb__line_t *line)
+{
+    return strncmp (zqb__line_endpoint (line), "inproc:", 7) == 0;
+}
+
 static int zqb__line_watch (zqb__line_t *line)
 {
-    if (strncmp (zqb__line_endpoint (line), "inproc:", 7) == 0)
+    if (zqb__line_is_inproc (line))
         return 0;
     line->monitor = zqb__monitor_open (line->ctx, line->socket, ZMQ_EVENT_CONNECTED | ZMQ_EVENT_DISCONNECTED);
     if (!line->monitor)
@@ -5473,9 +5830,10 @@ static int zqb__line_connect (zqb__line_t *line)
 {
     zqb__line_disconnect (line);
     line->socket = zmq_socket (line->ctx, ZMQ_DEALER);
+    line->ended |= !line->socket && errno == ETERM;
     if (!line->socket)
         return -1;
-    zqb__set_keepalive (line->socket, line->heartbeat_ms, line->liveness);
+    zqb__set_heartbeats (line->socket, line->heartbeat_ms, line->liveness);
     zqb__set_int (line->socket, ZMQ_SNDHWM, line->send_hwm);
     zqb__set_int (line->socket, ZMQ_RCVHWM, 0);
     zqb__set_int (line->socket, ZMQ_SNDTIMEO, line->send_timeout_ms);
@@ -5486,8 +5844,16 @@ static int zqb__line_connect (zqb__line_t *line)
         return 0;
     int error = errno;
     zqb__line_disconnect (line);
+    line->ended |= error == ETERM;
     errno = error;
     return -1;
+}
+
+/* Whether nobody has bound the endpoint yet, as far as we know, and there is no other. libzmq keeps the socket of such a
+   connection until somebody does, even if it was closed, so that one is enough. */
+static int zqb__line_is_early (const zqb__line_t *line)
+{
+    return line->socket && !line->answered && line->endpoint_count == 1 && zqb__line_is_inproc (line);
 }
 
 /* To the next endpoint, or the same one if there is no other. */
@@ -5555,45 +5921,46 @@ static int zqb__line_is_due (const zqb__line_t *line, uint64_t since)
     return line->now - since > ZQB__BATCH_US;
 }
 
-static int zqb__line_send_outbox (zqb__line_t *line)
+static int zqb__line_send_outbox (zqb__line_t *line, int flags)
 {
-    int failed = zqb__outbox_send (&line->outbox, line->socket, 0);
+    int failed = zqb__outbox_send (&line->outbox, line->socket, flags);
     int error = errno;
     zqb__outbox_clear (&line->outbox);
     line->told = line->now;
+    line->ended |= failed && error == ETERM;
     errno = error;
     return failed;
 }
 
-/* Sends what is packed: 1; 0: there was nothing; -1: EAGAIN after the time-out, ETERM, ENOMEM, and it is dropped. */
-static int zqb__line_flush (zqb__line_t *line)
+/* Sends what is packed: 1; 0: there was nothing; -1: ENOMEM, and it stays; EAGAIN, ETERM ..., and it is dropped. flags:
+   ZMQ_DONTWAIT does not wait for a broker that does not read, 0 does for as long as the socket says. */
+static int zqb__line_flush (zqb__line_t *line, int flags)
 {
     if (!line->out.bytes.size)
         return 0;
     zqb__outbox_clear (&line->outbox);
-    int failed = zqb__outbox_add_parcel (&line->outbox, &line->out) != 0 || zqb__line_send_outbox (line) != 0;
-    int error = errno;
+    if (zqb__outbox_add_parcel (&line->outbox, &line->out) != 0)
+        return -1;
     zqb__parcel_clear (&line->out);
     line->flushed = line->now;
-    errno = error;
-    return failed ? -1 : 1;
+    return zqb__line_send_outbox (line, flags) == 0 ? 1 : -1;
 }
 
-static int zqb__line_send_frames (zqb__line_t *line, const zqb__command_t *command)
+static int zqb__line_send_frames (zqb__line_t *line, const zqb__command_t *command, int flags)
 {
     zqb__outbox_clear (&line->outbox);
     if ((line->dialect == ZQB__MDP01 && zqb_msg_add (&line->outbox, NULL, 0) != 0)
         || zqb__wire_frames (&line->outbox, line->dialect, line->side, command) != 0)
         return -1;
-    return zqb__line_send_outbox (line);
+    return zqb__line_send_outbox (line, flags);
 }
 
 /* Packs a command, or, in MDP, sends it. -1: ENOMEM, EMSGSIZE (nothing changed), or as zqb__line_flush. */
-static int zqb__line_send (zqb__line_t *line, const zqb__command_t *command)
+static int zqb__line_send (zqb__line_t *line, const zqb__command_t *command, int flags)
 {
     if (line->dialect != ZQB__ZQB1)
-        return zqb__line_send_frames (line, command);
-    if (zqb__wire_full (&line->out) && zqb__line_flush (line) < 0)
+        return zqb__line_send_frames (line, command, flags);
+    if (zqb__wire_full (&line->out) && zqb__line_flush (line, flags) < 0)
         return -1;
     if (!line->out.bytes.size)
         line->packed_at = line->now;
@@ -5615,10 +5982,11 @@ static void zqb__line_begin (zqb__line_t *line)
 {
     zqb__line_look_at_clock (line);
     zqb__inbox_t *inbox = &line->inbox;
-    if (zqb__wire_open (&line->in, ZQB__FROM_BROKER, inbox->frames, inbox->count, &line->packed) != 0
+    line->garbled |= inbox->overflow;
+    if (inbox->overflow || zqb__wire_open (&line->in, ZQB__FROM_BROKER, inbox->frames, inbox->count, &line->packed) != 0
         || line->in.dialect != line->dialect)
         return;
-    line->reading = 1;
+    line->reading = line->answered = 1;
     line->heard = line->now;
     if (line->in.life != line->broker_life) {
         line->restarted = line->broker_life != 0;
@@ -5635,8 +6003,10 @@ static int zqb__line_next (zqb__line_t *line, zqb__command_t *command, int flags
         line->reading = more == 1 && !zqb__wire_is_read (&line->in);
         if (more == 1)
             return 1;
+        if (!line->socket && line->ended)
+            errno = ETERM;
         if (!line->socket)
-            return 0;
+            return line->ended ? -1 : 0;
         int got = zqb__inbox_receive (&line->inbox, line->socket, flags);
         if (got != 1)
             return got;
@@ -5644,11 +6014,25 @@ static int zqb__line_next (zqb__line_t *line, zqb__command_t *command, int flags
     }
 }
 
+/* Looks for a message again and again, for as long as the options say, and lets others run in between. */
+static int zqb__line_spin (zqb__line_t *line)
+{
+    uint64_t end = zqb__line_look_at_clock (line) + (uint64_t) line->spin_us;
+    for (; line->socket && line->now < end; zqb__line_look_at_clock (line)) {
+        if (zqb__socket_readable (line->socket))
+            return 1;
+        zqb__give_way ();
+    }
+    return 0;
+}
+
 /* Waits until there is something to read, a signal (if there is one), or the time comes. -1: EINTR. */
 static int zqb__line_wait (zqb__line_t *line, zqb__signal_t *signal, uint64_t until)
 {
     zqb__poll_t items[3];
     int count = 0;
+    if (line->spin_us > 0 && zqb__line_spin (line))
+        return 0;
     uint64_t now = zqb__line_look_at_clock (line);
     if (line->monitor)
         items[count++] = zqb__poll_item (line->monitor_fd);
@@ -5742,14 +6126,15 @@ static void zqb__worker_unregister (zqb_worker_t *worker, const char *why)
 /* The connection is given up: another is made when it is time to register again. */
 static void zqb__worker_hang_up (zqb_worker_t *worker, const char *why)
 {
-    zqb__line_disconnect (&worker->line);
+    if (!zqb__line_is_early (&worker->line))
+        zqb__line_disconnect (&worker->line);
     zqb__worker_unregister (worker, why);
 }
 
-/* The body of a command of ours, to a broker that may be gone. -1: ENOTCONN, ENOMEM, EMSGSIZE. */
+/* Says something to a broker that may be gone. -1: ENOTCONN, ENOMEM, EMSGSIZE. */
 static int zqb__worker_tell (zqb_worker_t *worker, const zqb__command_t *command)
 {
-    if (zqb__line_send (&worker->line, command) == 0)
+    if (zqb__line_send (&worker->line, command, 0) == 0)
         return 0;
     if (errno == ENOMEM || errno == EMSGSIZE)
         return -1;
@@ -5760,10 +6145,17 @@ static int zqb__worker_tell (zqb_worker_t *worker, const zqb__command_t *command
 
 static int zqb__worker_flush (zqb_worker_t *worker)
 {
-    int sent = zqb__line_flush (&worker->line);
+    int sent = zqb__line_flush (&worker->line, 0);
     if (sent < 0)
         zqb__worker_hang_up (worker, zqb_strerror (errno));
     return sent;
+}
+
+/* Sends a READY or a heartbeat, at once: a broker that does not read is a lost one, and nobody waits for it. */
+static void zqb__worker_report (zqb_worker_t *worker, const zqb__command_t *command)
+{
+    if (zqb__line_send (&worker->line, command, ZMQ_DONTWAIT) != 0 || zqb__line_flush (&worker->line, ZMQ_DONTWAIT) < 0)
+        zqb__worker_hang_up (worker, zqb_strerror (errno));
 }
 
 /* The text of a failure: the caller's, or the first frame of a handler's reply. */
@@ -5885,6 +6277,9 @@ static int zqb__worker_read (zqb_worker_t *worker, int flags)
         if (worker->registered)
             zqb__worker_on (worker, &command);
     }
+    if (worker->line.garbled)
+        zqb__worker_hang_up (worker, "out of memory"); /* what came goes to others */
+    worker->line.garbled = 0;
     return more;
 }
 
@@ -5896,6 +6291,7 @@ static void zqb__worker_register (zqb_worker_t *worker)
     ready.service = (const unsigned char *) worker->service;
     ready.service_size = worker->service_size;
     ready.credit = worker->credit;
+    ready.heartbeat_ms = worker->heartbeat == UINT64_MAX ? 0 : (uint32_t) (worker->heartbeat / 1000);
     if (!worker->line.socket && zqb__line_connect_next (&worker->line) != 0) {
         zqb__worker_unregister (worker, zqb_strerror (errno));
         return;
@@ -5907,8 +6303,7 @@ static void zqb__worker_register (zqb_worker_t *worker)
     worker->line.broker_life = 0; /* whichever broker answers is the one that we register with */
     worker->registered = 1;
     worker->line.heard = worker->line.now; /* from now on the broker has its time to answer */
-    if (zqb__worker_tell (worker, &ready) == 0)
-        zqb__worker_flush (worker);
+    zqb__worker_report (worker, &ready);
 }
 
 /* Registers, sends a heartbeat or gives a silent broker up, when it is time; what came has been read before. */
@@ -5921,9 +6316,8 @@ static void zqb__worker_keep (zqb_worker_t *worker)
             zqb__worker_register (worker);
     } else if (now >= zqb__after (worker->line.heard, worker->expiry))
         zqb__worker_hang_up (worker, "the broker is silent");
-    else if (worker->registered && now >= zqb__after (worker->line.told, worker->heartbeat)
-             && zqb__worker_tell (worker, &beat) == 0)
-        zqb__worker_flush (worker);
+    else if (worker->registered && now >= zqb__after (worker->line.told, worker->heartbeat))
+        zqb__worker_report (worker, &beat);
 }
 
 /* When it will be time. */
@@ -5944,9 +6338,10 @@ static void zqb__worker_options (zqb_worker_t *worker, const zqb_worker_options_
     worker->credit = (uint32_t) options->credit;
     worker->heartbeat = zqb__option_us (options->heartbeat_ms, 2500);
     worker->expiry = options->heartbeat_ms < 0 || options->liveness < 0 ? UINT64_MAX
-                                                                        : worker->heartbeat * (uint64_t) liveness;
+                                                                        : zqb__times (worker->heartbeat, (uint64_t) liveness);
     worker->pause_first = (uint64_t) zqb__option (options->reconnect_ms, 100) * 1000u;
     worker->pause_most = (uint64_t) zqb__option (options->reconnect_max_ms, 10000) * 1000u;
+    worker->line.spin_us = options->spin_us;
     worker->log = options->log;
     worker->log_arg = options->log_arg;
     worker->line.dialect = options->dialect;
@@ -5960,9 +6355,10 @@ static void zqb__worker_options (zqb_worker_t *worker, const zqb_worker_options_
 static int zqb__worker_options_valid (const zqb_worker_options_t *options)
 {
     int mdp = options->dialect == ZQB_DIALECT_MDP01 || options->dialect == ZQB_DIALECT_MDP02;
-    int64_t numbers[] = {options->heartbeat_ms, options->liveness, options->reconnect_ms, options->reconnect_max_ms};
-    return zqb__all_valid (numbers, sizeof numbers / sizeof numbers[0]) && (mdp || options->dialect == ZQB_DIALECT_ZQB1) && options->credit >= 0 && options->credit <= 65535
-           && !(mdp && options->credit > 1);
+    int64_t numbers[] = {options->heartbeat_ms, options->liveness, options->spin_us};
+    return zqb__all_valid (numbers, sizeof numbers / sizeof numbers[0])
+           && (mdp || options->dialect == ZQB_DIALECT_ZQB1) && options->credit >= 0 && options->credit <= 65535
+           && !(mdp && options->credit > 1) && options->reconnect_ms >= 0 && options->reconnect_max_ms >= 0;
 }
 
 static void zqb__worker_free (zqb_worker_t *worker)
@@ -6045,7 +6441,7 @@ static void zqb__worker_flush_old (zqb_worker_t *worker)
 /* Whether it is well to block for a moment: nothing else is to be done meanwhile. */
 static int zqb__worker_may_block (const zqb_worker_t *worker)
 {
-    return worker->registered && !worker->line.down && !worker->line.out.bytes.size
+    return worker->registered && worker->line.spin_us <= 0 && !worker->line.down && !worker->line.out.bytes.size
            && zqb__worker_next (worker) > worker->line.now + ZQB__BLOCK_US;
 }
 
@@ -6165,10 +6561,8 @@ ZQB_API void zqb_worker_destroy (zqb_worker_t **worker)
         return;
     zqb__command_t goodbye = zqb__command (ZQB__DISCONNECT, 0);
     goodbye.flags = zqb__list_empty (&(*worker)->held) ? ZQB__UNBEGUN : 0;
-    if ((*worker)->line.socket)
-        zqb__set_int ((*worker)->line.socket, ZMQ_SNDTIMEO, 0); /* a broker that is gone need not be told */
-    if ((*worker)->registered && zqb__line_send (&(*worker)->line, &goodbye) == 0)
-        zqb__line_flush (&(*worker)->line);
+    if ((*worker)->registered && zqb__line_send (&(*worker)->line, &goodbye, ZMQ_DONTWAIT) == 0)
+        zqb__line_flush (&(*worker)->line, ZMQ_DONTWAIT); /* a broker that is gone need not be told */
     zqb__worker_free (*worker);
     *worker = NULL;
 }
@@ -6214,6 +6608,7 @@ struct zqb_client_t {
     zqb__link_t pending; /* in the order in which they were submitted; with MDP only the first has been sent */
     zqb__link_t ended;   /* without a reply, and not told yet */
     zqb__link_t arrived;
+    zqb__arrived_t *spare; /* for the next to be put there */
     int count;           /* pending and ended */
     int submitted;       /* since the user looked for replies */
     int in_bursts;       /* he had submitted several before he did, and may do so again */
@@ -6271,7 +6666,7 @@ static int zqb__client_transmit (zqb_client_t *client, zqb__pending_t *pending, 
     command.service_size = pending->service->size;
     command.flags = flags;
     command.body = zqb__stored_body (&pending->body);
-    int failed = zqb__line_send (&client->line, &command);
+    int failed = zqb__line_send (&client->line, &command, ZMQ_DONTWAIT);
     return failed && zqb__client_is_cut_off () ? 0 : failed;
 }
 
@@ -6291,7 +6686,7 @@ static int zqb__client_flush (zqb_client_t *client)
         zqb__line_look_at_clock (&client->line);
     while (!zqb__list_empty (untimed))
         zqb__client_start_timer (client, ZQB__OF (zqb__pending_t, timed, untimed->next));
-    return zqb__line_flush (&client->line);
+    return zqb__line_flush (&client->line, ZMQ_DONTWAIT);
 }
 
 /* When the next time-out is: UINT64_MAX never. */
@@ -6390,12 +6785,13 @@ static void zqb__client_time_out_zqb1 (zqb_client_t *client, zqb__pending_t *pen
         zqb__pending_end (client, pending, ETIMEDOUT);
     else
         zqb__client_start_timer (client, pending);
-    if (zqb__client_hears_nothing (client) && zqb__line_connect_next (&client->line) == 0)
+    if (zqb__client_hears_nothing (client) && !zqb__line_is_early (&client->line)
+        && zqb__line_connect_next (&client->line) == 0)
         zqb__client_transmit_all (client);
     else if (!last)
         zqb__client_transmit (client, pending, ZQB__AGAIN);
     if (last)
-        zqb__line_send (&client->line, &cancel);
+        zqb__line_send (&client->line, &cancel, ZMQ_DONTWAIT);
 }
 
 /* Over MDP a late answer could be taken for that to the next request: only a new connection, which the broker takes for
@@ -6476,6 +6872,8 @@ static int zqb__client_on (zqb_client_t *client, const zqb__command_t *command, 
     if (!pending)
         return 0;
     if (zqb__client_fill (pending, command, reply) != 0) {
+        if (zqb__client_is_mdp (client))
+            zqb__line_connect (&client->line); /* what else comes of it must not be taken for the next one's */
         zqb__pending_end (client, pending, ENOMEM);
         return 0;
     }
@@ -6544,7 +6942,7 @@ static void zqb__client_end_burst (zqb_client_t *client)
 /* Whether it is well to block for a moment: something is to come, and nothing else is to be done meanwhile. */
 static int zqb__client_may_block (const zqb_client_t *client)
 {
-    return client->count && zqb__client_next (client) > client->line.now + ZQB__BLOCK_US;
+    return client->count && client->line.spin_us <= 0 && zqb__client_next (client) > client->line.now + ZQB__BLOCK_US;
 }
 
 /* Waits for the next thing that came from the broker, or ended here. */
@@ -6593,13 +6991,14 @@ static void zqb__client_free (zqb_client_t *client)
     while (zqb__client_take_ended (client, &reply)) {
     }
     zqb__name_release (client->name);
+    ZQB_FREE (client->spare);
     zqb__slab_close (&client->slots);
     ZQB_FREE (client);
 }
 
 static int zqb__client_options_valid (const zqb_client_options_t *options)
 {
-    int64_t numbers[] = {options->timeout_ms, options->retries, options->max_pending};
+    int64_t numbers[] = {options->timeout_ms, options->retries, options->max_pending, options->spin_us};
     return zqb__all_valid (numbers, sizeof numbers / sizeof numbers[0]) && options->dialect >= ZQB_DIALECT_ZQB1
            && options->dialect <= ZQB_DIALECT_MDP02;
 }
@@ -6609,6 +7008,7 @@ static void zqb__client_options (zqb_client_t *client, const zqb_client_options_
     client->timeout = zqb__option_us (options->timeout_ms, 2500);
     client->retries = options->retries < 0 ? 0 : zqb__option (options->retries, 2);
     client->most = zqb__option (options->max_pending, 100000);
+    client->line.spin_us = options->spin_us;
     client->line.dialect = options->dialect;
     client->line.side = ZQB__CLIENT;
     client->line.heartbeat_ms = 2500; /* of the connection: it goes when the broker's machine is gone */
@@ -6722,7 +7122,7 @@ ZQB_API int zqb_client_cancel (zqb_client_t *client, uint64_t id)
     }
     if (!zqb__client_is_mdp (client)) {
         zqb__line_look_at_clock (&client->line);
-        zqb__line_send (&client->line, &cancel);
+        zqb__line_send (&client->line, &cancel, ZMQ_DONTWAIT);
         zqb__client_flush (client);
     } else if (pending == zqb__client_first (client))
         zqb__line_connect_next (&client->line); /* its answer must not be taken for that of the next */
@@ -6731,19 +7131,25 @@ ZQB_API int zqb_client_cancel (zqb_client_t *client, uint64_t id)
     return 0;
 }
 
-/* Keeps a reply to another request for zqb_client_recv. -1 and ENOMEM. */
-static int zqb__client_set_aside (zqb_client_t *client, zqb_reply_t *reply)
+/* Makes sure that the next reply can be kept. -1 and ENOMEM. */
+static int zqb__client_have_spare (zqb_client_t *client)
 {
-    zqb__arrived_t *arrived = (zqb__arrived_t *) zqb__alloc (sizeof *arrived);
-    if (!arrived)
-        return -1;
+    if (!client->spare)
+        client->spare = (zqb__arrived_t *) zqb__alloc (sizeof *client->spare);
+    return client->spare ? 0 : -1;
+}
+
+/* Keeps a reply to another request for zqb_client_recv. */
+static void zqb__client_set_aside (zqb_client_t *client, zqb_reply_t *reply)
+{
+    zqb__arrived_t *arrived = client->spare;
+    client->spare = NULL;
     arrived->reply.id = reply->id;
     arrived->reply.kind = reply->kind;
     arrived->reply.error = reply->error;
     zqb_msg_init (&arrived->reply.body);
     zqb_msg_move (&arrived->reply.body, &reply->body);
     zqb__list_append (&client->arrived, &arrived->link);
-    return 0;
 }
 
 /* Moves the frames of a part behind those that are there. -1 and ENOMEM. */
@@ -6762,9 +7168,9 @@ static int zqb__client_wait_for (zqb_client_t *client, uint64_t id, zqb_msg_t *w
     int failed = 0;
     zqb_msg_init (&reply.body);
     do {
-        failed = zqb__client_await (client, &reply, UINT64_MAX);
+        failed = zqb__client_have_spare (client) != 0 || zqb__client_await (client, &reply, UINT64_MAX) != 0 ? -1 : 0;
         if (!failed && reply.id != id)
-            failed = zqb__client_set_aside (client, &reply);
+            zqb__client_set_aside (client, &reply);
         else if (!failed && reply.kind == ZQB_REPLY_ERROR) {
             zqb_msg_move (whole, &reply.body);
             errno = reply.error;
@@ -6784,7 +7190,7 @@ ZQB_API int zqb_client_call (zqb_client_t *client, const char *service, zqb_msg_
 {
     zqb_msg_t copy;
     uint64_t id;
-    if (!client || !request || !reply)
+    if (!client || !request || !reply || request == reply)
         return zqb__invalid ();
     zqb_msg_init (&copy);
     if (zqb_msg_copy (&copy, request) != 0)
@@ -6828,14 +7234,14 @@ ZQB_API void zqb_client_destroy (zqb_client_t **client)
    >>pool
    Owns:    threads, each with a worker
    Door:    zqb_pool_start, zqb_pool_stop
-   Uses:    worker, platform, zmq_threadstart
+   Uses:    worker, platform
    Never:   touches a worker while its thread runs
    ================================================================================================================ */
 
 typedef struct zqb__pool_thread_t {
     zqb_pool_t *pool;
     zqb_worker_t *worker;
-    void *thread;
+    zqb__thread_t *thread;
 } zqb__pool_thread_t;
 
 struct zqb_pool_t {
@@ -6861,8 +7267,7 @@ ZQB_API void zqb_pool_stop (zqb_pool_t **pool)
     zqb__signal_stop (&(*pool)->signal);
     for (int i = 0; i < (*pool)->count; i++) {
         zqb__pool_thread_t *thread = &(*pool)->threads[i];
-        if (thread->thread)
-            zmq_threadclose (thread->thread);
+        zqb__thread_join (&thread->thread);
         zqb_worker_destroy (&thread->worker);
     }
     zqb__signal_close (&(*pool)->signal);
@@ -6882,11 +7287,9 @@ static int zqb__pool_fill (zqb_pool_t *pool, void *ctx, const char *endpoints, c
             return -1;
     }
     for (int i = 0; i < pool->count; i++) {
-        pool->threads[i].thread = zmq_threadstart (zqb__pool_run, &pool->threads[i]);
-        if (!pool->threads[i].thread) {
-            errno = EAGAIN;
+        pool->threads[i].thread = zqb__thread_start (zqb__pool_run, &pool->threads[i]);
+        if (!pool->threads[i].thread)
             return -1;
-        }
     }
     return 0;
 }

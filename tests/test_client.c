@@ -615,9 +615,11 @@ static void call_nobody (void *arg)
 {
     outcome_t *outcome = (outcome_t *) arg;
     zqb_client_t *client = new_client (0, 0, 0);
-    zqb_msg_t msg;
+    zqb_msg_t msg, reply;
     zqb_msg_init (&msg);
-    outcome->error = zqb_client_call (client, "nobody", &msg, &msg) == 0 ? 0 : errno;
+    zqb_msg_init (&reply);
+    outcome->error = zqb_client_call (client, "nobody", &msg, &reply) == 0 ? 0 : errno;
+    zqb_msg_close (&reply);
     zqb_client_destroy (&client);
     zqb__flag_set (&outcome->done);
 }

@@ -356,17 +356,14 @@ static zqb__parcel_t body_parcel;
 /* A command about the service "echo" with the token and this body, frame by frame. */
 static zqb__command_t command_with (int type, const char *body)
 {
-    zqb__command_t command;
+    zqb__command_t command = zqb__command (type, TOKEN);
     zqb_msg_t msg;
-    memset (&command, 0, sizeof command);
     zqb_msg_init (&msg);
     if (body)
         add_text (&msg, body);
     zqb__parcel_clear (&body_parcel);
     assert_ok (zqb__parcel_add_msg (&body_parcel, &msg));
     zqb_msg_close (&msg);
-    command.type = type;
-    command.id = TOKEN;
     command.service = (const unsigned char *) "echo";
     command.service_size = 4;
     command.body = zqb__parcel_body (&body_parcel);
@@ -565,7 +562,7 @@ TEST (a_type_a_flag_and_a_field_that_are_not_known_are_passed_over)
         {"00000015 ff 00 0000 0000000000000000 00000001 78 00000010 06 00 0000 0000000000000000",
          "UNKNOWN 1:x; HEARTBEAT"},
         {"00000010 06 fe 0000 0000000000000000", "HEARTBEAT"},
-        {"0000001a 06 00 000a 0000000000000000 05 00 1f 02 aaaa ff 02 bbbb", "HEARTBEAT"},
+        {"0000001a 06 00 000a 0000000000000000 06 00 1f 02 aaaa ff 02 bbbb", "HEARTBEAT"},
         {"0000001b 01 00 000b 0000000000000000 63 03 010203 01 04 6563686f", "READY @echo"},
     };
     for (size_t i = 0; i < COUNT (cases); i++) {

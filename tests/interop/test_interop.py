@@ -567,7 +567,7 @@ class Zqb(InteropCase):
     def test_unknown_tags_and_the_reserved_byte_are_skipped(self):
         self.serving(peers.ZQBWorker)
         client = self.client(peers.ZQBClient)
-        fields = {5: b"", 31: b"x" * 255, SERVICE: b"job", 255: b"?", 0: b"zero"}
+        fields = {6: b"", 31: b"x" * 255, SERVICE: b"job", 255: b"?", 0: b"zero"}
         frames = peers.zqb_pack(client.life, [Command(REQUEST, 1, fields, [b"<x"])])
         frames[0] = frames[0][:17] + b"\xff" + frames[0][18:]
         client.send(frames)

@@ -34,13 +34,14 @@ typedef struct peer_t {
     int connection, dialect[2], outstanding, failed;
     uint64_t timer; /* so long it may take to come back */
     uint64_t packed; /* replies that wait to be sent */
+    int given_up;    /* it did not come back */
     struct {
         int service; /* -1: it is none */
         int adapts;
         uint32_t credit;
         int level;       /* of its load; -1: no room */
         uint64_t placed; /* whoever came to a level first has waited longest there */
-        uint64_t told, heard, timer;
+        uint64_t told, heard, timer, beat, expiry;
         uint64_t bytes, since, busy, done;
         row_t hand;
     } worker;
@@ -420,6 +421,14 @@ static void detach (model_t *model, request_t *request)
     request->client = -1;
 }
 
+/* What was gathered of a reply is no longer kept. */
+static void forget_parts (model_t *model, request_t *request)
+{
+    if (request->gathers)
+        model->counters.bytes -= request->gathered.bytes;
+    request->gathers = 0;
+}
+
 /* It is over, with one outcome. */
 static void end_request (model_t *model, int number, output_t *answer, uint64_t *outcome)
 {
@@ -433,6 +442,7 @@ static void end_request (model_t *model, int number, output_t *answer, uint64_t 
     else
         ++*outcome;
     detach (model, request);
+    forget_parts (model, request);
     model->counters.bytes -= request->body.bytes;
     request->used = 0;
     row_append (&model->unused, number);
@@ -509,7 +519,7 @@ static void give_back (model_t *model, int number)
 {
     request_t *request = &model->requests[number];
     take_back (model, number);
-    request->gathers = 0;
+    forget_parts (model, request);
     if (request->client < 0)
         end_with (model, number, CANCELLED, &model->counters.client_gone);
     else if (request->attempts >= model->limits.attempts)
@@ -525,18 +535,36 @@ static void give_back (model_t *model, int number)
 /* When it is looked at again: to send it a heartbeat, or to see whether it fell silent. */
 static void set_worker_timer (model_t *model, peer_t *peer)
 {
-    uint64_t beat = after (peer->worker.told, model->limits.heartbeat);
-    uint64_t silent = after (peer->worker.heard, model->limits.expiry);
+    uint64_t beat = after (peer->worker.told, peer->worker.beat);
+    uint64_t silent = after (peer->worker.heard, peer->worker.expiry);
     if (!has_heartbeats (peer->dialect[WORKER]))
         return;
     if (beat <= model->now)
-        beat = after (model->now, model->limits.heartbeat);
+        beat = after (model->now, peer->worker.beat);
+    if (silent <= model->now)
+        silent = after (model->now, 1000);
     peer->worker.timer = peer->worker.hand.count == 0 && silent < beat ? silent : beat;
 }
 
-static void add_worker (model_t *model, int number, int service, uint32_t credit)
+/* It hears from us as often as it wants to, and may be silent for longer than others if it speaks less often. */
+static void set_beat (model_t *model, peer_t *peer, uint32_t heartbeat_ms)
+{
+    const model_limits_t *limits = &model->limits;
+    uint64_t own = (uint64_t) heartbeat_ms * 1000;
+    peer->worker.beat = limits->heartbeat;
+    peer->worker.expiry = limits->expiry;
+    if (heartbeat_ms == 0)
+        peer->worker.expiry = NEVER;
+    else if (heartbeat_ms != UINT32_MAX && own < limits->heartbeat)
+        peer->worker.beat = own;
+    else if (heartbeat_ms != UINT32_MAX && own > limits->heartbeat && limits->expiry != NEVER)
+        peer->worker.expiry = own * (limits->expiry / limits->heartbeat);
+}
+
+static void add_worker (model_t *model, int number, int service, const command_t *ready)
 {
     peer_t *peer = &model->peers[number];
+    uint32_t credit = peer->dialect[WORKER] == ZQB1 ? ready->credit : 1;
     row_t hand = peer->worker.hand;
     memset (&peer->worker, 0, sizeof peer->worker);
     hand.count = 0;
@@ -544,6 +572,7 @@ static void add_worker (model_t *model, int number, int service, uint32_t credit
     peer->worker.service = service;
     peer->worker.credit = credit ? credit : 1;
     peer->worker.adapts = credit == 0 && model->limits.credit;
+    set_beat (model, peer, ready->heartbeat_ms);
     peer->worker.level = -1;
     place (model, peer);
     peer->worker.told = peer->worker.heard = model->now;
@@ -599,6 +628,12 @@ static int is_too_large (const model_t *model, body_t body)
     return body.bytes > model->limits.message || body.frames > model->limits.frames;
 }
 
+static int too_many_bytes (const model_t *model, body_t body)
+{
+    uint64_t most = model->limits.bytes, now = model->counters.bytes;
+    return now >= most ? body.bytes > 0 : body.bytes > most - now;
+}
+
 static int is_full (const model_t *model, const peer_t *client, body_t body)
 {
     const model_limits_t *limits = &model->limits;
@@ -606,7 +641,7 @@ static int is_full (const model_t *model, const peer_t *client, body_t body)
     return counters->queued + counters->running >= (uint64_t) limits->requests
            || client->outstanding >= limits->outstanding
            || (client->outstanding == 0 && counters->clients >= (uint64_t) limits->clients)
-           || (counters->bytes >= limits->bytes ? body.bytes > 0 : body.bytes > limits->bytes - counters->bytes);
+           || too_many_bytes (model, body);
 }
 
 /* A handler does it; what it answered is not for the model to say. */
@@ -717,7 +752,7 @@ static void on_ready (model_t *model, int peer, const command_t *command)
     else if (model->services[command->service].handler)
         refuse_worker (model, peer, &model->counters.refused_name);
     else {
-        add_worker (model, peer, command->service, model->peers[peer].dialect[WORKER] == ZQB1 ? command->credit : 1);
+        add_worker (model, peer, command->service, command);
         dispatch (model, command->service);
     }
 }
@@ -756,25 +791,27 @@ static void failed (model_t *model, int number, uint64_t text)
     done (model, number, &answer, &model->counters.failed);
 }
 
-static void too_large (model_t *model, int number)
+static void refused (model_t *model, int number, uint64_t *counter)
 {
-    model->counters.refused_large++;
+    ++*counter;
     failed (model, number, TEXT_OF_BROKER);
 }
 
-static body_t with_gathered (const request_t *request, body_t last)
-{
-    return request->gathers && request->client >= 0 ? body_join (request->gathered, last) : last;
-}
-
-/* Clients that have no partial replies get all parts as one. */
-static void gather (model_t *model, int number, body_t part)
+/* Clients that have no partial replies get all parts as one. -1: it is refused. */
+static int gather (model_t *model, int number, body_t part)
 {
     request_t *request = &model->requests[number];
-    request->gathered = with_gathered (request, part);
+    if (too_many_bytes (model, part)) {
+        refused (model, number, &model->counters.refused_full);
+        return -1;
+    }
+    model->counters.bytes += part.bytes;
+    request->gathered = request->gathers ? body_join (request->gathered, part) : part;
     request->gathers = 1;
-    if (is_too_large (model, request->gathered))
-        too_large (model, number);
+    if (!is_too_large (model, request->gathered))
+        return 0;
+    refused (model, number, &model->counters.refused_large);
+    return -1;
 }
 
 static void on_partial (model_t *model, int peer, const command_t *command)
@@ -787,7 +824,9 @@ static void on_partial (model_t *model, int peer, const command_t *command)
     model->counters.partials++;
     answer.service = request->service;
     answer.body = command->body;
-    if (has_partials (model->peers[request->client].dialect[CLIENT]))
+    if (is_too_large (model, command->body))
+        refused (model, number, &model->counters.refused_large);
+    else if (has_partials (model->peers[request->client].dialect[CLIENT]))
         tell (model, request->client, &answer);
     else
         gather (model, number, command->body);
@@ -798,10 +837,16 @@ static void on_reply (model_t *model, int peer, const command_t *command)
     int number = held (model, peer, command->id);
     if (number < 0)
         return;
+    request_t *request = &model->requests[number];
     output_t answer = output (CLIENT, REPLY, 0);
-    answer.body = with_gathered (&model->requests[number], command->body);
+    answer.body = command->body;
+    if (request->gathers && request->gathered.bytes && request->client >= 0) {
+        if (gather (model, number, command->body) != 0)
+            return;
+        answer.body = request->gathered;
+    }
     if (is_too_large (model, answer.body))
-        too_large (model, number);
+        refused (model, number, &model->counters.refused_large);
     else
         done (model, number, &answer, &model->counters.replied);
 }
@@ -885,16 +930,34 @@ static void lose_client (model_t *model, int client)
     }
 }
 
+/* Replies that were packed and not sent were not given. */
+static void drop_packed (model_t *model, peer_t *peer)
+{
+    model->counters.replied -= peer->packed;
+    model->counters.client_gone += peer->packed;
+    peer->packed = 0;
+}
+
+/* Clients of ZQB/1 are waited for as long as a silent worker; all others are lost with their connection. */
+static int waits_for (const model_t *model, peer_t *peer)
+{
+    uint64_t until = after (model->now, model->limits.expiry);
+    if (!peer->life || is_worker (peer) || peer->given_up || until == NEVER)
+        return 0;
+    if (peer->outstanding && peer->timer == NEVER)
+        peer->timer = until;
+    return 1;
+}
+
 /* What follows when peers could not be reached, in that order. */
 void model_bury (model_t *model)
 {
     while (model->failed.count) {
         int number = model->failed.at[0];
         peer_t *peer = &model->peers[number];
-        model->counters.replied -= peer->packed;
-        model->counters.client_gone += peer->packed;
-        peer->packed = 0;
-        lose_client (model, number);
+        drop_packed (model, peer);
+        if (!waits_for (model, peer))
+            lose_client (model, number);
         if (is_worker (peer))
             lose_worker (model, number);
         peer->failed = 0;
@@ -914,19 +977,14 @@ void model_flushed (model_t *model, int peer)
     model->peers[peer].packed = 0;
 }
 
-/* Clients of ZQB/1 are waited for as long as a silent worker; all others are lost with their connection. */
 void model_disconnected (model_t *model, int connection)
 {
-    uint64_t until = after (model->now, model->limits.expiry);
     for (int i = 0; i < model->peer_count; i++) {
         peer_t *peer = &model->peers[i];
         if (peer->connection != connection)
             continue;
-        int waits = peer->life && !is_worker (peer) && until != NEVER;
         peer->connection = -1;
-        if (waits && peer->outstanding)
-            peer->timer = until;
-        else if (!waits)
+        if (!waits_for (model, peer))
             fail (model, i);
     }
 }
@@ -967,9 +1025,9 @@ static void worker_due (model_t *model, int number)
 {
     peer_t *peer = &model->peers[number];
     output_t beat = output (WORKER, HEARTBEAT, 0);
-    int due = model->now >= after (peer->worker.told, model->limits.heartbeat);
+    int due = model->now >= after (peer->worker.told, peer->worker.beat);
     peer->worker.timer = NEVER;
-    if (peer->worker.hand.count == 0 && model->now >= after (peer->worker.heard, model->limits.expiry)) {
+    if (peer->worker.hand.count == 0 && model->now >= after (peer->worker.heard, peer->worker.expiry)) {
         lose_worker (model, number);
         send_away (model, number, 0);
     } else if (!due || tell (model, number, &beat) == 0)
@@ -1057,6 +1115,7 @@ static void peers_due (model_t *model, uint64_t at)
     for (int i = 0; i < model->peer_count; i++)
         if (model->peers[i].timer == at) {
             model->peers[i].timer = NEVER;
+            model->peers[i].given_up = 1;
             fail (model, i);
         }
 }
@@ -1186,6 +1245,7 @@ static void move_peer (model_t *model, int number, uint32_t address)
 /* Another has the address now: nobody waits for what the one before had asked for, or will do what he had to do. */
 static void replace_peer (model_t *model, int number)
 {
+    drop_packed (model, &model->peers[number]);
     lose_client (model, number);
     if (is_worker (&model->peers[number]))
         lose_worker (model, number);
@@ -1206,6 +1266,7 @@ int model_peer (model_t *model, uint32_t address, uint64_t life)
     if (life && !peer->life && find_life (model, life) < 0)
         peer->life = life;
     peer->timer = NEVER;
+    peer->given_up = 0;
     return number;
 }
 

@@ -32,7 +32,7 @@ typedef struct command_t {
     int type, service;
     int again, unbegun;
     uint64_t id;
-    uint32_t credit;
+    uint32_t credit, heartbeat_ms; /* UINT32_MAX: it does not say */
     uint64_t text; /* eight bytes of it, which tell it from others */
     body_t body;
 } command_t;

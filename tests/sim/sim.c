@@ -744,7 +744,7 @@ typedef struct sender_t {
 
 static void note_connection (sim_t *sim, const sender_t *from, int connection)
 {
-    if (connection < 0 || connection == from->peer->connection || (from->peer->connection >= 0 && from->side != WORKER))
+    if (connection < 0 || zqb__peer_came_over (from->peer, connection))
         return;
     bury_gone (sim);
     zqb__peer_set_connection (&sim->engine, from->peer, connection);
@@ -803,6 +803,7 @@ static zqb__command_t engine_command (sim_t *sim, const command_t *mine)
     zqb__command_t command = zqb__command (mine->type, mine->id);
     command.flags = (mine->again ? ZQB__AGAIN : 0) | (mine->unbegun ? ZQB__UNBEGUN : 0);
     command.credit = mine->credit;
+    command.heartbeat_ms = mine->heartbeat_ms;
     if (mine->service >= 0) {
         command.service = (const unsigned char *) sim->names[mine->service];
         command.service_size = sim->name_sizes[mine->service];
@@ -852,6 +853,7 @@ static command_t new_command (int type)
     memset (&command, 0, sizeof command);
     command.type = type;
     command.service = -1;
+    command.heartbeat_ms = UINT32_MAX;
     return command;
 }
 
@@ -1069,6 +1071,8 @@ static void worker_says (sim_t *sim, actor_t *actor, int type, int late)
     if (type == READY) {
         mine.service = actor->port ? 0 : any_service (sim);
         mine.credit = draw_credit (sim);
+        if (from.dialect == ZQB1 && one_in (sim, 2))
+            mine.heartbeat_ms = below (sim, 10000);
     }
     mine.unbegun = type == DISCONNECT && from.dialect == ZQB1 && !actor->forgot && one_in (sim, 2);
     if (mine.unbegun)

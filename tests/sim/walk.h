@@ -83,6 +83,8 @@ static void walk_request (walk_t *walk, const zqb__request_t *request, const zqb
     zqb__frame_t frame;
     while (zqb__body_next (&body, &cursor, &frame) == 1)
         bytes += frame.size + 4;
+    if (request->extra)
+        bytes += request->extra->gathered.bytes.size + request->extra->gathered.large_bytes;
     walk->bytes += bytes;
     walk->wanted += request->client != NULL;
 }
@@ -171,13 +173,13 @@ static void walk_peer (walk_t *walk, zqb__peer_t *peer)
     walk_check (walk, zqb__list_empty (&peer->idle) == purpose,
                 "a peer: idle though it has a purpose, or the other way round");
     walk_check (walk, !peer->life || walk_in_table (&engine->lives, &peer->by_life), "a peer: nobody finds its life");
-    walk_check (walk, peer->connection < 0 || walk_in_table (&engine->connections, &peer->by_connection),
+    walk_check (walk, !peer->connection || walk_in_table (&engine->connections, &peer->connection->by_number),
                 "a peer: nobody finds its connection");
     walk_timer (walk, &peer->timer, 0, "");
     walk->owned += count;
     walk->clients += count > 0;
     walk->lives += peer->life != 0;
-    walk->connections += peer->connection >= 0;
+    walk->connections += peer->connection && peer->connection->peers.next == &peer->of_connection;
     walk->idle += !zqb__list_empty (&peer->idle);
 }
 
