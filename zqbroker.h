@@ -442,7 +442,8 @@ typedef struct zqb_broker_options_t {
 ZQB_API zqb_broker_t *zqb_broker_new (void *ctx, const zqb_broker_options_t *options);
 
 /* An endpoint for clients and workers that speak Majordomo or ZQB/1. As often as wanted, before or while it runs.
-   Errors are zmq_bind's: EADDRINUSE, EINVAL, ENODEV, EPROTONOSUPPORT ... */
+   Errors are zmq_bind's: EADDRINUSE, EINVAL, ENODEV, EPROTONOSUPPORT ...; ENOMEM; EBUSY inside a handler or a log
+   function. */
 ZQB_API int zqb_broker_bind (zqb_broker_t *broker, const char *endpoint);
 
 /* A frontend for plain REQ or DEALER clients and a backend for LRU and PPP workers, which name no service: both are
@@ -1210,10 +1211,25 @@ static int zqb__service_valid (const char *service)
     return service && zqb__name_valid (strlen (service)) && !zqb__name_reserved (service, strlen (service));
 }
 
+/* Names of services as text: what is not printable ASCII, spaces and backslashes as \xHH. */
+enum { ZQB__NAME_TEXT = 4 * 255 + 1 };
+
+static const char *zqb__name_text (const char *name, size_t size, char text[ZQB__NAME_TEXT])
+{
+    char *end = text;
+    for (size_t i = 0; i < size; i++) {
+        unsigned char byte = (unsigned char) name[i];
+        int plain = byte > 32 && byte < 127 && byte != '\\';
+        end += snprintf (end, 5, plain ? "%c" : "\\x%02x", byte);
+    }
+    *end = 0;
+    return text;
+}
+
 /* A line for the host's log function, if it wants that level. */
 static void zqb__log (zqb_log_fn *log, void *arg, int wanted, int level, const char *format, va_list args)
 {
-    char line[512];
+    char line[1280];
     if (!log || level > wanted)
         return;
     vsnprintf (line, sizeof line, format, args);
@@ -2951,27 +2967,13 @@ static const char *zqb__peer_dialect (const zqb__peer_t *peer, int side)
     return zqb__dialects[peer->dialect[side]].name;
 }
 
-/* Names of services as text: what is not printable ASCII, spaces and backslashes as \xHH. */
-enum { ZQB__NAME_TEXT = 4 * 255 + 1 };
-
-static const char *zqb__service_text (const zqb__service_t *service, char text[ZQB__NAME_TEXT])
-{
-    char *end = text;
-    for (size_t i = 0; i < service->name_size; i++) {
-        unsigned char byte = (unsigned char) service->name[i];
-        int plain = byte > 32 && byte < 127 && byte != '\\';
-        end += snprintf (end, 5, plain ? "%c" : "\\x%02x", byte);
-    }
-    *end = 0;
-    return text;
-}
-
 /* Something about a worker of a service. */
 static void zqb__service_log (zqb__engine_t *engine, int level, const zqb__service_t *service, const char *what,
                               const char *detail)
 {
     char name[ZQB__NAME_TEXT];
-    zqb__engine_log (engine, level, "worker of '%s' %s%s", zqb__service_text (service, name), what, detail);
+    zqb__engine_log (engine, level, "worker of '%s' %s%s", zqb__name_text (service->name, service->name_size, name),
+                     what, detail);
 }
 
 static void zqb__worker_retire (zqb__worker_t *worker);
@@ -4152,7 +4154,6 @@ static zqb__peer_t *zqb__engine_peer (zqb__engine_t *engine, int port, const voi
     if (!peer)
         return NULL;
     engine->heard = peer;
-    engine->deaf = 0;
     peer->given_up = 0;
     zqb__peer_in_use (engine, peer);
     if (life && peer->life && peer->life != life)
@@ -4176,6 +4177,7 @@ static void zqb__engine_release (zqb__engine_t *engine, zqb__peer_t *peer)
    its message is to be passed over. */
 static int zqb__engine_receive (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
 {
+    engine->deaf = 0;
     if (peer->worker)
         peer->worker->heard = engine->now;
     switch (command->type) {
@@ -4634,8 +4636,10 @@ static void zqb__broker_log (void *self, int level, const char *format, va_list 
     broker->busy--;
 }
 
+/* Leaves errno as it is: it says why a port is closed that has just been made. */
 static void zqb__port_close (zqb__port_t *port)
 {
+    int error = errno;
     if (!port)
         return;
     zqb__monitor_close (port->socket, port->monitor);
@@ -4644,6 +4648,7 @@ static void zqb__port_close (zqb__port_t *port)
     ZQB_FREE (port->gone);
     ZQB_FREE (port->service);
     ZQB_FREE (port);
+    errno = error;
 }
 
 /* How long messages for peers that are slow may hold up the end of the context. */
@@ -4708,15 +4713,14 @@ static zqb__port_t *zqb__port_new (zqb_broker_t *broker, int place, const char *
         return NULL;
     port->place = place;
     port->burst = 1;
-    port->socket = zmq_socket (broker->ctx, ZMQ_ROUTER);
     port->service_size = service ? strlen (service) : 0;
     port->service = service ? zqb__copy_text (service, port->service_size) : NULL;
+    if (!service || port->service)
+        port->socket = zmq_socket (broker->ctx, ZMQ_ROUTER);
     if (port->socket)
         port->monitor = zqb__monitor_open (broker->ctx, port->socket, ZMQ_EVENT_DISCONNECTED);
-    if (!port->monitor || (service && !port->service)) {
-        int error = errno;
+    if (!port->monitor) {
         zqb__port_close (port);
-        errno = error;
         return NULL;
     }
     port->fd = zqb__socket_fd (port->socket);
@@ -5059,12 +5063,19 @@ static void zqb__broker_bury_one (zqb_broker_t *broker, int index, int connectio
     zqb__engine_bury (&broker->engine);
 }
 
+/* Whether a peer has chosen its name itself, and may have it again over its next connection. Those that libzmq chooses
+   start with a zero byte, which the others must not. */
+static int zqb__peer_named_itself (const zqb__peer_t *peer)
+{
+    return peer->address_size > 4 && peer->address[4] != 0;
+}
+
 /* Remembers the connection that the message at hand came over. Its number may have been another's, of whose end we have
    not read yet: that is done first, so that it cannot be taken for the end of the new one. */
 static void zqb__broker_note_connection (zqb_broker_t *broker, int index, zqb__peer_t *peer)
 {
     int connection = zmq_msg_get (&broker->inbox.frames[0], ZMQ_SRCFD);
-    if (connection < 0 || zqb__peer_came_over (peer, connection))
+    if (connection < 0 || (zqb__peer_came_over (peer, connection) && !zqb__peer_named_itself (peer)))
         return;
     zqb__port_read_monitor (broker->ports[index], &broker->events);
     zqb__broker_bury_one (broker, index, connection);
@@ -5407,6 +5418,17 @@ static int zqb__broker_unlock (zqb_broker_t *broker, int result)
     return result;
 }
 
+/* Enters to change something. -1 and EBUSY: a function of the host is at work inside the broker. */
+static int zqb__broker_lock (zqb_broker_t *broker)
+{
+    zqb__lock_enter (&broker->lock);
+    if (!broker->busy)
+        return 0;
+    zqb__lock_leave (&broker->lock);
+    errno = EBUSY;
+    return -1;
+}
+
 /* Binds, and remembers the endpoint. */
 static int zqb__broker_bind_port (zqb_broker_t *broker, zqb__port_t *port, const char *endpoint)
 {
@@ -5433,7 +5455,8 @@ ZQB_API int zqb_broker_bind (zqb_broker_t *broker, const char *endpoint)
 {
     if (!broker || !endpoint)
         return zqb__invalid ();
-    zqb__lock_enter (&broker->lock);
+    if (zqb__broker_lock (broker) != 0)
+        return -1;
     return zqb__broker_unlock (broker, zqb__broker_bind_port (broker, broker->ports[0], endpoint));
 }
 
@@ -5473,7 +5496,8 @@ ZQB_API int zqb_broker_bind_lru (zqb_broker_t *broker, const char *frontend, con
     endpoints[1] = backend;
     if (!broker || !frontend || !backend || !zqb__service_valid (service))
         return zqb__invalid ();
-    zqb__lock_enter (&broker->lock);
+    if (zqb__broker_lock (broker) != 0)
+        return -1;
     return zqb__broker_unlock (broker, zqb__broker_add_lru (broker, endpoints, service));
 }
 
@@ -5495,14 +5519,10 @@ ZQB_API int zqb_broker_handle (zqb_broker_t *broker, const char *service, zqb_ha
 {
     if (!broker || !service || !zqb__name_valid (strlen (service)))
         return zqb__invalid ();
-    zqb__lock_enter (&broker->lock);
+    if (zqb__broker_lock (broker) != 0)
+        return -1;
     broker->engine.now = zqb__clock ();
-    int failed = -1;
-    if (broker->busy)
-        errno = EBUSY;
-    else
-        failed = zqb__engine_handle (&broker->engine, service, handler, arg);
-    return zqb__broker_unlock (broker, failed);
+    return zqb__broker_unlock (broker, zqb__engine_handle (&broker->engine, service, handler, arg));
 }
 
 ZQB_API int zqb_broker_stats (zqb_broker_t *broker, zqb_stats_t *stats)
@@ -5653,7 +5673,7 @@ static int zqb__mmi_services (zqb_request_t *request, zqb_msg_t *reply, void *ar
     (void) request;
     for (zqb__link_t *at = all->next; at != all; at = at->next) {
         zqb__service_t *service = ZQB__OF (zqb__service_t, all, at);
-        if (!zqb__mmi_line (reply, "%s queued=%d running=%d workers=%d handler=%d", zqb__service_text (service, name),
+        if (!zqb__mmi_line (reply, "%s queued=%d running=%d workers=%d handler=%d", zqb__name_text (service->name, service->name_size, name),
                             service->queued, service->running, service->worker_count, service->handler != NULL))
             break;
     }
@@ -5664,7 +5684,7 @@ static int zqb__mmi_worker (zqb_msg_t *reply, const zqb__worker_t *worker, uint6
 {
     char name[ZQB__NAME_TEXT];
     return zqb__mmi_line (reply, "%s dialect=%s load=%u credit=%u served=%llu silent_ms=%llu",
-                          zqb__service_text (worker->service, name), zqb__peer_dialect (worker->peer, ZQB__WORKER),
+                          zqb__name_text (worker->service->name, worker->service->name_size, name), zqb__peer_dialect (worker->peer, ZQB__WORKER),
                           (unsigned) worker->load, (unsigned) worker->credit, (unsigned long long) worker->served,
                           (unsigned long long) ((now - worker->heard) / 1000));
 }
@@ -6120,7 +6140,9 @@ static void zqb__worker_unregister (zqb_worker_t *worker, const char *why)
     worker->register_at = zqb__after (worker->line.now, worker->pause / 2 + jitter);
     uint64_t longer = worker->pause ? worker->pause * 2 : worker->pause_first;
     worker->pause = longer < worker->pause_most ? longer : worker->pause_most;
-    zqb__worker_log (worker, ZQB_LOG_WARNING, "worker '%s' is not registered: %s", worker->service, why);
+    char name[ZQB__NAME_TEXT];
+    zqb__worker_log (worker, ZQB_LOG_WARNING, "worker '%s' is not registered: %s",
+                     zqb__name_text (worker->service, worker->service_size, name), why);
 }
 
 /* The connection is given up: another is made when it is time to register again. */
@@ -6798,6 +6820,11 @@ static void zqb__client_time_out_zqb1 (zqb_client_t *client, zqb__pending_t *pen
    another client, makes sure that it is not. */
 static void zqb__client_time_out_mdp (zqb_client_t *client, zqb__pending_t *pending)
 {
+    if (pending->tries_left > 0 && zqb__line_is_early (&client->line)) {
+        pending->tries_left--;
+        zqb__client_start_timer (client, pending); /* it waits there for a broker, once is enough */
+        return;
+    }
     zqb__line_connect_next (&client->line); /* if there is none to be had, the next time-out tries again */
     if (pending->tries_left-- == 0)
         zqb__pending_end (client, pending, ETIMEDOUT);
