@@ -144,7 +144,7 @@
                       NAME that are not printable ASCII, and spaces and backslashes, are written \xHH.
         mmi.workers   Reply: one frame a worker, "SERVICE dialect=NAME load=N credit=N served=N silent_ms=N", where
                       NAME is ZQB/1, MDP/0.1, MDP/0.1-words, MDP/0.2, LRU, PPP or PPP-words.
-        mmi.stats     Reply: one frame a counter of zqb_stats_t, "name=N".
+        mmi.stats     Reply: one frame a counter of zqb_stats_t, "name=N", as they were before this call.
         mmi.anything  else: "501".
 
     mmi.services and mmi.workers list at most 1000 and then end with the frame "...". Workers may not register for
