@@ -2837,6 +2837,7 @@ struct zqb__peer_t {
     zqb__parcel_t out;  /* ZQB/1: what the broker has for it */
     zqb__link_t dirty;  /* the broker's: peers with something to be sent */
     uint64_t replies;   /* in out */
+    uint64_t requests_out; /* in out: the last that its worker has in its hand */
     int only_beat;      /* out is a heartbeat, and nothing else */
     int given_up;       /* it did not come back in that time */
 };
@@ -3634,6 +3635,7 @@ static void zqb__worker_remove (zqb__engine_t *engine, zqb__worker_t *worker)
     zqb__heap_remove (&engine->timers, &worker->timer);
     zqb__list_remove (&worker->of_service);
     worker->peer->worker = NULL;
+    worker->peer->requests_out = 0;
     if (--service->worker_count == 0)
         service->alone_since = engine->now;
     engine->stats.workers--;
@@ -4103,13 +4105,18 @@ static int zqb__peer_waited_for (zqb__engine_t *engine, zqb__peer_t *peer)
     return zqb__heap_set (&engine->timers, &peer->timer, at) == 0;
 }
 
-/* Replies that were packed for a peer and cannot be sent have not been given. */
+/* Replies that were packed for a peer and cannot be sent have not been given, and requests have not been tried. */
 static void zqb__peer_drop_out (zqb__engine_t *engine, zqb__peer_t *peer)
 {
+    zqb__link_t *hand = peer->worker ? &peer->worker->hand : NULL;
+    for (zqb__link_t *at = hand ? hand->prev : NULL; peer->requests_out && at != hand; at = at->prev, peer->requests_out--)
+        ZQB__OF (zqb__request_t, turn, at)->attempts--;
+    peer->requests_out = 0;
     engine->stats.replied -= peer->replies;
     engine->stats.client_gone += peer->replies;
     peer->replies = 0;
     zqb__parcel_clear (&peer->out);
+    zqb__list_remove (&peer->dirty);
 }
 
 /* What follows when peers could not be reached. */
@@ -4125,7 +4132,6 @@ static void zqb__engine_bury (zqb__engine_t *engine)
             zqb__worker_lost (engine, peer->worker, "unreachable");
         engine->deaf |= peer == engine->heard;
         zqb__list_remove (&peer->failed);
-        zqb__list_remove (&peer->dirty);
         zqb__peer_rest (engine, peer);
     }
 }
@@ -4351,7 +4357,8 @@ typedef struct zqb__inbox_t {
     zmq_msg_t *frames;
     size_t count, capacity;
     size_t limit; /* so many are kept; SIZE_MAX all */
-    int overflow; /* there were more, or no memory for them */
+    int overflow; /* there were more */
+    int starved;  /* there was no memory for one, and none is kept from there on */
 } zqb__inbox_t;
 
 static void zqb__inbox_clear (zqb__inbox_t *inbox)
@@ -4359,7 +4366,7 @@ static void zqb__inbox_clear (zqb__inbox_t *inbox)
     for (size_t i = 0; i < inbox->count; i++)
         zmq_msg_close (&inbox->frames[i]);
     inbox->count = 0;
-    inbox->overflow = 0;
+    inbox->overflow = inbox->starved = 0;
 }
 
 static void zqb__inbox_close (zqb__inbox_t *inbox)
@@ -4370,21 +4377,23 @@ static void zqb__inbox_close (zqb__inbox_t *inbox)
     inbox->capacity = 0;
 }
 
-/* Keeps a frame, or drops it when there are too many. */
+/* Keeps a frame, or drops it when there are too many, or no memory. */
 static void zqb__inbox_keep (zqb__inbox_t *inbox, zmq_msg_t *frame)
 {
     void **frames = (void **) &inbox->frames;
-    if (inbox->count >= inbox->limit
-        || zqb__grow (frames, &inbox->capacity, inbox->count + 1, sizeof *inbox->frames) != 0) {
-        inbox->overflow = 1;
+    inbox->overflow |= inbox->count >= inbox->limit;
+    if (!inbox->overflow && !inbox->starved)
+        inbox->starved = zqb__grow (frames, &inbox->capacity, inbox->count + 1, sizeof *inbox->frames) != 0;
+    if (inbox->overflow || inbox->starved)
         zmq_msg_close (frame);
-    } else
+    else
         zqb__move_frames (&inbox->frames[inbox->count++], frame, 1);
 }
 
 /* How long a receive blocks where it may. Blocking in libzmq takes two system calls less than to look, to poll and to look
-   again, but nothing else is seen meanwhile: so it is for a moment only, in which answers come to those who are quick. */
-enum { ZQB__BLOCK_MS = 10, ZQB__BLOCK_US = 1000 * ZQB__BLOCK_MS };
+   again, but nothing else is seen meanwhile: so it is for a moment only, in which answers come to those who are quick. A
+   shorter time would cost more than it saves, as it would be the next thing that the kernel has to set its clock for. */
+enum { ZQB__BLOCK_MS = 4, ZQB__BLOCK_US = 1000 * ZQB__BLOCK_MS };
 
 /* Receives a message: 1; 0: none; -1: ETERM and other errors of the socket. flags: ZMQ_DONTWAIT only looks, 0 blocks for
    a moment, which may end with EINTR. */
@@ -4924,7 +4933,7 @@ static int zqb__broker_flush_peer (zqb_broker_t *broker, zqb__peer_t *peer)
     errno = error;
     if (failed)
         return -1;
-    peer->replies = 0;
+    peer->replies = peer->requests_out = 0;
     broker->engine.stats.messages_out++;
     return 0;
 }
@@ -4937,8 +4946,8 @@ static int zqb__broker_pack (zqb_broker_t *broker, zqb__peer_t *peer, const zqb_
     zqb__broker_take_buffer (broker, &peer->out.bytes);
     if (zqb__wire_pack (&peer->out, broker->life, command) != 0)
         return -1;
-    if (command->type == ZQB__REPLY)
-        peer->replies++;
+    peer->replies += command->type == ZQB__REPLY;
+    peer->requests_out += command->type == ZQB__REQUEST;
     peer->only_beat = command->type == ZQB__HEARTBEAT;
     if (zqb__list_empty (&peer->dirty))
         zqb__list_append (&broker->dirty, &peer->dirty);
@@ -5137,8 +5146,12 @@ static void zqb__broker_deliver (zqb_broker_t *broker, int index)
     zqb__incoming_t in;
     zqb__peer_t *peer;
     int place = broker->ports[index]->place;
-    int error = zqb__wire_open (&in, place, inbox->frames, inbox->count, &broker->packed) == 0 ? ZQB__FINE : in.error;
     engine->stats.messages_in++;
+    if (inbox->starved) {
+        engine->stats.no_memory++; /* who sent it, and what, can no longer be told */
+        return;
+    }
+    int error = zqb__wire_open (&in, place, inbox->frames, inbox->count, &broker->packed) == 0 ? ZQB__FINE : in.error;
     if (error) {
         zqb__broker_count_bad (&engine->stats, error);
         zqb__broker_warn (broker, "a message without a header that we know");
@@ -5229,31 +5242,9 @@ static int zqb__broker_items (zqb_broker_t *broker)
     return (int) count;
 }
 
-static int zqb__broker_readable (const zqb_broker_t *broker)
-{
-    for (size_t i = 0; i < broker->port_count; i++)
-        if (zqb__socket_readable (broker->ports[i]->socket))
-            return 1;
-    return 0;
-}
-
-/* Looks for messages again and again, for as long as the options say, and lets others run in between. */
-static int zqb__broker_spin (zqb_broker_t *broker)
-{
-    for (uint64_t end = zqb__clock () + (uint64_t) broker->options.spin_us; zqb__clock () < end;) {
-        if (zqb__broker_readable (broker))
-            return 1;
-        zqb__lock_yield (&broker->lock);
-        zqb__give_way ();
-    }
-    return 0;
-}
-
 /* Waits, with the lock open, for input, a timer, a signal or the time-out. -1: EINTR, ENOMEM. */
 static int zqb__broker_wait (zqb_broker_t *broker, uint64_t timeout)
 {
-    if (broker->options.spin_us > 0 && zqb__broker_spin (broker))
-        return 0;
     int count = zqb__broker_items (broker);
     uint64_t next = zqb__engine_next (&broker->engine), now = zqb__clock ();
     uint64_t until_next = next == UINT64_MAX ? UINT64_MAX : next > now ? next - now : 0;
@@ -5281,11 +5272,27 @@ static int zqb__broker_may_block (const zqb_broker_t *broker)
            && zqb__engine_next (&broker->engine) > broker->engine.now + ZQB__BLOCK_US;
 }
 
+/* Passes until there was something to do, for as long as the options say, and lets others run in between. A look at
+   ZMQ_EVENTS would do, but fetches a message from libzmq that then no longer tells its connection. */
+static int zqb__broker_spin (zqb_broker_t *broker)
+{
+    int did = 0;
+    uint64_t end = zqb__clock () + (uint64_t) broker->options.spin_us;
+    while (did == 0 && broker->engine.now < end && !zqb__signal_stopped (&broker->signal)) {
+        zqb__lock_yield (&broker->lock);
+        zqb__give_way ();
+        did = zqb__broker_pass (broker, ZMQ_DONTWAIT);
+    }
+    return did;
+}
+
 /* A pass, or, if there is nothing to do, a wait and a pass. As zqb__broker_pass. */
 static int zqb__broker_turn (zqb_broker_t *broker, uint64_t timeout)
 {
     int may_block = timeout > ZQB__BLOCK_US && zqb__broker_may_block (broker);
     int did = zqb__broker_pass (broker, may_block ? 0 : ZMQ_DONTWAIT);
+    if (did == 0 && timeout > ZQB__BLOCK_US && broker->options.spin_us > 0)
+        did = zqb__broker_spin (broker);
     if (did != 0 || timeout == 0 || zqb__signal_stopped (&broker->signal))
         return did;
     if (zqb__broker_wait (broker, timeout) != 0 && errno != EINTR)
@@ -5757,7 +5764,7 @@ typedef struct zqb__line_t {
     int down;        /* the connection is lost, and not yet made again */
     int ended;       /* the context has: nothing goes any more */
     int answered;    /* something came over this connection */
-    int garbled;     /* a message came for which there was no memory: set here, cleared by the owner */
+    int starved;     /* a message came for which there was no memory: set here, cleared by the owner */
     char *endpoints; /* one behind the other, each with a NUL */
     size_t endpoint_count, current;
     int dialect, side;
@@ -5817,6 +5824,14 @@ static void zqb__line_disconnect (zqb__line_t *line)
     zqb__inbox_clear (&line->inbox);
 }
 
+/* A broker is there when it has answered in the protocol of libzmq: something that accepts connections and ends them, in
+   front of a broker that is away, is not. */
+#ifdef ZMQ_EVENT_HANDSHAKE_SUCCEEDED
+#define ZQB__EVENT_THERE ZMQ_EVENT_HANDSHAKE_SUCCEEDED
+#else
+#define ZQB__EVENT_THERE ZMQ_EVENT_CONNECTED
+#endif
+
 static int zqb__line_is_inproc (const zqb__line_t *line)
 {
     return strncmp (zqb__line_endpoint (line), "inproc:", 7) == 0;
@@ -5826,7 +5841,7 @@ static int zqb__line_watch (zqb__line_t *line)
 {
     if (zqb__line_is_inproc (line))
         return 0;
-    line->monitor = zqb__monitor_open (line->ctx, line->socket, ZMQ_EVENT_CONNECTED | ZMQ_EVENT_DISCONNECTED);
+    line->monitor = zqb__monitor_open (line->ctx, line->socket, ZQB__EVENT_THERE | ZMQ_EVENT_DISCONNECTED);
     if (!line->monitor)
         return -1;
     line->monitor_fd = zqb__socket_fd (line->monitor);
@@ -6002,8 +6017,8 @@ static void zqb__line_begin (zqb__line_t *line)
 {
     zqb__line_look_at_clock (line);
     zqb__inbox_t *inbox = &line->inbox;
-    line->garbled |= inbox->overflow;
-    if (inbox->overflow || zqb__wire_open (&line->in, ZQB__FROM_BROKER, inbox->frames, inbox->count, &line->packed) != 0
+    line->starved |= inbox->starved;
+    if (inbox->starved || zqb__wire_open (&line->in, ZQB__FROM_BROKER, inbox->frames, inbox->count, &line->packed) != 0
         || line->in.dialect != line->dialect)
         return;
     line->reading = line->answered = 1;
@@ -6299,9 +6314,9 @@ static int zqb__worker_read (zqb_worker_t *worker, int flags)
         if (worker->registered)
             zqb__worker_on (worker, &command);
     }
-    if (worker->line.garbled)
+    if (worker->line.starved)
         zqb__worker_hang_up (worker, "out of memory"); /* what came goes to others */
-    worker->line.garbled = 0;
+    worker->line.starved = 0;
     return more;
 }
 
@@ -6838,6 +6853,7 @@ static void zqb__client_catch_up (zqb_client_t *client)
     if (!client->line.reconnected)
         return;
     client->line.reconnected = 0;
+    client->line.broker_life = 0; /* whichever broker answers is the one that was asked (again) */
     if (!zqb__client_is_mdp (client))
         zqb__client_transmit_all (client);
     else if (zqb__line_connect (&client->line) == 0)
@@ -6886,9 +6902,9 @@ static int zqb__client_fill (const zqb__pending_t *pending, const zqb__command_t
                   : command->type == ZQB__REPLY ? ZQB_REPLY_FINAL
                                                 : ZQB_REPLY_ERROR;
     reply->error = reply->kind == ZQB_REPLY_ERROR ? zqb__client_error (command->status) : 0;
-    if (command->text_size)
-        return zqb_msg_add (&reply->body, command->text, command->text_size);
-    return zqb__body_to_msg (&command->body, &reply->body);
+    if (reply->kind != ZQB_REPLY_ERROR)
+        return zqb__body_to_msg (&command->body, &reply->body);
+    return command->text_size ? zqb_msg_add (&reply->body, command->text, command->text_size) : 0;
 }
 
 /* An answer came: 1 if reply is filled. */
@@ -7166,6 +7182,16 @@ static int zqb__client_have_spare (zqb_client_t *client)
     return client->spare ? 0 : -1;
 }
 
+/* Nothing will be told of a request any more. */
+static void zqb__client_forget (zqb_client_t *client, uint64_t id)
+{
+    zqb__pending_t *pending = (zqb__pending_t *) zqb__slab_find (&client->slots, id);
+    if (pending && pending->error)
+        zqb__pending_free (client, pending);
+    else
+        zqb_client_cancel (client, id);
+}
+
 /* Keeps a reply to another request for zqb_client_recv. */
 static void zqb__client_set_aside (zqb_client_t *client, zqb_reply_t *reply)
 {
@@ -7208,7 +7234,7 @@ static int zqb__client_wait_for (zqb_client_t *client, uint64_t id, zqb_msg_t *w
     int error = errno;
     zqb_msg_close (&reply.body);
     if (failed)
-        zqb_client_cancel (client, id);
+        zqb__client_forget (client, id);
     errno = error;
     return failed;
 }

@@ -34,6 +34,7 @@ typedef struct peer_t {
     int connection, dialect[2], outstanding, failed;
     uint64_t timer; /* so long it may take to come back */
     uint64_t packed; /* replies that wait to be sent */
+    uint64_t asked;  /* requests that do: the last in its hand */
     int given_up;    /* it did not come back */
     struct {
         int service; /* -1: it is none */
@@ -260,6 +261,8 @@ static int tell (model_t *model, int to, output_t *mine)
         mine->id = theirs->id;
     if (theirs && theirs->packed && result == SENT && mine->type == REPLY)
         peer->packed++;
+    if (theirs && theirs->packed && result == SENT && mine->type == REQUEST)
+        peer->asked++;
     if (result == SENT || (result == NOT_READ && mine->type == HEARTBEAT))
         return 0;
     model->counters.unsendable++;
@@ -589,6 +592,7 @@ static void remove_worker (model_t *model, int number)
     peer_t *peer = &model->peers[number];
     int service = peer->worker.service;
     peer->worker.service = -1;
+    peer->asked = 0;
     peer->worker.timer = NEVER;
     row_remove (&model->services[service].workers, number);
     if (model->services[service].workers.count == 0)
@@ -930,9 +934,13 @@ static void lose_client (model_t *model, int client)
     }
 }
 
-/* Replies that were packed and not sent were not given. */
+/* Replies that were packed and not sent were not given, and requests not tried. */
 static void drop_packed (model_t *model, peer_t *peer)
 {
+    const row_t *hand = &peer->worker.hand;
+    for (size_t i = hand->count; is_worker (peer) && peer->asked && i-- > 0; peer->asked--)
+        model->requests[hand->at[i]].attempts--;
+    peer->asked = 0;
     model->counters.replied -= peer->packed;
     model->counters.client_gone += peer->packed;
     peer->packed = 0;
@@ -974,7 +982,7 @@ void model_lost (model_t *model, int peer)
 
 void model_flushed (model_t *model, int peer)
 {
-    model->peers[peer].packed = 0;
+    model->peers[peer].packed = model->peers[peer].asked = 0;
 }
 
 void model_disconnected (model_t *model, int connection)

@@ -106,6 +106,7 @@ enum { VERSIONS = 4, RECENT = 8, PAST = 64, FRAMES_MOST = 16, BLOCK_SIZE = 8192,
 
 typedef struct holding_t {
     uint64_t token, number;
+    int packed; /* and not sent yet: he does not know of it */
 } holding_t;
 
 /* Somebody at the other end. What he believes may be wrong. */
@@ -423,6 +424,7 @@ static void hold (sim_t *sim, actor_t *actor, uint64_t token, uint64_t value)
     holding_t *held = &actor->held[actor->held_count++];
     held->token = token;
     held->number = NUMBER (value);
+    held->packed = 0;
     sim->past[sim->past_at++ % PAST] = *held;
 }
 
@@ -528,6 +530,16 @@ static int fail_to_send (int result)
     return -1;
 }
 
+/* A request that is packed has not been tried until it is sent. */
+static void note_packed (sim_t *sim, actor_t *actor, uint64_t value)
+{
+    entry_t *entry = entry_of (sim, value);
+    if (entry)
+        entry->attempts--;
+    if (actor->held_count)
+        actor->held[actor->held_count - 1].packed = 1;
+}
+
 static int sink_send (void *self, zqb__peer_t *peer, int side, const zqb__command_t *command)
 {
     sim_t *sim = (sim_t *) self;
@@ -550,7 +562,10 @@ static int sink_send (void *self, zqb__peer_t *peer, int side, const zqb__comman
     if (output->packed && zqb__list_empty (&peer->dirty))
         zqb__list_append (&sim->dirty, &peer->dirty);
     peer->replies += output->packed && command->type == ZQB__REPLY;
+    peer->requests_out += output->packed && command->type == ZQB__REQUEST;
     arrive (sim, actor, output, value);
+    if (output->packed && command->type == ZQB__REQUEST)
+        note_packed (sim, actor, value);
     return 0;
 }
 
@@ -1009,6 +1024,8 @@ static void answer_held (sim_t *sim, const sender_t *from, int type)
         return;
     size_t which = one_in (sim, 4) ? below (sim, (uint32_t) actor->held_count) : 0;
     holding_t held = actor->held[which];
+    if (held.packed)
+        return;
     command_t mine = new_command (type);
     mine.id = held.token;
     mine.text = any_number (sim);
@@ -1163,6 +1180,20 @@ static void event_lost (sim_t *sim)
         lose (sim, peer);
 }
 
+/* The requests that were packed for a worker have been sent: now they count as attempts. */
+static void note_sent (sim_t *sim, const zqb__peer_t *peer)
+{
+    const zqb__link_t *hand = peer->worker ? &peer->worker->hand : NULL;
+    uint64_t left = peer->requests_out, value;
+    for (const zqb__link_t *at = hand ? hand->prev : NULL; left && at != hand; at = at->prev, left--) {
+        zqb__body_t body = zqb__stored_body (&ZQB__OF (zqb__request_t, turn, at)->body);
+        look_at_body (&body, &value);
+        entry_t *entry = entry_of (sim, value);
+        if (entry && ++entry->attempts > sim->limits.attempts)
+            violated (sim, "request %llu was tried %d times", (unsigned long long) NUMBER (value), entry->tries);
+    }
+}
+
 /* A message that is packed is sent, or it is not. */
 static void flush_peer (sim_t *sim, zqb__peer_t *peer)
 {
@@ -1173,7 +1204,10 @@ static void flush_peer (sim_t *sim, zqb__peer_t *peer)
         lose (sim, peer);
         return;
     }
-    peer->replies = 0;
+    note_sent (sim, peer);
+    for (size_t i = 0; i < sim->actors[address % sim->actor_count].held_count; i++)
+        sim->actors[address % sim->actor_count].held[i].packed = 0;
+    peer->replies = peer->requests_out = 0;
     if (sim->model)
         model_flushed (sim->model, model_find (sim->model, address));
     zqb__engine_release (&sim->engine, peer);

@@ -1,0 +1,263 @@
+/*  Fuzzes a whole broker: peers of all dialects at all three kinds of ports say anything, move, are reborn and
+    vanish; time passes, sends and memory fail, a handler comes and goes. Shows that after each pass of its loop the
+    counters add up, and everything that the engine has hangs together (tests/sim/walk.h); that what it sends is
+    well-formed; and that at the end nothing is left.
+
+        make fuzz FUZZ=fuzz_broker FUZZ_SECONDS=60 */
+
+#include "steps.h"
+#include "world.h"
+
+#include "tests/sim/walk.h"
+
+enum { ACTORS = 12, PORTS = 3 };
+enum { SENDS, UNREACHABLE, DOES_NOT_READ };
+
+/* Somebody at the other end: 0 to 5 at the Majordomo port, 6 to 8 at the frontend, 9 to 11 at the backend. */
+typedef struct actor_t {
+    unsigned address; /* counts: another one each time that it moves */
+    int connection;
+    int state;
+    uint64_t life;
+    heard_t heard;
+} actor_t;
+
+static actor_t actors[ACTORS];
+static heard_t all_heard;
+static zqb_broker_t *broker;
+
+static int port_of (size_t actor)
+{
+    return actor < 6 ? 0 : actor < 9 ? 1 : 2;
+}
+
+/* ---- what the broker says */
+
+/* The actor that has this address now, or NULL: it has moved. */
+static actor_t *actor_of (zmq_msg_t *address)
+{
+    const uint8_t *at = (const uint8_t *) zmq_msg_data (address);
+    int known = zmq_msg_size (address) == 3 && at[1] < ACTORS;
+    CHECK (known, "a message goes to an address that was heard of");
+    return known && at[2] == (actors[at[1]].address & 255) ? &actors[at[1]] : NULL;
+}
+
+static int may_send (UNUSED socket_t *socket, zmq_msg_t *first)
+{
+    const actor_t *actor = actor_of (first);
+    if (!actor || actor->state == UNREACHABLE)
+        return EHOSTUNREACH;
+    return actor->state == DOES_NOT_READ ? EAGAIN : 0;
+}
+
+static void note_token (actor_t *actor, uint64_t token)
+{
+    heard_add (&actor->heard, token);
+    heard_add (&all_heard, token);
+}
+
+static void see_command (const zqb__command_t *command, void *arg)
+{
+    if (command->type == ZQB__REQUEST)
+        note_token ((actor_t *) arg, command->id);
+    CHECK (command->type > 0 && command->type < ZQB__COMMAND_END, "the broker says what is known");
+    CHECK (command->type != ZQB__ERROR || command->status, "an error has a status");
+}
+
+/* MDP workers get the token as a client's address. */
+static void see_mdp_token (actor_t *actor, frames_t *frames)
+{
+    for (size_t i = 1; i + 2 < frames->count; i++)
+        if (zqb__frame_is (&frames->at[i], "MDPW01") || zqb__frame_is (&frames->at[i], "MDPW02")) {
+            if (zmq_msg_size (&frames->at[i + 2]) == 8 && i + 3 < frames->count)
+                note_token (actor, zqb__get_64 ((const uint8_t *) zmq_msg_data (&frames->at[i + 2])));
+            return;
+        }
+}
+
+/* [address][""]? [token][""][body]... or one frame */
+static void see_backend (actor_t *actor, frames_t *frames)
+{
+    size_t at = frames->count > 1 && zmq_msg_size (&frames->at[1]) == 0 ? 2 : 1;
+    CHECK (frames->count > at, "a worker of the backend gets something");
+    if (frames->count == at + 1)
+        return;
+    CHECK (frames->count >= at + 3 && zmq_msg_size (&frames->at[at]) == 8 && zmq_msg_size (&frames->at[at + 1]) == 0,
+           "a request to a worker of the backend has a token, an empty frame and a body");
+    note_token (actor, zqb__get_64 ((const uint8_t *) zmq_msg_data (&frames->at[at])));
+}
+
+static void heard_from_broker (UNUSED socket_t *socket, frames_t *frames)
+{
+    actor_t *actor = actor_of (&frames->at[0]);
+    frames_t rest = {frames->at + 1, frames->count - 1, 0};
+    if (!actor)
+        return; /* only where nothing is checked */
+    int port = port_of ((size_t) (actor - actors));
+    CHECK (frames->count > 1, "there is something behind the address");
+    if (port == 0) {
+        world_listen (ZQB__FROM_BROKER, &rest, see_command, actor);
+        see_mdp_token (actor, frames);
+    } else if (port == 2)
+        see_backend (actor, frames);
+}
+
+/* ---- the broker */
+
+static const int few[] = {0, 1, 2, 3};
+
+/* Limits that are soon reached, chosen by the first byte of a script. */
+static void set_limits (zqb_broker_options_t *options, unsigned chosen)
+{
+    memset (options, 0, sizeof *options);
+    options->max_services = few[chosen & 3];
+    options->max_workers = few[chosen >> 2 & 3];
+    options->max_clients = few[chosen >> 4 & 3];
+    options->max_outstanding = chosen & 64 ? 2 : 0;
+    options->max_queue = chosen & 128 ? 2 : 0;
+    options->attempts = few[chosen >> 8 & 3];
+    options->credit_us = chosen & 1024 ? -1 : 0;
+    options->max_frames = chosen & 2048 ? 3 : 0;
+    options->max_message = chosen & 4096 ? 300 : 0;
+    options->max_bytes = chosen & 8192 ? 1000 : 0;
+    options->max_requests = chosen & 16384 ? 3 : 0;
+    options->heartbeat_ms = chosen & 32768 ? -1 : 1000;
+    options->no_worker_ms = chosen & 256 ? 2000 : 0;
+}
+
+static void nothing_logged (int level, const char *text, void *arg)
+{
+    CHECK (level >= ZQB_LOG_ERROR && level <= ZQB_LOG_DEBUG && strlen (text) < 512 && arg == NULL, "lines are logged");
+}
+
+static int begin (script_t *script)
+{
+    zqb_broker_options_t options;
+    set_limits (&options, script_number (script));
+    options.log = script_byte (script) & 1 ? nothing_logged : NULL;
+    options.log_level = ZQB_LOG_DEBUG;
+    memset (&all_heard, 0, sizeof all_heard);
+    memset (actors, 0, sizeof actors);
+    for (size_t i = 0; i < ACTORS; i++) {
+        actors[i].life = 0x100 * (i + 1);
+        actors[i].connection = (int) i;
+    }
+    broker = zqb_broker_new (world.dice ? NULL : "a context", &options);
+    return broker && zqb_broker_bind_lru (broker, "tcp://f", "tcp://b", "lru") == 0;
+}
+
+/* Parts, a failure, or the same again. */
+static int handler (zqb_request_t *request, zqb_msg_t *reply, UNUSED void *arg)
+{
+    zqb_msg_t part, *body = zqb_request_body (request);
+    size_t size = zqb_msg_count (body) ? zqb_msg_size (body, 0) : 0;
+    zqb_msg_init (&part);
+    if (size & 1)
+        zqb_msg_copy (&part, body);
+    if (size & 1 && zqb_request_partial (request, &part) != 0)
+        zqb_msg_close (&part);
+    CHECK (zqb_request_reply (request, reply) == -1, "a handler cannot reply by itself");
+    zqb_msg_move (reply, body);
+    return size & 2 ? -1 : 0;
+}
+
+static void check (void)
+{
+    const zqb_stats_t *stats = &broker->engine.stats;
+    world.looks = 0;
+    CHECK (stats->accepted
+               == stats->replied + stats->failed + stats->expired + stats->cancelled + stats->dead
+                      + stats->client_gone + stats->queued + stats->running,
+           "accepted = replied + failed + expired + cancelled + dead + client_gone + queued + running");
+    if (!zqb__list_empty (&broker->unreachable))
+        return; /* they are retired, and not buried yet */
+    const char *wrong = walk_engine (&broker->engine, world.failed == 0);
+    CHECK (!wrong, wrong);
+}
+
+static void pass (void)
+{
+    CHECK (zqb__broker_pass (broker, ZMQ_DONTWAIT) >= 0 || world.failed, "a pass ends only with the context");
+    check ();
+}
+
+/* ---- steps */
+
+static void say (script_t *step, size_t number)
+{
+    actor_t *actor = &actors[number];
+    const speaker_t speaker = {actor->life, &actor->heard, &all_heard};
+    frames_t frames = {NULL, 0, 0};
+    const uint8_t address[3] = {'@', (uint8_t) number, (uint8_t) actor->address};
+    frames_add (&frames, address, sizeof address);
+    script_frames (step, &frames, &speaker);
+    world_deliver ((socket_t *) broker->ports[port_of (number)]->socket, &frames, actor->connection);
+}
+
+/* Its connection is lost; it may come back over another. */
+static void lose_connection (size_t number, unsigned how)
+{
+    actor_t *actor = &actors[number];
+    socket_t *socket = (socket_t *) broker->ports[port_of (number)]->socket;
+    world_tell (socket, ZMQ_EVENT_DISCONNECTED, actor->connection);
+    if (how & 1)
+        actor->state = UNREACHABLE;
+    if (how & 2)
+        actor->address++;
+    if (how & 4)
+        actor->life++;
+    if (how & 8)
+        actor->connection = (int) (how >> 4);
+}
+
+static void fail_memory (script_t *step)
+{
+    world.memory_holds = script_byte (step);
+    world.memory_fails = script_byte (step) % 16 + 1;
+}
+
+static void set_handler (unsigned how)
+{
+    zqb_broker_handle (broker, how & 1 ? "local" : how & 2 ? "lru" : "echo", how & 4 ? handler : NULL, NULL);
+}
+
+static void take_step (script_t *step)
+{
+    unsigned kind = script_byte (step) % BROKER_STEPS;
+    size_t actor = script_byte (step) % ACTORS;
+    switch (kind) {
+        case BROKER_SAY:
+        case BROKER_SAY_AND_MORE: say (step, actor); break;
+        case BROKER_WAIT: world.now += (uint64_t) script_number (step) << script_byte (step) % 16; break;
+        case BROKER_LOSE: lose_connection (actor, script_byte (step)); break;
+        case BROKER_STATE: actors[actor].state = (int) (script_byte (step) % 3); break;
+        case BROKER_MEMORY: fail_memory (step); break;
+        case BROKER_HANDLE: set_handler (script_byte (step)); break;
+        case BROKER_INTERRUPT: world.interrupts = script_byte (step) % 4; break;
+        case BROKER_CONNECTION: actors[actor].connection = (int) script_byte (step) % 16 - 1; break;
+        default: break;
+    }
+    if (kind != BROKER_SAY_AND_MORE)
+        pass ();
+}
+
+int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
+{
+    script_t script = {data, size}, step = {NULL, 0};
+    world_begin ();
+    world.may_send = may_send;
+    world.sent = heard_from_broker;
+    script_step (&script, &step);
+    if (step.left > 3) { /* memory is short from the start */
+        world.memory_holds = step.at[3];
+        world.memory_fails = 1;
+    }
+    int made = begin (&step);
+    CHECK (made || world.failed, "a broker is made");
+    while (made && script_step (&script, &step))
+        take_step (&step);
+    zqb_broker_destroy (&broker);
+    world_end ();
+    return 0;
+}

@@ -1,0 +1,445 @@
+/*  Writes the first scripts of the fuzzers (script.h, steps.h): what peers of each dialect say when all is well, with each
+    other, and what goes wrong most often. Small files, one for each script.
+
+        tests/build/fuzz/seeds FOLDER       writes FOLDER/fuzz_wire/..., FOLDER/fuzz_broker/... and so on */
+
+#include "script.h"
+#include "steps.h"
+
+#include <sys/stat.h>
+
+/* ---- a script that is being written */
+
+static uint8_t script[8192];
+static size_t size, step_at;
+
+static void put (unsigned byte)
+{
+    if (size == sizeof script)
+        fuzz_broken ("a seed is small");
+    script[size++] = (uint8_t) byte;
+}
+
+static void end_step (void)
+{
+    size_t length = size - step_at - 1;
+    if (length > 255)
+        fuzz_broken ("a step is small");
+    script[step_at] = (uint8_t) length;
+}
+
+/* Begins a step; the one before it is done. */
+static void step (void)
+{
+    if (size)
+        end_step ();
+    step_at = size;
+    put (0);
+}
+
+static void step_with (unsigned kind, unsigned first)
+{
+    step ();
+    put (kind);
+    put (first);
+}
+
+static void write_script (const char *folder, const char *fuzzer, const char *name, int number)
+{
+    char path[600];
+    if (size)
+        end_step ();
+    snprintf (path, sizeof path, "%s/%s", folder, fuzzer);
+    mkdir (path, 0777);
+    snprintf (path, sizeof path, "%s/%s/%s-%d", folder, fuzzer, name, number);
+    FILE *file = fopen (path, "wb");
+    if (!file || fwrite (script, 1, size, file) != size || fclose (file) != 0) {
+        perror (path);
+        exit (1);
+    }
+    size = 0;
+}
+
+/* ---- frames as text: words with spaces between them; "." is an empty one, "1" to "6" are codes, "$" is the last token,
+   "#" a large frame */
+
+static unsigned word (const char *text, size_t length)
+{
+    char code[2] = {text[0] >= '1' && text[0] <= '6' ? (char) (text[0] - '0') : text[0], 0};
+    for (unsigned i = 0; i < COUNT (script_words); i++)
+        if ((length == 1 && strcmp (script_words[i], code) == 0)
+            || (strlen (script_words[i]) == length && memcmp (script_words[i], text, length) == 0))
+            return i;
+    fprintf (stderr, "seeds: no word %.*s\n", (int) length, text);
+    exit (1);
+}
+
+static void frames (const char *text)
+{
+    while (*text) {
+        size_t length = strcspn (text, " ");
+        if (*text == '.')
+            put (0);
+        else if (*text == '$')
+            put (FRAME_TOKEN), put (0);
+        else if (*text == '#')
+            put (FRAME_FILL), put (0x08), put (0x00), put ('#');
+        else
+            put (1 + word (text, length));
+        text += length;
+        text += *text == ' ';
+    }
+}
+
+/* A ZQB/1 message; commands follow. */
+static void zqb1 (unsigned commands)
+{
+    put (FRAME_ZQB1);
+    put (0);
+    put (commands);
+}
+
+/* A command with what its type has; which id. */
+static void command (unsigned type, unsigned flags, unsigned id, unsigned frames_of_body)
+{
+    static const unsigned has[] = {HAS_UNKNOWN, HAS_SERVICE | HAS_CREDIT | HAS_HEARTBEAT, HAS_SERVICE | HAS_BODY, HAS_BODY,
+                                   HAS_BODY, HAS_STATUS | HAS_TEXT, 0, 0, 0};
+    put (has[type]);
+    put (type);
+    put (flags);
+    put (id);
+    if (has[type] & HAS_SERVICE)
+        put (word ("echo", 4));
+    if (has[type] & HAS_CREDIT)
+        put (0), put (2);
+    if (has[type] & HAS_STATUS)
+        put (7);
+    if (has[type] & HAS_TEXT)
+        put (9);
+    if (has[type] & HAS_HEARTBEAT)
+        put (1), put (0);
+    if (has[type] & HAS_UNKNOWN)
+        put (99), put (3);
+    for (unsigned i = 0; (has[type] & HAS_BODY) && i <= frames_of_body; i++)
+        put (i == 0 ? frames_of_body : i % 2 ? 12 : 128 + i);
+}
+
+enum { OF_READY = 1, OF_REQUEST, OF_PARTIAL, OF_REPLY, OF_ERROR, OF_HEARTBEAT, OF_DISCONNECT, OF_CANCEL };
+
+static void zqb1_one (unsigned type, unsigned id)
+{
+    zqb1 (1);
+    command (type, 0, id, 2);
+}
+
+/* ---- who takes part */
+
+typedef struct party_t {
+    unsigned actor; /* of fuzz_broker, and so its port */
+    const char *ready, *request, *partial, *reply, *beat, *leave; /* "" if it speaks ZQB/1, NULL if it has no word */
+} party_t;
+
+static const party_t workers[] = {
+    {0, "", NULL, "", "", "", ""},
+    {1, ". MDPW01 1 echo", NULL, NULL, ". MDPW01 3 $ . x #", ". MDPW01 4", ". MDPW01 5"},
+    {1, ". MDPW01 READY echo", NULL, NULL, ". MDPW01 REPLY $ . x", ". MDPW01 HEARTBEAT", ". MDPW01 DISCONNECT"},
+    {2, "MDPW02 1 echo", NULL, "MDPW02 3 $ . x", "MDPW02 4 $ . x x", "MDPW02 5", "MDPW02 6"},
+    {9, ". READY", NULL, NULL, ". $ . x", NULL, NULL},
+    {10, "1", NULL, NULL, "$ . x", "2", NULL},
+    {11, "READY", NULL, NULL, "$ . x", "HEARTBEAT", NULL}};
+
+static const party_t clients[] = {{3, NULL, "", NULL, NULL, NULL, NULL},
+                                  {4, NULL, ". MDPC01 echo x #", NULL, NULL, NULL, NULL},
+                                  {5, NULL, "x x MDPC02 1 echo x x x", NULL, NULL, NULL, NULL},
+                                  {6, NULL, ". x", NULL, NULL, NULL, NULL},
+                                  {4, NULL, ". MDPC01 lru x", NULL, NULL, NULL, NULL}};
+
+/* Says something in the words of a party; nothing if it has none. */
+static void say (const party_t *party, const char *text, unsigned type)
+{
+    if (!text)
+        return;
+    step_with (BROKER_SAY, party->actor);
+    if (*text)
+        frames (text);
+    else
+        zqb1_one (type, type == OF_REQUEST ? 100 : 0);
+}
+
+static void limits (unsigned chosen)
+{
+    step ();
+    put (chosen >> 8);
+    put (chosen);
+    put (1);
+}
+
+/* A worker registers, is asked, says a part and the reply, a heartbeat and goodbye. */
+static void exchange (const party_t *worker, const party_t *client)
+{
+    say (worker, worker->ready, OF_READY);
+    say (client, client->request, OF_REQUEST);
+    say (client, client->request, OF_REQUEST);
+    say (worker, worker->partial, OF_PARTIAL);
+    say (worker, worker->reply, OF_REPLY);
+    say (worker, worker->beat, OF_HEARTBEAT);
+    say (worker, worker->reply, OF_REPLY);
+    say (worker, worker->leave, OF_DISCONNECT);
+}
+
+static void wait_for (unsigned seconds)
+{
+    step_with (BROKER_WAIT, 0);
+    put (seconds * 16);
+    put (0);
+    put (8);
+}
+
+static void seeds_of_broker (const char *folder)
+{
+    int number = 0;
+    for (size_t w = 0; w < COUNT (workers); w++)
+        for (size_t c = 0; c < COUNT (clients); c++) {
+            limits (0);
+            exchange (&workers[w], &clients[c]);
+            write_script (folder, "fuzz_broker", "exchange", number++);
+        }
+    for (int bit = 0; bit < 16; bit++) {
+        limits (1u << bit);
+        for (size_t c = 0; c < COUNT (clients); c++)
+            say (&clients[c], clients[c].request, OF_REQUEST);
+        exchange (&workers[bit % 4], &clients[bit % 3]);
+        wait_for (3);
+        write_script (folder, "fuzz_broker", "limits", bit);
+    }
+    for (int how = 0; how < 16; how++) {
+        limits (0);
+        say (&clients[how % 3], clients[how % 3].request, OF_REQUEST);
+        say (&workers[how % 4], workers[how % 4].ready, OF_READY);
+        step_with (how & 1 ? BROKER_LOSE : BROKER_STATE, how & 2 ? workers[how % 4].actor : clients[how % 3].actor);
+        put ((unsigned) how / 4 + 1);
+        say (&workers[0], workers[0].ready, OF_READY);
+        exchange (&workers[how % 4], &clients[how % 3]);
+        wait_for (9);
+        write_script (folder, "fuzz_broker", "lost", how);
+    }
+    for (int held = 0; held < 24; held++) {
+        limits (0);
+        step_with (BROKER_MEMORY, 0);
+        put ((unsigned) held);
+        put (held & 1 ? 0 : 3);
+        exchange (&workers[held % 4], &clients[held % 3]);
+        write_script (folder, "fuzz_broker", "memory", held);
+    }
+    for (int which = 0; which < 8; which++) {
+        static const char *const calls[] = {". MDPC01 mmi.service echo", ". MDPC01 mmi.services x", "MDPC02 1 mmi.workers x",
+                                            ". MDPC01 mmi.stats x", ". MDPC01 mmi.none x", ". MDPC01 local x",
+                                            "MDPC02 1 local ZQB\1", ". MDPC01 local REPLY x"};
+        limits (0);
+        step_with (BROKER_HANDLE, 0);
+        put (5);
+        say (&workers[3], workers[3].ready, OF_READY);
+        step_with (BROKER_SAY, 4);
+        frames (calls[which]);
+        write_script (folder, "fuzz_broker", "handled", which);
+    }
+    for (unsigned kind = 0; kind < 4; kind++) { /* sent again, cancelled, over another connection */
+        limits (0);
+        say (&clients[0], "", OF_REQUEST);
+        step_with (BROKER_SAY, clients[0].actor);
+        zqb1 (2);
+        command (OF_REQUEST, 1, 100, 1);
+        command (kind & 1 ? OF_CANCEL : OF_REQUEST, 0, kind & 2 ? 100 : 101, 1);
+        step_with (BROKER_LOSE, clients[0].actor);
+        put (kind == 3 ? 7 : 3);
+        step_with (BROKER_SAY, clients[0].actor);
+        zqb1 (1);
+        command (OF_REQUEST, 1, 100, 1);
+        exchange (&workers[kind], &clients[0]);
+        write_script (folder, "fuzz_broker", "again", (int) kind);
+    }
+}
+
+/* ---- single messages, at each place */
+
+static void each_place (const char *folder, const char *name, int number, const char *text, unsigned type)
+{
+    for (unsigned place = 0; place < 4; place++) {
+        step ();
+        put (place);
+        if (place != 3)
+            frames ("x");
+        if (*text)
+            frames (text);
+        else if (type)
+            zqb1_one (type, 0);
+        else {
+            zqb1 (8);
+            for (unsigned all = 1; all <= 8; all++)
+                command (all, all, all, all % 4);
+        }
+    }
+    write_script (folder, "fuzz_wire", name, number);
+}
+
+static void seeds_of_wire (const char *folder)
+{
+    int number = 0;
+    for (unsigned type = 0; type <= 8; type++)
+        each_place (folder, "zqb1", (int) type, "", type);
+    for (size_t w = 1; w < COUNT (workers); w++) {
+        const party_t *worker = &workers[w];
+        const char *const texts[] = {worker->ready, worker->partial, worker->reply, worker->beat, worker->leave};
+        for (size_t i = 0; i < COUNT (texts); i++)
+            if (texts[i])
+                each_place (folder, "worker", number++, texts[i], 0);
+    }
+    for (size_t c = 1; c < COUNT (clients); c++)
+        each_place (folder, "client", number++, clients[c].request, 0);
+    each_place (folder, "to-worker", 0, ". MDPW01 2 $ . x x", 0);
+    each_place (folder, "to-worker", 1, "MDPW02 2 $ x . x", 0);
+    each_place (folder, "to-client", 0, ". MDPC01 echo x", 0);
+    each_place (folder, "to-client", 1, "MDPC02 2 echo x", 0);
+    each_place (folder, "to-client", 2, "MDPC02 3 echo x #", 0);
+    for (unsigned how = 0; how < DISTORTIONS; how++) {
+        for (unsigned place = 0; place < 4; place += 3) {
+            step ();
+            put (place);
+            frames (place ? "" : "x");
+            zqb1 (1);
+            put (HAS_BODY | HAS_TEXT | IS_DISTORTED);
+            put (OF_REPLY), put (0), put (0), put (5);
+            put (2), put (3), put (130);
+            put (how + DISTORTIONS * 3);
+        }
+        write_script (folder, "fuzz_wire", "distorted", (int) how);
+    }
+}
+
+/* ---- our client and our worker: each dialect, what the broker answers, and what goes wrong */
+
+static const char *const replies[][2] = {{"", ""}, {". MDPC01 echo x", ". MDPC01 x x"}, {"MDPC02 2 echo x", "MDPC02 3 echo x #"}};
+static const char *const requests[][3] = {{"", "", ""}, {". MDPW01 2 $ . x", ". MDPW01 4", ". MDPW01 5"},
+                                          {"MDPW02 2 $ x . x", "MDPW02 5", "MDPW02 6"}};
+
+static void broker_says (const char *text, unsigned type)
+{
+    step ();
+    put (HOSTILE_SAY);
+    if (*text)
+        frames (text);
+    else
+        zqb1_one (type, 0);
+}
+
+static void options (unsigned dialect, unsigned chosen)
+{
+    step_with (dialect, chosen);
+    put (chosen >> 4);
+}
+
+static void ask (unsigned kind)
+{
+    step_with (kind, 0);
+    frames ("x #");
+}
+
+/* What goes wrong, or nothing, as a step of the hostile broker. */
+static void goes_wrong (unsigned what)
+{
+    static const uint8_t steps[][3] = {{HOSTILE_WAIT, 0, 0}, {HOSTILE_WAIT, 255, 255}, {HOSTILE_EVENT, 0, 0},
+                                       {HOSTILE_EVENT, 1, 0}, {HOSTILE_EVENT, 3, 0}, {HOSTILE_STATE, 1, 0},
+                                       {HOSTILE_MEMORY, 0, 0}, {HOSTILE_MEMORY, 2, 1}, {HOSTILE_MEMORY, 4, 0},
+                                       {HOSTILE_SOCKETS, 1, 1}, {HOSTILE_INTERRUPT, 1, 0}, {HOSTILE_CONTEXT, 'E', 0}};
+    const uint8_t *at = steps[what % COUNT (steps)];
+    step_with (at[0], at[1]);
+    put (at[2]);
+    put (11);
+}
+
+/* An answer with parts that its type does not have: an error with a body, a reply with a status and a text. */
+static void odd_answer (unsigned type, unsigned has)
+{
+    step ();
+    put (HOSTILE_SAY);
+    zqb1 (1);
+    put (has);
+    put (type), put (0), put (0);
+    if (has & HAS_STATUS)
+        put (7);
+    if (has & HAS_TEXT)
+        put (9);
+    if (has & HAS_BODY)
+        put (2), put (3), put (130);
+}
+
+static void seeds_of_client (const char *folder)
+{
+    int number = 0;
+    for (unsigned type = OF_PARTIAL; type <= OF_ERROR; type++)
+        for (unsigned parts = 0; parts < 8; parts++) {
+            options (0, 0);
+            ask (CLIENT_SUBMIT);
+            step_with (CLIENT_RECEIVE, 0);
+            odd_answer (type, (parts & 1 ? HAS_STATUS : 0) | (parts & 2 ? HAS_TEXT : 0) | (parts & 4 ? HAS_BODY : 0));
+            step_with (CLIENT_RECEIVE, 3);
+            write_script (folder, "fuzz_client", "odd", number++);
+        }
+    for (unsigned dialect = 0; dialect < 3; dialect++)
+        for (unsigned what = 0; what < 12; what++) {
+            options (dialect, what * 5);
+            ask (CLIENT_SUBMIT);
+            ask (CLIENT_SUBMIT);
+            step_with (CLIENT_RECEIVE, 0);
+            broker_says (replies[dialect][0], OF_PARTIAL);
+            step_with (CLIENT_RECEIVE, 3);
+            goes_wrong (what);
+            broker_says (replies[dialect][1], what & 1 ? OF_REPLY : OF_ERROR);
+            ask (CLIENT_CALL);
+            broker_says (replies[dialect][1], OF_REPLY);
+            step_with (CLIENT_RECEIVE, 5);
+            step_with (CLIENT_CANCEL, what % 3);
+            step ();
+            put (CLIENT_FLUSH);
+            step_with (CLIENT_RECEIVE, 6);
+            write_script (folder, "fuzz_client", "asks", number++);
+        }
+}
+
+static void seeds_of_worker (const char *folder)
+{
+    int number = 0;
+    for (unsigned dialect = 0; dialect < 3; dialect++)
+        for (unsigned what = 0; what < 12; what++) {
+            options (dialect, what * 5);
+            broker_says (requests[dialect][0], OF_REQUEST);
+            step_with (WORKER_RECEIVE, 3);
+            step_with (WORKER_PARTIAL, 0);
+            frames ("x");
+            goes_wrong (what);
+            step_with (what % 3 ? WORKER_REPLY : WORKER_FAIL, 0);
+            frames ("x #");
+            broker_says (requests[dialect][1], OF_HEARTBEAT);
+            step_with (WORKER_RECEIVE, 5);
+            broker_says (requests[dialect][0], OF_REQUEST);
+            step_with (WORKER_RUN, 1);
+            broker_says (requests[dialect][0], OF_REQUEST);
+            broker_says (requests[dialect][2], OF_DISCONNECT);
+            step_with (WORKER_RECEIVE, 6);
+            write_script (folder, "fuzz_worker", "asked", number++);
+        }
+}
+
+int main (int argc, char **argv)
+{
+    if (argc != 2) {
+        fprintf (stderr, "seeds FOLDER\n");
+        return 2;
+    }
+    mkdir (argv[1], 0777);
+    seeds_of_wire (argv[1]);
+    seeds_of_broker (argv[1]);
+    seeds_of_client (argv[1]);
+    seeds_of_worker (argv[1]);
+    return 0;
+}
