@@ -87,11 +87,22 @@ endif
 ## make sim        the engine under SEEDS=N random schedules, each checked against a model; see tests/sim/sim.mk
 include tests/sim/sim.mk
 
+## make fuzz       the fuzzers, each for FUZZ_SECONDS=60; FUZZ="fuzz_wire ..." for some of them; needs clang; see tests/fuzz/fuzz.mk
+include tests/fuzz/fuzz.mk
+
+## make chaos      real processes killed, stopped and cut off at random: CHAOS_SECONDS=15 CHAOS_SEED=N; make soak: an hour
+include tests/chaos/chaos.mk
+
 # ---- how things are built
 
 $(B)/%: examples/%.c zqbroker.h
 	@mkdir -p $(@D) && rm -f $@
 	$(CC) $(CFLAGS) $(CPPFLAGS) $(WARN) -I. -o $@ $< $(LDFLAGS) $(ZMQ)
+
+# Always alike, as its instructions are counted.
+$(B)/cost: tests/bench/cost.c zqbroker.h
+	@mkdir -p $(@D) && rm -f $@
+	$(CC) -O2 -g -I. -o $@ $< $(LDFLAGS) $(ZMQ)
 
 # Unit tests: plain, and each variant in a folder of its own, with examples. $(1) folder, $(2) compiler, $(3) flags
 define variant
@@ -126,6 +137,7 @@ python_runs = $(foreach test,$(1),"$(basename $(notdir $(test))):: $(PYTHON) $(t
 
 TEST_RUNS = $(call runs,,,unit) \
     "sim:: $(SIM_BUILD)/sim $(SIM_ARGS)" \
+    "chaos:: $(PYTHON) tests/chaos/chaos.py --seconds $(CHAOS_SECONDS)" \
     $(call python_runs,tests/test_build.py tests/test_readme.py tests/test_examples.py tests/interop/test_interop.py)
 
 VALGRIND = valgrind -q --leak-check=full --errors-for-leak-kinds=definite,indirect --error-exitcode=99 --fair-sched=yes
@@ -139,11 +151,13 @@ interop_run = "$(1)/test_interop:: ZQBROKERD=$(B)/$(1)/zqbrokerd ZQCALL=$(B)/$(1
 examples_run = "$(1)/test_examples:: ZQB_PROGRAMS=$(B)/$(1) $(2) $(PYTHON) tests/test_examples.py"
 
 VARIANTS := $(if $(filter %-rest %-check,$(MAKECMDGOALS)), $(if $(call HAVE,sanitizers),asan tsan) \
-    $(if $(call HAVE,g++),c++) $(if $(call HAVE,clang),clang) $(if $(call HAVE,valgrind),valgrind))
+    $(if $(call HAVE,g++),c++) $(if $(call HAVE,clang),clang) $(if $(call HAVE,fuzzer),fuzz) $(if $(call HAVE,valgrind),valgrind))
 REST_RUNS  = $(foreach variant,$(VARIANTS),$(run_$(variant)))
-REST_BUILT = $(foreach variant,$(VARIANTS),$(built_$(variant):%=$(B)/$(variant)/%))
+REST_BUILT = $(foreach variant,$(VARIANTS),$(built_$(variant):%=$(B)/$(variant)/%)) \
+    $(if $(filter valgrind,$(VARIANTS)),$(B)/cost) $(if $(filter asan,$(VARIANTS)),$(FUZZ_REPLAYED)) \
+    $(if $(filter fuzz,$(VARIANTS)),$(FUZZ:%=$(FUZZ_BUILD)/%) $(FUZZ_SEEDS))
 
-run_asan     = "asan/sim:: $(SIM_BUILD)/sim-asan $(SIM_ARGS)" $(call interop_run,asan) $(call examples_run,asan) $(call runs,asan/,,asan)
+run_asan     = "asan/sim:: $(SIM_BUILD)/sim-asan $(SIM_ARGS)" $(FUZZ_REPLAY_RUNS) $(call interop_run,asan) $(call examples_run,asan) $(call runs,asan/,,asan)
 built_asan   = $(UNITS) $(EXAMPLE_NAMES)
 run_tsan     = $(call examples_run,tsan,$(NO_ASLR)) $(call runs,tsan/,$(NO_ASLR),tsan)
 built_tsan   = $(UNITS) $(EXAMPLE_NAMES)
@@ -151,11 +165,12 @@ run_c++      = $(call interop_run,c++)
 built_c++    = $(interop_programs)
 run_clang    = $(call runs,clang/,,clang)
 built_clang  = $(UNITS)
-run_valgrind = $(call runs,valgrind/,ZQB_SLOW=1 $(VALGRIND),unit)
+run_fuzz     = $(FUZZ_RUNS)
+run_valgrind = $(call runs,valgrind/,ZQB_SLOW=1 $(VALGRIND),unit) "cost:: $(PYTHON) tests/bench/cost.py $(B)/cost"
 
 .PHONY: built-examples built-test built-rest run-test run-rest run-check
 built-examples: $(EXAMPLES)
-built-test: $(EXAMPLES) $(UNITS:%=$(B)/unit/%) $(SIM_BUILD)/sim
+built-test: $(EXAMPLES) $(UNITS:%=$(B)/unit/%) $(SIM_BUILD)/sim $(CHAOS_BUILD)/peer
 built-rest: $(UNITS:%=$(B)/unit/%) $(REST_BUILT) $(SIM_BUILD)/sim-asan
 built-examples built-test built-rest:
 	@:

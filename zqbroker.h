@@ -5832,6 +5832,15 @@ static void zqb__line_disconnect (zqb__line_t *line)
 #define ZQB__EVENT_THERE ZMQ_EVENT_CONNECTED
 #endif
 
+/* Ends a connection that is given up. What it has not delivered is of no use any more: a worker that registers again starts
+   anew, and a client sends again what has no answer. */
+static void zqb__line_drop (zqb__line_t *line)
+{
+    if (line->socket)
+        zqb__set_int (line->socket, ZMQ_LINGER, 0);
+    zqb__line_disconnect (line);
+}
+
 static int zqb__line_is_inproc (const zqb__line_t *line)
 {
     return strncmp (zqb__line_endpoint (line), "inproc:", 7) == 0;
@@ -5863,7 +5872,7 @@ static void zqb__line_look_at_monitor (zqb__line_t *line)
 /* Connects anew to the current endpoint. -1: what zmq_socket and zmq_connect say, and there is no socket. */
 static int zqb__line_connect (zqb__line_t *line)
 {
-    zqb__line_disconnect (line);
+    zqb__line_drop (line);
     line->socket = zmq_socket (line->ctx, ZMQ_DEALER);
     line->ended |= !line->socket && errno == ETERM;
     if (!line->socket)
@@ -6164,7 +6173,7 @@ static void zqb__worker_unregister (zqb_worker_t *worker, const char *why)
 static void zqb__worker_hang_up (zqb_worker_t *worker, const char *why)
 {
     if (!zqb__line_is_early (&worker->line))
-        zqb__line_disconnect (&worker->line);
+        zqb__line_drop (&worker->line);
     zqb__worker_unregister (worker, why);
 }
 
@@ -6504,42 +6513,46 @@ static int zqb__worker_turn (zqb_worker_t *worker, int flags)
     return told != worker->line.told || registration != worker->registration || !zqb__list_empty (&worker->waiting);
 }
 
+/* Looks for a request, first in the message that is being read. As zqb__worker_turn. */
+static int zqb__worker_look (zqb_worker_t *worker, int may_block)
+{
+    int more = worker->line.reading ? zqb__worker_read (worker, ZMQ_DONTWAIT) : 0;
+    if (more != 0)
+        return more;
+    return zqb__worker_turn (worker, may_block && zqb__worker_may_block (worker) ? 0 : ZMQ_DONTWAIT);
+}
+
+/* Waits until there may be something to see. until is 0 at first, and then when the time is over. -1: EAGAIN it is over,
+   EINTR. */
+static int zqb__worker_wait (zqb_worker_t *worker, uint64_t timeout, uint64_t *until)
+{
+    if (!*until)
+        *until = zqb__after (worker->line.now, timeout);
+    if (worker->line.now >= *until) {
+        zqb__line_look_at_monitor (&worker->line);
+        errno = EAGAIN;
+        return -1;
+    }
+    uint64_t next = zqb__worker_next (worker);
+    return zqb__line_wait (&worker->line, worker->signal, next < *until ? next : *until);
+}
+
 ZQB_API zqb_request_t *zqb_worker_recv (zqb_worker_t *worker, int timeout_ms)
 {
-    if (!worker) {
-        errno = EINVAL;
-        return NULL;
-    }
     uint64_t timeout = zqb__timeout_us (timeout_ms), until = 0;
-    int may_block = timeout > ZQB__BLOCK_US;
+    errno = EINVAL;
+    if (!worker)
+        return NULL;
     zqb__worker_flush_old (worker);
-    for (;;) {
-        if (zqb__signal_stopped (worker->signal)) {
-            errno = ECANCELED;
+    for (int may_block = timeout > ZQB__BLOCK_US;; may_block = 0) {
+        errno = ECANCELED;
+        if (zqb__signal_stopped (worker->signal))
             return NULL;
-        }
         zqb_request_t *request = zqb__worker_hand_out (worker);
         if (request)
             return request;
-        int more = worker->line.reading ? zqb__worker_read (worker, ZMQ_DONTWAIT) : 0;
-        if (more > 0)
-            continue;
-        int flags = may_block && zqb__worker_may_block (worker) ? 0 : ZMQ_DONTWAIT;
-        may_block = 0;
-        more = more < 0 ? -1 : zqb__worker_turn (worker, flags);
-        if (more < 0)
-            return NULL;
-        if (more)
-            continue;
-        if (!until)
-            until = zqb__after (worker->line.now, timeout);
-        if (worker->line.now >= until) {
-            zqb__line_look_at_monitor (&worker->line);
-            errno = EAGAIN;
-            return NULL;
-        }
-        uint64_t next = zqb__worker_next (worker);
-        if (zqb__line_wait (&worker->line, worker->signal, next < until ? next : until) != 0)
+        int more = zqb__worker_look (worker, may_block);
+        if (more < 0 || (more == 0 && zqb__worker_wait (worker, timeout, &until) != 0))
             return NULL;
     }
 }

@@ -1507,6 +1507,57 @@ TEST (an_idle_worker_that_is_silent_is_lost_and_told_so)
     }
 }
 
+static zqb__command_t ready_with_beat (uint32_t heartbeat_ms)
+{
+    zqb__command_t command = ready ("echo", 1);
+    command.heartbeat_ms = heartbeat_ms;
+    return command;
+}
+
+TEST (a_worker_that_wants_to_hear_from_us_more_often_does)
+{
+    begin ();
+    say ("zqb worker", ready_with_beat (BEAT_MS / 10));
+    for (uint64_t beat = 1; beat <= 10; beat++) {
+        at_ms (beat * BEAT_MS / 10);
+        heard ("zqb worker", ZQB__HEARTBEAT);
+        nothing_is_heard ();
+    }
+    at_ms (EXPIRY_MS);
+    assert_int_equal (worker_count (), 0);
+    end ();
+}
+
+TEST (a_worker_that_speaks_less_often_may_be_silent_for_longer)
+{
+    begin ();
+    say ("zqb slow", ready_with_beat (10 * BEAT_MS));
+    say ("zqb never", ready_with_beat (0));
+    at_ms (10 * EXPIRY_MS - 1);
+    assert_int_equal (worker_count (), 2);
+    at_ms (10 * EXPIRY_MS);
+    assert_int_equal (worker_count (), 1);
+    at_ms (1000 * EXPIRY_MS);
+    assert_int_equal (worker_count (), 1);
+    end ();
+}
+
+TEST (nobody_is_silent_as_long_as_we_have_not_read_everything)
+{
+    begin ();
+    say ("mdp worker", ready ("echo", 1));
+    world.engine.caught_up = 0;
+    at_ms (3 * EXPIRY_MS);
+    assert_int_equal (worker_count (), 1);
+    say ("mdp worker", heartbeat ());
+    world.engine.caught_up = 1;
+    at_ms (4 * EXPIRY_MS - 1);
+    assert_int_equal (worker_count (), 1);
+    at_ms (4 * EXPIRY_MS);
+    assert_int_equal (worker_count (), 0);
+    end ();
+}
+
 TEST (whatever_a_worker_sends_shows_that_it_lives)
 {
     begin ();
@@ -2117,6 +2168,9 @@ int main (void)
         cmocka_unit_test (a_busy_worker_hears_from_us_too),
         cmocka_unit_test (anything_that_is_sent_counts_as_a_heartbeat),
         cmocka_unit_test (an_idle_worker_that_is_silent_is_lost_and_told_so),
+        cmocka_unit_test (a_worker_that_wants_to_hear_from_us_more_often_does),
+        cmocka_unit_test (a_worker_that_speaks_less_often_may_be_silent_for_longer),
+        cmocka_unit_test (nobody_is_silent_as_long_as_we_have_not_read_everything),
         cmocka_unit_test (whatever_a_worker_sends_shows_that_it_lives),
         cmocka_unit_test (a_worker_that_sends_heartbeats_does_not_hide_those_that_do_not),
         cmocka_unit_test (a_worker_at_work_may_be_silent_as_long_as_it_likes),

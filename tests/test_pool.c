@@ -194,6 +194,35 @@ TEST (a_pool_that_is_stopped_while_it_is_busy_loses_nothing)
     zqb_client_destroy (&client);
 }
 
+TEST (all_that_spin_before_they_sleep_do_the_same_as_others)
+{
+    zqb_broker_options_t options;
+    zqb_client_options_t of_client;
+    zqb_pool_options_t of_pool;
+    zqb_msg_t request, answer;
+    memset (&options, 0, sizeof options);
+    memset (&of_client, 0, sizeof of_client);
+    memset (&of_pool, 0, sizeof of_pool);
+    options.spin_us = of_client.spin_us = of_pool.worker.spin_us = 200;
+    of_pool.threads = 2;
+    broker_with (&options);
+    zqb_pool_t *pool = zqb_pool_start (ctx, ENDPOINT, "echo", echo, NULL, &of_pool);
+    zqb_client_t *client = zqb_client_new (ctx, ENDPOINT, &of_client);
+    zqb_msg_init (&request);
+    zqb_msg_init (&answer);
+    for (int i = 0; i < 100; i++) {
+        zqb_msg_add_str (&request, "x");
+        assert_ok (zqb_client_call (client, "echo", &request, &answer));
+        assert_true (unit_frame_is (&answer, 0, "x"));
+    }
+    zqb_msg_close (&answer);
+    zqb_client_destroy (&client);
+    assert_int_equal (serve_many ("echo", 1000), 1000);
+    zqb_pool_stop (&pool);
+    options.spin_us = -2;
+    assert_none (zqb_broker_new (ctx, &options), EINVAL);
+}
+
 TEST (a_pool_ends_with_the_context_and_may_be_stopped_then)
 {
     zqb_pool_t *pool = new_pool ("echo", 3, echo, NULL);
@@ -240,6 +269,7 @@ int main (void)
         FRESH (a_handler_that_fails_fails_its_request_only),
         FRESH (several_pools_serve_side_by_side_and_together),
         FRESH (a_pool_that_is_stopped_while_it_is_busy_loses_nothing),
+        FRESH (all_that_spin_before_they_sleep_do_the_same_as_others),
         FRESH (a_pool_ends_with_the_context_and_may_be_stopped_then),
         FRESH (a_pool_may_be_stopped_without_a_broker),
         FRESH (a_pool_whose_workers_are_refused_goes_on_trying),

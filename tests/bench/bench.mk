@@ -2,6 +2,7 @@
 #
 #       make -f tests/bench/bench.mk bench              # under ten minutes; BENCH_QUICK=1 under one
 #       make -f tests/bench/bench.mk bench-plot         # draws tests/bench/out/results.svg from the last run
+#       make -f tests/bench/bench.mk bench-readme       # puts the last run into README.md: its table, and its picture
 #       make -f tests/bench/bench.mk bench BENCH_ARGS="transport=tcp subject=zqb1,nats rounds=3 seconds=20"
 
 BENCH_DIR    := tests/bench
@@ -39,7 +40,7 @@ BENCH_SUBJECTS := subject_mdp subject_nats subject_redis subject_gearman
 BENCH_HEADERS  := $(wildcard $(BENCH_DIR)/*.h) zqbroker.h
 bench_objects   = $(addprefix $(BENCH_BUILD)/,$(addsuffix .o,$(1)))
 
-.PHONY: bench bench-build bench-plot bench-clean
+.PHONY: bench bench-build bench-plot bench-readme bench-clean
 
 bench: bench-build | $(BENCH_OUT)
 	$(BENCH_BUILD)/bench $(BENCH_ARGS)
@@ -50,6 +51,10 @@ bench-build: $(BENCH_BUILD)/bench $(BENCH_BUILD)/scale $(BENCH_BUILD)/balance
 
 bench-plot:
 	$(PYTHON) $(BENCH_DIR)/plot.py $(BENCH_OUT)/results.tsv $(BENCH_OUT)/results.svg
+
+bench-readme:
+	$(PYTHON) $(BENCH_DIR)/plot.py $(BENCH_OUT)/results.tsv $(BENCH_DIR)/results.svg
+	$(PYTHON) $(BENCH_DIR)/table.py $(BENCH_OUT)/results.tsv README.md
 
 bench-clean:
 	rm -rf $(BENCH_BUILD) $(BENCH_OUT)

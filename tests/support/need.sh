@@ -20,6 +20,7 @@ table='
         clang       clang               clang                  -            clang
         valgrind    valgrind            valgrind               -            valgrind
         sanitizers  -                   libasan,libubsan,libtsan  -         -
+        fuzzer      libclang-rt-dev     compiler-rt            llvm         compiler-rt
 '
 
 links () # links CODE FLAGS...: does a program with this in it compile and link?
@@ -60,6 +61,10 @@ have ()
                            #include <cmocka.h>' $(flags cmocka -lcmocka) ;;
         pyzmq)      python > /dev/null ;;
         sanitizers) links '' -fsanitize=address,undefined && links '' -fsanitize=thread ;;
+        fuzzer)     (CC=clang; links '#include <stddef.h>
+                                      int LLVMFuzzerTestOneInput (const unsigned char *data, size_t size);
+                                      int LLVMFuzzerTestOneInput (const unsigned char *data, size_t size) { return data && !size; }
+                                      #define main unused_main' -fsanitize=fuzzer) ;;
         *)          command -v "$1" > /dev/null 2>&1 ;;
     esac
 }
@@ -132,7 +137,7 @@ need ()
 
 demo="compiler libzmq"
 test="$demo pkg-config cmocka python3 pyzmq"
-check="$test g++ clang valgrind sanitizers"
+check="$test g++ clang valgrind sanitizers fuzzer"
 if [ "$(uname -s)" != Linux ] || [ -e /etc/alpine-release ]; then
     check=$test # not all of it can be had there: the checks use what there is
 fi

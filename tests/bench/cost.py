@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""Counts the instructions that a request costs, with callgrind, and fails if they are more than they were.
+
+    cost.py PROGRAM            the program is tests/bench/cost.c
+
+Instructions do not depend on how fast or how busy the machine is. They do on compiler and libraries, so there is a tenth of
+room above what gcc 12 and libzmq 4.3.4 have; a change that takes away work should take it away from the limit, too.
+"""
+import os
+import re
+import subprocess
+import sys
+
+ROUNDS, REQUESTS = 20, 100  # of a round
+
+# What is counted: name, arguments of the program behind the rounds, the most that a request may cost.
+LIMITS = [
+    ("the engine's part of a request", "engine", [1, 0, 0], 1450),
+    ("a request from client to worker and back, with libzmq's part", "path", [], 4900),
+]
+
+# What must not matter: the ratio to the engine with one worker and nothing else.
+SCALES = [
+    ("10,000 workers", [10000, 0, 0]),
+    ("100,000 requests queued for another service", [1, 100000, 0]),
+    ("50,000 other services", [1, 0, 50000]),
+]
+SAME = 1.02
+
+
+def instructions(program, mode, rounds, numbers):
+    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=" + os.devnull, program, mode, str(rounds)]
+    run = subprocess.run(command + [str(number) for number in numbers], stdout=subprocess.PIPE,
+                         stderr=subprocess.STDOUT, universal_newlines=True)
+    counted = re.search(r"Collected : (\d+)", run.stdout)
+    if run.returncode or not counted:
+        sys.exit("not ok - %s\n%s" % (" ".join(command), run.stdout))
+    return int(counted.group(1))
+
+
+def per_request(program, mode, numbers):
+    """What one more request costs: the difference between two runs leaves out how everything starts and ends."""
+    short, long = (instructions(program, mode, rounds, numbers) for rounds in (ROUNDS, 2 * ROUNDS))
+    return (long - short) / float(ROUNDS * REQUESTS)
+
+
+def main():
+    program, failed, count = sys.argv[1], 0, 0
+
+    def tell(good, text):
+        nonlocal failed, count
+        count += 1
+        failed += not good
+        print("%sok %d - %s" % ("" if good else "not ", count, text), flush=True)
+
+    for name, mode, numbers, most in LIMITS:
+        cost = per_request(program, mode, numbers)
+        tell(cost <= most, "%s: %.0f instructions, at most %d" % (name, cost, most))
+    alone = per_request(program, "engine", [1, 0, 0])
+    for name, numbers in SCALES:
+        ratio = per_request(program, "engine", numbers) / alone
+        tell(ratio <= SAME, "beside %s a request costs %.3f times as many, at most %.2f" % (name, ratio, SAME))
+    print("1..%d" % count)
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
