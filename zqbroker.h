@@ -2272,7 +2272,7 @@ enum { ZQB__FINE, ZQB__BAD_HEADER, ZQB__BAD_COMMAND, ZQB__BAD_FRAMES, ZQB__BAD_N
 #define ZQB__MAGIC "ZQB\1"
 enum { ZQB__HEAD = 12, ZQB__COMMAND_HEAD = 16, ZQB__ENVELOPE_MAX = 8, ZQB__ADDRESS_MAX = 1024, ZQB__TOKEN = 8 };
 /* Bytes in the first frame, bytes and frames behind it, from which on no other command is packed. */
-enum { ZQB__PARCEL_FULL = 65536, ZQB__PARCEL_LARGE = 262144, ZQB__PARCEL_FRAMES = 256 };
+enum { ZQB__PARCEL_FULL = 65536, ZQB__PARCEL_LARGE = 1048576, ZQB__PARCEL_FRAMES = 256 };
 enum { ZQB__FIELD_SERVICE = 1, ZQB__FIELD_CREDIT = 2, ZQB__FIELD_STATUS = 3, ZQB__FIELD_TEXT = 4, ZQB__FIELD_HEARTBEAT = 5 };
 enum { ZQB__FIELDS_MOST = 2 * 257 + 2 * 4 + 6 }; /* bytes that they take together */
 
@@ -2820,6 +2820,7 @@ struct zqb__peer_t {
     zqb__node_t by_address;
     zqb__node_t by_life; /* ZQB/1: known again when it reconnects */
     uint64_t life;
+    uint64_t said_life;  /* in its last message; it is not the peer's as long as another has it */
     uint64_t former;     /* hash of the address that it had before it reconnected */
     zqb__link_t idle;    /* among those that may be forgotten */
     zqb__link_t failed;  /* among those that could not be reached, and are to be buried */
@@ -3010,11 +3011,16 @@ static int zqb__engine_send (zqb__engine_t *engine, zqb__peer_t *peer, int side,
 
 /* ---- peers */
 
+static int zqb__peer_is_at (const zqb__peer_t *peer, const void *address, size_t size)
+{
+    return peer->address_size == size && memcmp (peer->address, address, size) == 0;
+}
+
 static zqb__peer_t *zqb__peer_find (zqb__engine_t *engine, int port, const void *address, size_t size, uint64_t hash)
 {
     for (zqb__node_t *node = zqb__table_first (&engine->peers, hash); node; node = zqb__table_next (node)) {
         zqb__peer_t *peer = ZQB__OF (zqb__peer_t, by_address, node);
-        if (peer->port == port && peer->address_size == size && memcmp (peer->address, address, size) == 0)
+        if (peer->port == port && zqb__peer_is_at (peer, address, size))
             return peer;
     }
     return NULL;
@@ -3029,6 +3035,12 @@ static zqb__peer_t *zqb__peer_of_life (zqb__engine_t *engine, uint64_t life)
             return peer;
     }
     return NULL;
+}
+
+static void zqb__peer_set_life (zqb__engine_t *engine, zqb__peer_t *peer, uint64_t life)
+{
+    peer->life = life;
+    zqb__table_insert (&engine->lives, &peer->by_life, zqb__hash (engine->key, &life, sizeof life));
 }
 
 static uint64_t zqb__connection_hash (const zqb__engine_t *engine, int port, int connection)
@@ -3858,9 +3870,24 @@ static void zqb__refuse_worker (zqb__engine_t *engine, zqb__peer_t *peer, const 
     zqb__send_away (engine, peer, ZQB_EREFUSED);
 }
 
+/* A worker has come over another connection than before: what it was there is over, and its life is the new peer's. */
+static void zqb__worker_succeed (zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    zqb__peer_t *former = peer->said_life && !peer->life ? zqb__peer_of_life (engine, peer->said_life) : NULL;
+    if (!former)
+        return;
+    if (former->worker)
+        zqb__worker_remove (engine, former->worker);
+    zqb__table_remove (&engine->lives, &former->by_life);
+    former->life = 0;
+    zqb__peer_rest (engine, former);
+    zqb__peer_set_life (engine, peer, peer->said_life);
+}
+
 /* RFC 7, RFC 18, RFC 6, ZQB/1: a worker registers. One that was registered starts anew. */
 static void zqb__on_ready (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
 {
+    zqb__worker_succeed (engine, peer);
     if (peer->worker)
         zqb__worker_remove (engine, peer->worker);
     if (!zqb__list_empty (&peer->failed))
@@ -4148,27 +4175,34 @@ static void zqb__peer_reborn (zqb__engine_t *engine, zqb__peer_t *peer)
     zqb__peer_in_use (engine, peer);
 }
 
+/* The client that lives at another address, or NULL. A worker is known by the address of its READY alone: what it holds was
+   sent there. If it speaks from another, it is told to register from there. */
+static zqb__peer_t *zqb__client_of_life (zqb__engine_t *engine, uint64_t life)
+{
+    zqb__peer_t *peer = life ? zqb__peer_of_life (engine, life) : NULL;
+    return peer && !peer->worker ? peer : NULL;
+}
+
 /* Who sends from this address on this port; life is 0 but in ZQB/1. To be released. NULL and ENOMEM. */
 static zqb__peer_t *zqb__engine_peer (zqb__engine_t *engine, int port, const void *address, size_t size, uint64_t life)
 {
     uint64_t hash = zqb__hash (engine->key, address, size);
     zqb__peer_t *peer = zqb__peer_find (engine, port, address, size, hash);
-    if (!peer && life && (peer = zqb__peer_of_life (engine, life)) != NULL && peer->former != hash)
+    if (!peer && (peer = zqb__client_of_life (engine, life)) != NULL && peer->former != hash)
         zqb__peer_move (engine, peer, port, address, size, hash);
     if (!peer)
         peer = zqb__peer_new (engine, port, address, size, hash);
     if (!peer)
         return NULL;
+    peer->said_life = life;
     engine->heard = peer;
     peer->given_up = 0;
     zqb__peer_in_use (engine, peer);
     if (life && peer->life && peer->life != life)
         zqb__peer_reborn (engine, peer);
     zqb__heap_remove (&engine->timers, &peer->timer);
-    if (life && !peer->life && !zqb__peer_of_life (engine, life)) {
-        peer->life = life;
-        zqb__table_insert (&engine->lives, &peer->by_life, zqb__hash (engine->key, &life, sizeof life));
-    }
+    if (life && !peer->life && !zqb__peer_of_life (engine, life))
+        zqb__peer_set_life (engine, peer, life);
     return peer;
 }
 
@@ -5084,6 +5118,8 @@ static int zqb__peer_named_itself (const zqb__peer_t *peer)
 static void zqb__broker_note_connection (zqb_broker_t *broker, int index, zqb__peer_t *peer)
 {
     int connection = zmq_msg_get (&broker->inbox.frames[0], ZMQ_SRCFD);
+    if (!zqb__peer_is_at (peer, broker->address.bytes, broker->address.size))
+        return; /* it came from where the peer was before */
     if (connection < 0 || (zqb__peer_came_over (peer, connection) && !zqb__peer_named_itself (peer)))
         return;
     zqb__port_read_monitor (broker->ports[index], &broker->events);
@@ -5759,9 +5795,8 @@ typedef struct zqb__line_t {
     void *ctx, *socket;
     void *monitor; /* tells when it is connected (again); NULL over inproc, where nobody tells */
     zmq_fd_t fd, monitor_fd;
-    int connected;   /* how often */
-    int reconnected; /* since the owner looked last: what was sent before may be lost */
-    int down;        /* the connection is lost, and not yet made again */
+    int connected;   /* the broker is there */
+    int lost;        /* it was, and is not any more: what was sent may be lost, and what is being sent may arrive */
     int ended;       /* the context has: nothing goes any more */
     int answered;    /* something came over this connection */
     int starved;     /* a message came for which there was no memory: set here, cleared by the owner */
@@ -5818,7 +5853,7 @@ static void zqb__line_disconnect (zqb__line_t *line)
     if (line->socket)
         zmq_close (line->socket);
     line->socket = line->monitor = NULL;
-    line->connected = line->reconnected = line->down = line->answered = 0;
+    line->connected = line->lost = line->answered = 0;
     line->reading = 0;
     zqb__parcel_clear (&line->out);
     zqb__inbox_clear (&line->inbox);
@@ -5863,9 +5898,8 @@ static void zqb__line_look_at_monitor (zqb__line_t *line)
     uint16_t event;
     int32_t value;
     while (line->monitor && zqb__monitor_next (line->monitor, &line->events, &event, &value)) {
-        line->down = event == ZMQ_EVENT_DISCONNECTED;
-        if (!line->down && line->connected++)
-            line->reconnected = 1;
+        line->lost |= line->connected && event == ZMQ_EVENT_DISCONNECTED;
+        line->connected = event != ZMQ_EVENT_DISCONNECTED;
     }
 }
 
@@ -6342,10 +6376,7 @@ static void zqb__worker_register (zqb_worker_t *worker)
         zqb__worker_unregister (worker, zqb_strerror (errno));
         return;
     }
-    zqb__line_look_at_monitor (&worker->line);
-    if (worker->line.down)
-        return; /* when it is connected again */
-    worker->line.reconnected = worker->line.restarted = 0;
+    worker->line.restarted = 0;
     worker->line.broker_life = 0; /* whichever broker answers is the one that we register with */
     worker->registered = 1;
     worker->line.heard = worker->line.now; /* from now on the broker has its time to answer */
@@ -6357,12 +6388,12 @@ static void zqb__worker_keep (zqb_worker_t *worker)
 {
     zqb__command_t beat = zqb__command (ZQB__HEARTBEAT, 0);
     uint64_t now = worker->line.now;
-    if (!worker->registered && !worker->line.down) {
+    if (!worker->registered) {
         if (now >= worker->register_at)
             zqb__worker_register (worker);
     } else if (now >= zqb__after (worker->line.heard, worker->expiry))
         zqb__worker_hang_up (worker, "the broker is silent");
-    else if (worker->registered && now >= zqb__after (worker->line.told, worker->heartbeat))
+    else if (now >= zqb__after (worker->line.told, worker->heartbeat))
         zqb__worker_report (worker, &beat);
 }
 
@@ -6372,7 +6403,7 @@ static uint64_t zqb__worker_next (const zqb_worker_t *worker)
     uint64_t beat = zqb__after (worker->line.told, worker->heartbeat);
     uint64_t silent = zqb__after (worker->line.heard, worker->expiry);
     if (!worker->registered)
-        return worker->line.down ? silent : worker->register_at;
+        return worker->register_at;
     return beat < silent ? beat : silent;
 }
 
@@ -6487,7 +6518,7 @@ static void zqb__worker_flush_old (zqb_worker_t *worker)
 /* Whether it is well to block for a moment: nothing else is to be done meanwhile. */
 static int zqb__worker_may_block (const zqb_worker_t *worker)
 {
-    return worker->registered && worker->line.spin_us <= 0 && !worker->line.down && !worker->line.out.bytes.size
+    return worker->registered && worker->line.spin_us <= 0 && !worker->line.lost && !worker->line.out.bytes.size
            && zqb__worker_next (worker) > worker->line.now + ZQB__BLOCK_US;
 }
 
@@ -6496,11 +6527,8 @@ static int zqb__worker_turn (zqb_worker_t *worker, int flags)
 {
     if (zqb__worker_read (worker, flags) < 0)
         return -1;
-    if (worker->registered && (worker->line.down || worker->line.reconnected))
-        zqb__worker_unregister (worker, "the connection was lost");
-    if (worker->line.reconnected)
-        worker->register_at = worker->line.now; /* the broker is there */
-    worker->line.reconnected = 0;
+    if (worker->line.lost)
+        zqb__worker_hang_up (worker, "the connection was lost");
     if (worker->refused) {
         errno = worker->refused;
         worker->refused = 0;
@@ -6860,17 +6888,19 @@ static void zqb__client_time_out_mdp (zqb_client_t *client, zqb__pending_t *pend
         zqb__client_send_first (client);
 }
 
-/* The connection was lost and made again. Over MDP, which has no word for again, what still waits in it is dropped first. */
+/* The connection was lost: all that has no answer is sent again, once, over a new one, where it waits for the broker. What
+   may still have waited in the old one is dropped with it, or it would arrive twice. */
 static void zqb__client_catch_up (zqb_client_t *client)
 {
-    if (!client->line.reconnected)
+    if (!client->line.lost)
         return;
-    client->line.reconnected = 0;
+    if (zqb__line_connect (&client->line) != 0)
+        return; /* the next time-out tries again */
     client->line.broker_life = 0; /* whichever broker answers is the one that was asked (again) */
-    if (!zqb__client_is_mdp (client))
-        zqb__client_transmit_all (client);
-    else if (zqb__line_connect (&client->line) == 0)
+    if (zqb__client_is_mdp (client))
         zqb__client_send_first (client);
+    else
+        zqb__client_transmit_all (client);
 }
 
 static void zqb__client_tick (zqb_client_t *client)

@@ -230,7 +230,7 @@ static void *router_at (const char *endpoint)
 /* ---- ZQB/1, byte by byte (manual, 8): one message, with as many commands as wanted */
 
 enum { INLINE_MOST = 1024 };
-static char zeros[400000]; /* what all bodies are made of */
+static char zeros[1200000]; /* what all bodies are made of */
 static struct {
     unsigned char bytes[200000];
     size_t size;
@@ -609,7 +609,7 @@ static int reply_large (UNUSED zqb_request_t *request, zqb_msg_t *reply, void *a
 {
     if (arg)
         ++*(int *) arg;
-    return zqb_msg_add (reply, zeros, 300000);
+    return zqb_msg_add (reply, zeros, ZQB__PARCEL_LARGE);
 }
 
 TEST (of_a_peer_that_cannot_be_answered_no_more_requests_are_served)

@@ -30,7 +30,7 @@ typedef struct service_t {
 
 typedef struct peer_t {
     uint32_t address, former;
-    uint64_t life;
+    uint64_t life, said_life;
     int connection, dialect[2], outstanding, failed;
     uint64_t timer; /* so long it may take to come back */
     uint64_t packed; /* replies that wait to be sent */
@@ -741,8 +741,30 @@ static void refuse_worker (model_t *model, int peer, uint64_t *counter)
     send_away (model, peer, REFUSED);
 }
 
+static int find_life (const model_t *model, uint64_t life)
+{
+    for (int i = 0; i < model->peer_count; i++)
+        if (model->peers[i].life == life)
+            return i;
+    return -1;
+}
+
+/* He comes from another address than before: what he was there is over. */
+static void succeed (model_t *model, int number)
+{
+    peer_t *peer = &model->peers[number];
+    int former = peer->said_life && !peer->life ? find_life (model, peer->said_life) : -1;
+    if (former < 0)
+        return;
+    if (is_worker (&model->peers[former]))
+        remove_worker (model, former);
+    model->peers[former].life = 0;
+    peer->life = peer->said_life;
+}
+
 static void on_ready (model_t *model, int peer, const command_t *command)
 {
+    succeed (model, peer);
     if (is_worker (&model->peers[peer]))
         remove_worker (model, peer);
     if (model->peers[peer].failed)
@@ -1218,14 +1240,6 @@ int model_find (const model_t *model, uint32_t address)
     return address < model->addresses ? model->peer_at[address] : -1;
 }
 
-static int find_life (const model_t *model, uint64_t life)
-{
-    for (int i = 0; i < model->peer_count; i++)
-        if (model->peers[i].life == life)
-            return i;
-    return -1;
-}
-
 static int new_peer (model_t *model, uint32_t address)
 {
     peer_t *peer = &model->peers[model->peer_count];
@@ -1264,11 +1278,14 @@ static void replace_peer (model_t *model, int number)
 int model_peer (model_t *model, uint32_t address, uint64_t life)
 {
     int number = model_find (model, address);
-    if (number < 0 && life && (number = find_life (model, life)) >= 0 && model->peers[number].former != address)
+    if (number < 0 && life && (number = find_life (model, life)) >= 0 && is_worker (&model->peers[number]))
+        number = -1; /* a worker is where it registered */
+    else if (number >= 0 && model->peers[number].address != address && model->peers[number].former != address)
         move_peer (model, number, address);
     if (number < 0)
         number = new_peer (model, address);
     peer_t *peer = &model->peers[number];
+    peer->said_life = life;
     if (life && peer->life && peer->life != life)
         replace_peer (model, number);
     if (life && !peer->life && find_life (model, life) < 0)
