@@ -44,13 +44,13 @@ demo:
 	@$(AGAIN) $(B)/quickstart
 	$(B)/quickstart $(ARGS)
 
-## make test       every promise, tested; less than two minutes
+## make test       every promise, tested; in two or three minutes
 test:
 	@$(NEED) test
 	@$(AGAIN) -k -j$(JOBS) built-test || echo "what did not build counts as failed"
 	@$(AGAIN) run-test
 
-## make check      that, and the unit tests again under the sanitizers, valgrind and another compiler
+## make check      that, the unit tests again under the sanitizers, valgrind and another compiler, and the fuzzers
 check:
 	@$(NEED) check
 	@$(AGAIN) -k -j$(JOBS) built-test built-rest || echo "what did not build counts as failed"
@@ -80,6 +80,7 @@ clean:
 help:
 	@sed -n 's/^## //p' Makefile
 
+## make bench      the speed beside zmq_proxy, NATS and others; BENCH_QUICK=1: in a minute; see tests/bench/README.md
 ifneq ($(filter bench%,$(MAKECMDGOALS)),)
 include tests/bench/bench.mk
 endif

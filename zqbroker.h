@@ -184,7 +184,8 @@
         the first frame
             0   4   "ZQB" and 0x01
             4   8   the sender's life: a random number, kept as long as the sender's object lives, whatever becomes
-                    of its connections. A peer that reconnects is known by it, and who changes it is another. A broker that changes it was restarted:
+                    of its connections. A client that reconnects is known by it; a worker must register from where it
+                    speaks. Who changes it is another. A broker that changes it was restarted:
                     workers then register again and forget what they held, clients send again what has no answer.
            12       commands, one behind the other, until the frame ends; at least one
 

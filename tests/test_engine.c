@@ -1769,6 +1769,26 @@ TEST (many_numbers_are_all_found)
     end ();
 }
 
+TEST (a_worker_that_speaks_from_another_address_must_register_from_there)
+{
+    uint64_t life = life_of ("zqb worker");
+    begin ();
+    say ("zqb worker", ready ("echo", 1));
+    say ("mdp client", request ("echo", 1, "x"));
+    hears ("zqb worker", ZQB__REQUEST, "x");
+    say_as ("zqb from elsewhere", life, ZQB__ZQB1, heartbeat ());
+    heard ("zqb from elsewhere", ZQB__DISCONNECT);
+    assert_int_equal (stats ()->running, 1);
+    say_as ("zqb from elsewhere", life, ZQB__ZQB1, ready ("echo", 1));
+    hears ("zqb from elsewhere", ZQB__REQUEST, "x");
+    assert_int_equal (worker_count (), 1);
+    say_as ("zqb worker", life, ZQB__ZQB1, heartbeat ());
+    heard ("zqb worker", ZQB__DISCONNECT);
+    assert_int_equal (stats ()->requeued, 1);
+    assert_int_equal (stats ()->running, 1);
+    end ();
+}
+
 TEST (a_client_that_comes_over_another_connection_is_known_by_its_life)
 {
     begin ();
@@ -2186,6 +2206,7 @@ int main (void)
         cmocka_unit_test (a_retry_joins_even_when_everything_is_full),
         cmocka_unit_test (numbers_of_one_client_are_not_those_of_another),
         cmocka_unit_test (many_numbers_are_all_found),
+        cmocka_unit_test (a_worker_that_speaks_from_another_address_must_register_from_there),
         cmocka_unit_test (a_client_that_comes_over_another_connection_is_known_by_its_life),
         cmocka_unit_test (what_arrives_late_from_a_former_connection_does_not_move_the_client_back),
         cmocka_unit_test (a_client_of_another_life_at_the_same_address_does_not_join_what_the_former_asked),

@@ -40,7 +40,7 @@ BENCH_SUBJECTS := subject_mdp subject_nats subject_redis subject_gearman
 BENCH_HEADERS  := $(wildcard $(BENCH_DIR)/*.h) zqbroker.h
 bench_objects   = $(addprefix $(BENCH_BUILD)/,$(addsuffix .o,$(1)))
 
-.PHONY: bench bench-build bench-plot bench-readme bench-clean
+.PHONY: bench bench-build bench-plot bench-readme bench-floor bench-clean
 
 bench: bench-build | $(BENCH_OUT)
 	$(BENCH_BUILD)/bench $(BENCH_ARGS)
@@ -48,6 +48,10 @@ bench: bench-build | $(BENCH_OUT)
 	$(BENCH_BUILD)/balance
 
 bench-build: $(BENCH_BUILD)/bench $(BENCH_BUILD)/scale $(BENCH_BUILD)/balance
+
+# what waking threads costs, without any library: the floor of a lone request
+bench-floor: $(BENCH_BUILD)/floor
+	$<
 
 bench-plot:
 	$(PYTHON) $(BENCH_DIR)/plot.py $(BENCH_OUT)/results.tsv $(BENCH_OUT)/results.svg
@@ -63,6 +67,9 @@ $(BENCH_BUILD)/bench: $(call bench_objects,bench $(BENCH_COMMON) subject_zqb $(B
 	$(BENCH_CC) $(LDFLAGS) $^ -o $@ $(BENCH_LIBS)
 
 $(BENCH_BUILD)/balance: $(call bench_objects,balance $(BENCH_COMMON) subject_zqb)
+	$(BENCH_CC) $(LDFLAGS) $^ -o $@ -lzmq -lpthread
+
+$(BENCH_BUILD)/floor: $(call bench_objects,floor measure)
 	$(BENCH_CC) $(LDFLAGS) $^ -o $@ -lzmq -lpthread
 
 $(BENCH_BUILD)/scale: $(call bench_objects,scale $(BENCH_COMMON) subject_zqb_counted)
