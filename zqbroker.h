@@ -90,7 +90,7 @@
     its connection tells whether it lives, and so of LRU workers, who know no heartbeats. When the connection of a
     worker is gone (its process died, or its machine no longer answers TCP), it is lost at once. Our workers and clients
     also ask and answer with the heartbeats of ZMTP: a process of theirs that is frozen is lost like a silent one, even at
-    work.
+    work. A handler that hangs is another matter: zqb_broker_time_limit.
 
     2 OWNERSHIP AND THREADS
 
@@ -463,6 +463,12 @@ ZQB_API int zqb_broker_endpoint (zqb_broker_t *broker, int index, char *buffer, 
    "mmi." names are allowed here); ENOMEM; ENOSPC at max_services; EADDRINUSE if workers serve that name; EBUSY inside
    a handler or a log function. Requests that are queued already are served at once, in the calling thread. */
 ZQB_API int zqb_broker_handle (zqb_broker_t *broker, const char *service, zqb_handler_fn *handler, void *arg);
+
+/* How long a worker of this service may be at work without finishing a request: after that it is taken to hang, and is
+   lost like one whose connection is gone: what it holds goes to others, and counts as an attempt. 0 or -1: for ever, as at
+   first. A worker that was busy and not hung registers again, and what it then answers late is counted as stale. Errors as
+   for zqb_broker_bind_lru's service; ENOMEM; ENOSPC at max_services; EBUSY inside a handler or a log function. */
+ZQB_API int zqb_broker_time_limit (zqb_broker_t *broker, const char *service, int limit_ms);
 
 /* Three ways to run it. EALREADY if it runs already, or has not ended since it was asked to; EBUSY inside a handler or a
    log function.
@@ -2803,7 +2809,7 @@ static int zqb__wire_frames (zqb_msg_t *out, int dialect, int side, const zqb__c
    >>engine
    Owns:    peers, services, workers, requests: the state machine. Time is what the caller says it is.
    Door:    zqb__engine_init, _finish, _close; _peer, _receive, _malformed, _release (what a peer says); _suspect, _lost,
-            _disconnected, _bury (what became of one); _tick, _next (time); _handle; commands come out through zqb__sink_t
+            _disconnected, _bury (what became of one); _tick, _next (time); _handle, _limit; commands come out through zqb__sink_t
    Uses:    containers, message, wire (commands and dialects, not their bytes)
    Never:   a socket, a clock, a thread
    Where to look: a command of a peer is handled in zqb__on_ready, _on_request, _on_reply ...;
@@ -2888,6 +2894,7 @@ struct zqb__service_t {
     int queued, running, worker_count;
     zqb__timer_t timer;   /* when the queue is longest without a worker */
     uint64_t alone_since; /* no worker since then */
+    uint64_t limit;       /* how long a worker may be at work and finish nothing; UINT64_MAX for ever */
     zqb_handler_fn *handler;
     void *handler_arg;
     char *name; /* with a NUL, and perhaps others in it */
@@ -3218,6 +3225,7 @@ static zqb__service_t *zqb__service_new (zqb__engine_t *engine, const void *name
     service->name_size = size;
     service->timer.kind = ZQB__TIMER_SERVICE;
     service->alone_since = engine->now;
+    service->limit = UINT64_MAX;
     zqb__list_init (&service->queue);
     zqb__list_init (&service->workers);
     for (int i = 0; i < ZQB__LEVELS; i++)
@@ -3258,6 +3266,8 @@ static void zqb__service_settle (zqb__engine_t *engine, zqb__service_t *service)
             zqb__heap_set (&engine->timers, &service->timer, at);
         return;
     }
+    if (service->limit != UINT64_MAX)
+        return; /* it is not forgotten */
     if (engine->recent == service)
         engine->recent = NULL;
     zqb__heap_remove (&engine->timers, &service->timer);
@@ -3353,11 +3363,15 @@ static void zqb__worker_count_done (const zqb__engine_t *engine, zqb__worker_t *
     worker->done++;
 }
 
+static void zqb__worker_set_timer (zqb__engine_t *engine, zqb__worker_t *worker);
+
 /* An idle worker gets something to do: its time runs from now. */
-static void zqb__worker_begin (const zqb__engine_t *engine, zqb__worker_t *worker)
+static void zqb__worker_begin (zqb__engine_t *engine, zqb__worker_t *worker)
 {
     zqb__worker_adapt (engine, worker);
     worker->since = engine->now;
+    if (worker->service->limit != UINT64_MAX)
+        zqb__worker_set_timer (engine, worker);
 }
 
 /* It gets no more requests. */
@@ -3367,18 +3381,31 @@ static void zqb__worker_retire (zqb__worker_t *worker)
     zqb__worker_place (worker);
 }
 
-/* When a worker must be looked at again: to send it a heartbeat, or to see whether it fell silent. */
+static int zqb__worker_has_heartbeats (const zqb__worker_t *worker)
+{
+    return zqb__dialects[worker->peer->dialect[ZQB__WORKER]].heartbeats;
+}
+
+/* A time at which a worker should have done something: if that is over, it may be that what it sent is not all read. */
+static uint64_t zqb__look_again_at (const zqb__engine_t *engine, uint64_t at)
+{
+    return at > engine->now ? at : zqb__after (engine->now, ZQB__SILENCE_AGAIN_US);
+}
+
+/* When a worker must be looked at again: to send it a heartbeat, or to see whether it fell silent, or hangs. */
 static void zqb__worker_set_timer (zqb__engine_t *engine, zqb__worker_t *worker)
 {
-    uint64_t beat = zqb__after (worker->told, worker->beat);
-    uint64_t silent = zqb__after (worker->heard, worker->expiry);
-    if (!zqb__dialects[worker->peer->dialect[ZQB__WORKER]].heartbeats)
-        return;
-    if (beat <= engine->now)
-        beat = zqb__after (engine->now, worker->beat);
-    if (silent <= engine->now) /* or so it seems: what it sent is not all read */
-        silent = zqb__after (engine->now, ZQB__SILENCE_AGAIN_US);
-    uint64_t at = worker->load || silent > beat ? beat : silent;
+    uint64_t at = UINT64_MAX;
+    if (zqb__worker_has_heartbeats (worker)) {
+        uint64_t beat = zqb__after (worker->told, worker->beat);
+        uint64_t silent = zqb__look_again_at (engine, zqb__after (worker->heard, worker->expiry));
+        if (beat <= engine->now)
+            beat = zqb__after (engine->now, worker->beat);
+        at = worker->load || silent > beat ? beat : silent;
+    }
+    uint64_t hangs = zqb__look_again_at (engine, zqb__after (worker->since, worker->service->limit));
+    if (worker->load && hangs < at)
+        at = hangs;
     if (at != UINT64_MAX)
         zqb__heap_set (&engine->timers, &worker->timer, at);
 }
@@ -4053,13 +4080,25 @@ static void zqb__worker_lost (zqb__engine_t *engine, zqb__worker_t *worker, cons
 
 /* ---- time */
 
+/* Why a worker is lost, or NULL. As long as not everything is read that was sent, nobody is. */
+static const char *zqb__worker_ails (const zqb__engine_t *engine, const zqb__worker_t *worker)
+{
+    if (!engine->caught_up)
+        return NULL;
+    if (worker->load)
+        return engine->now >= zqb__after (worker->since, worker->service->limit) ? "it hangs" : NULL;
+    int silent = engine->now >= zqb__after (worker->heard, worker->expiry);
+    return silent && zqb__worker_has_heartbeats (worker) ? "silent" : NULL;
+}
+
 static void zqb__worker_tick (zqb__engine_t *engine, zqb__worker_t *worker)
 {
     zqb__peer_t *peer = worker->peer;
     zqb__command_t beat = zqb__command (ZQB__HEARTBEAT, 0);
+    const char *why = zqb__worker_ails (engine, worker);
     int due = engine->now >= zqb__after (worker->told, worker->beat);
-    if (worker->load == 0 && engine->caught_up && engine->now >= zqb__after (worker->heard, worker->expiry)) {
-        zqb__worker_lost (engine, worker, "silent");
+    if (why) {
+        zqb__worker_lost (engine, worker, why);
         zqb__send_away (engine, peer, 0);
         zqb__peer_rest (engine, peer);
         return;
@@ -4330,10 +4369,24 @@ static int zqb__engine_handle (zqb__engine_t *engine, const char *name, zqb_hand
     return 0;
 }
 
+/* Sets how long a worker of a service may be at work and finish nothing. -1: ENOMEM, ENOSPC. */
+static int zqb__engine_limit (zqb__engine_t *engine, const char *name, uint64_t limit)
+{
+    zqb__service_t *service = zqb__service_require (engine, name, strlen (name));
+    if (!service)
+        return -1;
+    service->limit = limit;
+    for (zqb__link_t *at = service->workers.next; at != &service->workers; at = at->next)
+        zqb__worker_set_timer (engine, ZQB__OF (zqb__worker_t, of_service, at));
+    zqb__service_settle (engine, service);
+    return 0;
+}
+
 /* One step towards having no services: a worker is sent away, or a request ended. */
 static void zqb__engine_finish_service (zqb__engine_t *engine, zqb__service_t *service)
 {
     service->handler = NULL;
+    service->limit = UINT64_MAX;
     if (service->worker_count) {
         zqb__worker_t *worker = ZQB__OF (zqb__worker_t, of_service, service->workers.next);
         zqb__send_away (engine, worker->peer, 0);
@@ -5567,6 +5620,17 @@ ZQB_API int zqb_broker_handle (zqb_broker_t *broker, const char *service, zqb_ha
         return -1;
     broker->engine.now = zqb__clock ();
     return zqb__broker_unlock (broker, zqb__engine_handle (&broker->engine, service, handler, arg));
+}
+
+ZQB_API int zqb_broker_time_limit (zqb_broker_t *broker, const char *service, int limit_ms)
+{
+    if (!broker || !zqb__service_valid (service) || limit_ms < -1)
+        return zqb__invalid ();
+    if (zqb__broker_lock (broker) != 0)
+        return -1;
+    broker->engine.now = zqb__clock ();
+    uint64_t limit = limit_ms > 0 ? zqb__timeout_us (limit_ms) : UINT64_MAX;
+    return zqb__broker_unlock (broker, zqb__engine_limit (&broker->engine, service, limit));
 }
 
 ZQB_API int zqb_broker_stats (zqb_broker_t *broker, zqb_stats_t *stats)

@@ -119,6 +119,11 @@ TEST (a_mistake_of_the_caller_is_einval_and_changes_nothing)
     name[256] = 0;
     assert_none (zqb_broker_new (NULL, NULL), EINVAL);
     assert_fails (zqb_broker_bind (NULL, "inproc://x"), EINVAL);
+    assert_fails (zqb_broker_time_limit (NULL, "echo", 1), EINVAL);
+    assert_fails (zqb_broker_time_limit (broker, NULL, 1), EINVAL);
+    assert_fails (zqb_broker_time_limit (broker, "", 1), EINVAL);
+    assert_fails (zqb_broker_time_limit (broker, "mmi.x", 1), EINVAL);
+    assert_fails (zqb_broker_time_limit (broker, "echo", -2), EINVAL);
     assert_fails (zqb_broker_bind (broker, NULL), EINVAL);
     assert_fails (zqb_broker_bind_lru (NULL, "inproc://f", "inproc://b", "echo"), EINVAL);
     assert_fails (zqb_broker_bind_lru (broker, NULL, "inproc://b", "echo"), EINVAL);

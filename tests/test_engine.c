@@ -136,7 +136,7 @@ static void check_service (const zqb__service_t *service, uint64_t *queued, uint
     assert_int_equal (service->queued, waiting);
     assert_int_equal (service->worker_count, count);
     assert_true (!waiting || !zqb__service_choose (service)); /* nobody waits for nobody */
-    assert_true (waiting || service->running || count || service->handler);
+    assert_true (waiting || service->running || count || service->handler || service->limit != UINT64_MAX);
     *queued += (uint64_t) waiting;
     *workers += (uint64_t) count;
 }
@@ -1514,6 +1514,70 @@ static zqb__command_t ready_with_beat (uint32_t heartbeat_ms)
     return command;
 }
 
+TEST (a_worker_that_hangs_is_lost_after_the_time_limit_of_its_service)
+{
+    static const char *const workers[] = {"zqb hangs", "mdp hangs", "two hangs", "lru hangs", "ppp hangs"};
+    for (size_t i = 0; i < COUNT (workers); i++) {
+        begin ();
+        assert_ok (zqb__engine_limit (&world.engine, "echo", 5000 * 1000));
+        at_ms (100);
+        say (workers[i], ready ("echo", 1));
+        say ("mdp client", request ("echo", 1, "x"));
+        hears (workers[i], ZQB__REQUEST, "x");
+        at_ms (200);
+        say ("zqb other", ready ("echo", 1));
+        for (uint64_t ms = 1000; ms < 5000; ms += 1000) {
+            at_ms (ms);
+            say ("zqb other", heartbeat ());
+        }
+        at_ms (100 + 4999);
+        assert_int_equal (stats ()->workers_lost, 0);
+        whatever_is_heard ();
+        at_ms (100 + 5000);
+        assert_int_equal (stats ()->workers_lost, 1);
+        assert_int_equal (stats ()->requeued, 1);
+        assert_int_equal (count_heard ("zqb other", ZQB__REQUEST), 1);
+        end ();
+    }
+}
+
+TEST (a_worker_that_finishes_something_in_time_does_not_hang)
+{
+    begin ();
+    assert_ok (zqb__engine_limit (&world.engine, "echo", 5000 * 1000));
+    say ("zqb worker", ready ("echo", 10));
+    for (uint64_t i = 1; i <= 10; i++)
+        say ("zqb client", request ("echo", i, "x"));
+    for (uint64_t i = 1; i <= 10; i++) {
+        at_ms (4000 * i);
+        zqb__request_t *held = ZQB__OF (zqb__request_t, turn, peer_named ("zqb worker")->worker->hand.next);
+        say ("zqb worker", reply (zqb__slot_token (&held->slot), "y"));
+        whatever_is_heard ();
+    }
+    assert_int_equal (stats ()->replied, 10);
+    assert_int_equal (stats ()->workers_lost, 0);
+    end ();
+}
+
+TEST (a_time_limit_holds_for_those_at_work_and_may_be_taken_back)
+{
+    begin ();
+    say ("mdp worker", ready ("echo", 1));
+    say ("mdp client", request ("echo", 1, "x"));
+    at_ms (1000);
+    assert_ok (zqb__engine_limit (&world.engine, "echo", 5000 * 1000));
+    at_ms (2000);
+    assert_ok (zqb__engine_limit (&world.engine, "echo", UINT64_MAX));
+    at_ms (100000);
+    assert_int_equal (stats ()->workers_lost, 0);
+    assert_ok (zqb__engine_limit (&world.engine, "echo", 5000 * 1000));
+    at_ms (100000 + 1);
+    at_ms (100000 + 2);
+    assert_int_equal (stats ()->workers_lost, 1);
+    assert_ok (zqb__engine_limit (&world.engine, "echo", UINT64_MAX));
+    end ();
+}
+
 TEST (a_worker_that_wants_to_hear_from_us_more_often_does)
 {
     begin ();
@@ -2188,6 +2252,9 @@ int main (void)
         cmocka_unit_test (a_busy_worker_hears_from_us_too),
         cmocka_unit_test (anything_that_is_sent_counts_as_a_heartbeat),
         cmocka_unit_test (an_idle_worker_that_is_silent_is_lost_and_told_so),
+        cmocka_unit_test (a_worker_that_hangs_is_lost_after_the_time_limit_of_its_service),
+        cmocka_unit_test (a_worker_that_finishes_something_in_time_does_not_hang),
+        cmocka_unit_test (a_time_limit_holds_for_those_at_work_and_may_be_taken_back),
         cmocka_unit_test (a_worker_that_wants_to_hear_from_us_more_often_does),
         cmocka_unit_test (a_worker_that_speaks_less_often_may_be_silent_for_longer),
         cmocka_unit_test (nobody_is_silent_as_long_as_we_have_not_read_everything),

@@ -24,7 +24,7 @@ typedef struct request_t {
 typedef struct service_t {
     int known, handler;
     uint64_t made; /* which of all services was made when */
-    uint64_t alone_since, timer;
+    uint64_t alone_since, timer, limit;
     row_t queue, workers;
 } service_t;
 
@@ -64,6 +64,7 @@ struct model_t {
     request_t *requests;
     int request_count, request_capacity;
     row_t unused, failed;
+    row_t due; /* workers, in the order in which the engine looks at them in this tick */
 };
 
 const char *const command_names[] = {"?",     "READY",     "REQUEST",    "PARTIAL", "REPLY",
@@ -300,7 +301,7 @@ static service_t *require_service (model_t *model, int number)
     service->known = 1;
     service->made = ++model->order;
     service->alone_since = model->now;
-    service->timer = NEVER;
+    service->timer = service->limit = NEVER;
     model->counters.services++;
     return service;
 }
@@ -318,6 +319,8 @@ static void settle (model_t *model, int number)
             service->timer = after (since, model->limits.no_worker);
         return;
     }
+    if (service->limit != NEVER)
+        return;
     service->known = 0;
     service->timer = NEVER;
     model->counters.services--;
@@ -471,6 +474,8 @@ static void dequeue (model_t *model, int number)
     model->counters.queued--;
 }
 
+static void set_worker_timer (model_t *model, peer_t *peer);
+
 static void hand_over (model_t *model, int number, int worker)
 {
     peer_t *peer = &model->peers[worker];
@@ -478,6 +483,8 @@ static void hand_over (model_t *model, int number, int worker)
     if (peer->worker.hand.count == 0)
         begin_work (model, peer);
     row_append (&peer->worker.hand, number);
+    if (peer->worker.hand.count == 1 && model->services[peer->worker.service].limit != NEVER)
+        set_worker_timer (model, peer);
     peer->worker.bytes += model->requests[number].body.bytes;
     place (model, peer);
     model->requests[number].worker = worker;
@@ -540,13 +547,20 @@ static void set_worker_timer (model_t *model, peer_t *peer)
 {
     uint64_t beat = after (peer->worker.told, peer->worker.beat);
     uint64_t silent = after (peer->worker.heard, peer->worker.expiry);
-    if (!has_heartbeats (peer->dialect[WORKER]))
-        return;
+    uint64_t hangs = after (peer->worker.since, model->services[peer->worker.service].limit);
     if (beat <= model->now)
         beat = after (model->now, peer->worker.beat);
     if (silent <= model->now)
         silent = after (model->now, 1000);
-    peer->worker.timer = peer->worker.hand.count == 0 && silent < beat ? silent : beat;
+    if (hangs <= model->now)
+        hangs = after (model->now, 1000);
+    uint64_t next = peer->worker.hand.count == 0 && silent < beat ? silent : beat;
+    if (!has_heartbeats (peer->dialect[WORKER]))
+        next = NEVER;
+    if (peer->worker.hand.count && hangs < next)
+        next = hangs;
+    if (next != NEVER)
+        peer->worker.timer = next;
 }
 
 /* It hears from us as often as it wants to, and may be silent for longer than others if it speaks less often. */
@@ -1057,7 +1071,9 @@ static void worker_due (model_t *model, int number)
     output_t beat = output (WORKER, HEARTBEAT, 0);
     int due = model->now >= after (peer->worker.told, peer->worker.beat);
     peer->worker.timer = NEVER;
-    if (peer->worker.hand.count == 0 && model->now >= after (peer->worker.heard, peer->worker.expiry)) {
+    uint64_t limit = model->services[peer->worker.service].limit;
+    int silent = has_heartbeats (peer->dialect[WORKER]) && model->now >= after (peer->worker.heard, peer->worker.expiry);
+    if (peer->worker.hand.count ? model->now >= after (peer->worker.since, limit) : silent) {
         lose_worker (model, number);
         send_away (model, number, 0);
     } else if (!due || tell (model, number, &beat) == 0)
@@ -1099,31 +1115,31 @@ uint64_t model_next (const model_t *model)
 }
 
 /* Whether what the engine said next was said to this worker, or to a client that waited for this service. */
-static int worker_comes_next (const model_t *model, int number)
-{
-    const output_t *next = look_ahead (model);
-    return next && next->side == WORKER && next->address == model->peers[number].address;
-}
-
 static int service_comes_next (const model_t *model, int number)
 {
     const output_t *next = look_ahead (model);
     return next && next->side == CLIENT && next->service == number;
 }
 
-/* Of those that are due at the same time, the one that the engine took; if nothing can be seen of them, any. */
-static int next_worker (const model_t *model, uint64_t at)
+void model_is_due (model_t *model, uint32_t address)
 {
-    int any = -1;
-    for (int i = 0; i < model->peer_count; i++) {
-        const peer_t *peer = &model->peers[i];
-        if (!is_worker (peer) || peer->worker.timer != at)
+    row_append (&model->due, model_find (model, address));
+}
+
+/* Of the workers that are due at the same time, the one that the engine took first; -1: none is due. */
+static int next_worker (model_t *model, uint64_t at)
+{
+    for (size_t i = 0; i < model->due.count; i++) {
+        int number = model->due.at[i];
+        if (number < 0 || !is_worker (&model->peers[number]) || model->peers[number].worker.timer != at)
             continue;
-        if (worker_comes_next (model, i))
-            return i;
-        any = i;
+        row_remove (&model->due, number);
+        return number;
     }
-    return any;
+    for (int i = 0; i < model->peer_count; i++)
+        if (is_worker (&model->peers[i]) && model->peers[i].worker.timer == at)
+            return i;
+    return -1;
 }
 
 static int next_service (const model_t *model, uint64_t at)
@@ -1162,6 +1178,7 @@ void model_tick (model_t *model)
         else
             peers_due (model, at);
     }
+    model->due.count = 0;
     model_bury (model);
 }
 
@@ -1177,6 +1194,18 @@ static void serve_queued (model_t *model, int number)
         uint64_t *outcome = serve (model, number, model->requests[first].body, &answer);
         end_request (model, first, &answer, outcome);
     }
+}
+
+int model_limit (model_t *model, int number, uint64_t limit)
+{
+    service_t *service = require_service (model, number);
+    if (!service)
+        return ENOSPC;
+    service->limit = limit;
+    for (size_t i = 0; i < service->workers.count; i++)
+        set_worker_timer (model, &model->peers[service->workers.at[i]]);
+    settle (model, number);
+    return 0;
 }
 
 int model_handle (model_t *model, int number, int handler)
@@ -1198,6 +1227,7 @@ static void finish_service (model_t *model, int number)
 {
     service_t *service = &model->services[number];
     service->handler = 0;
+    service->limit = NEVER;
     while (service->workers.count) {
         send_away (model, service->workers.at[0], 0);
         remove_worker (model, service->workers.at[0]);
@@ -1351,6 +1381,7 @@ void model_free (model_t *model)
     }
     free (model->unused.at);
     free (model->failed.at);
+    free (model->due.at);
     free (model->requests);
     free (model->peer_at);
     free (model->peers);

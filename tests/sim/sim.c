@@ -668,7 +668,7 @@ static void check_structure (sim_t *sim)
 
 /* Events are 16 us apart or more. Steps of some kinds have microseconds of their own between, so that what becomes due
    by one kind never does at the time of another: then it would be open which of them comes first. */
-enum { MICROSECOND_OF_ENDS = 1, MICROSECOND_OF_BURIALS = 2, MICROSECOND_OF_SERVICES = 5, MICROSECONDS = 16 };
+enum { MICROSECOND_OF_ENDS = 1, MICROSECOND_OF_BURIALS = 2, MICROSECOND_OF_SERVICES = 5, MICROSECOND_OF_LIMITS = 9, MICROSECONDS = 16 };
 
 static void pass_time (sim_t *sim, uint64_t time)
 {
@@ -1254,11 +1254,23 @@ static void check_next (sim_t *sim)
                   (unsigned long long) zqb__engine_next (&sim->engine), (unsigned long long) model_next (sim->model));
 }
 
+/* As zqb__engine_tick, and the model is told in which order those come who are due at the same time. */
+static void tell_what_is_due (sim_t *sim)
+{
+    zqb__timer_t *timer;
+    while ((timer = zqb__heap_due (&sim->engine.timers, sim->engine.now)) != NULL) {
+        if (timer->kind == ZQB__TIMER_WORKER && sim->model)
+            model_is_due (sim->model, peer_address (ZQB__OF (zqb__worker_t, timer, timer)->peer));
+        zqb__engine_due (&sim->engine, timer);
+    }
+    zqb__engine_bury (&sim->engine);
+}
+
 static void tick (sim_t *sim)
 {
     step (sim);
     say (sim, "    tick at %llu\n", (unsigned long long) sim->now);
-    zqb__engine_tick (&sim->engine);
+    tell_what_is_due (sim);
     if (modelled (sim))
         model_tick (sim->model);
     check_agreement (sim);
@@ -1292,6 +1304,20 @@ static void event_handle (sim_t *sim)
     check_agreement (sim);
 }
 
+static void event_limit (sim_t *sim)
+{
+    int service = (int) below (sim, sim->service_count);
+    uint64_t limit = (1 + (uint64_t) below (sim, 20000)) * MICROSECONDS + MICROSECOND_OF_LIMITS;
+    if (one_in (sim, 2))
+        limit = UINT64_MAX;
+    step (sim);
+    say (sim, "    time limit of %d: %llu\n", service, (unsigned long long) limit);
+    int result = zqb__engine_limit (&sim->engine, sim->names[service], limit) == 0 ? 0 : errno;
+    if (modelled (sim) && model_limit (sim->model, service, limit) != result)
+        violated (sim, "setting a time limit: %s", strerror (result));
+    check_agreement (sim);
+}
+
 /* ---- events: what may happen, and how often, of which each seed makes something else */
 
 #define EVENTS(X)                                                                                                  \
@@ -1302,7 +1328,7 @@ static void event_handle (sim_t *sim)
     X (disconnect, 3, event_worker (sim, DISCONNECT)) X (malformed, 2, event_malformed (sim))                      \
     X (later, 1, event_of_later_version (sim)) X (down, 2, event_down (sim)) X (lost, 1, event_lost (sim))         \
     X (flush, 20, event_flush (sim)) X (gone, 4, event_gone (sim)) X (restart, 1, event_restart (sim))             \
-    X (tick, 16, tick (sim)) X (jump, 2, event_jump (sim)) X (handle, 3, event_handle (sim))
+    X (tick, 16, tick (sim)) X (jump, 2, event_jump (sim)) X (handle, 3, event_handle (sim)) X (limit, 1, event_limit (sim))
 
 enum {
 #define X(name, weight, action) EVENT_##name,

@@ -143,7 +143,7 @@ static void walk_service (walk_t *walk, zqb__service_t *service)
         walk_worker (walk, service, ZQB__OF (zqb__worker_t, of_service, at));
     walk_ready (walk, service);
     walk_check (walk, walk->running - before == (uint64_t) service->running, "a service: what it runs is miscounted");
-    walk_check (walk, service->queued || service->worker_count || service->handler,
+    walk_check (walk, service->queued || service->worker_count || service->handler || service->limit != UINT64_MAX,
                 "a service: it has nothing, and is not forgotten");
     walk_check (walk, !service->handler || !service->worker_count, "a service: it has a handler and workers");
     walk_check (walk, !service->handler || !service->queued, "a service: requests wait, though it has a handler");
