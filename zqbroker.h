@@ -89,8 +89,8 @@
     one that is at work may be silent as long as it likes, for a single thread cannot work and talk: of such a worker
     its connection tells whether it lives, and so of LRU workers, who know no heartbeats. When the connection of a
     worker is gone (its process died, or its machine no longer answers TCP), it is lost at once. Our workers and clients
-    also ask and answer with the heartbeats of ZMTP: a process of theirs that is frozen is lost like a silent one, even at
-    work. A handler that hangs is another matter: zqb_broker_time_limit.
+    also ask and answer with the heartbeats of ZMTP: a process of theirs that is frozen is lost like a silent one, even
+    at work. A handler that hangs is another matter: zqb_broker_time_limit.
 
     2 OWNERSHIP AND THREADS
 
@@ -171,9 +171,9 @@
                   to it, reply  [token][""][body]...
 
     In MDP/0.1, MDP/0.2 and ZQB/1 any frames in front of the header, up to 8 of up to 1024 bytes, are an envelope and
-    come back as they were: the empty frame of a REQ socket, addresses of proxies. So MDP/0.2 works with and without an empty frame in
-    front. On an LRU frontend the envelope ends with the first empty frame. A request has at least one frame of body,
-    except in ZQB/1. A worker that registers again under the same address starts anew.
+    come back as they were: the empty frame of a REQ socket, addresses of proxies. So MDP/0.2 works with and without an
+    empty frame in front. On an LRU frontend the envelope ends with the first empty frame. A request has at least one
+    frame of body, except in ZQB/1. A worker that registers again under the same address starts anew.
 
     8 ZQB/1, BYTE BY BYTE
 
@@ -230,9 +230,9 @@
 
     A sender packs what it has for a peer at that moment into one message, and never waits for more. No command starts
     behind the first 65536 bytes, nor when 256 large frames are behind the first already. How large a body frame must
-    be to travel on its own is the sender's choice (ours: more than 1024 bytes). An idle worker sends something at least as
-    often as its READY says, and the broker to it, so that their settings need not be the same. Types 9 to 31 and tags 6 to
-    31 are kept for later versions, the rest is free for experiments.
+    be to travel on its own is the sender's choice (ours: more than 1024 bytes). An idle worker sends something at least
+    as often as its READY says, and the broker to it, so that their settings need not be the same. Types 9 to 31 and tags
+    6 to 31 are kept for later versions, the rest is free for experiments.
 
     9 BUILDING
 
@@ -438,8 +438,8 @@ typedef struct zqb_broker_options_t {
     void *log_arg;
 } zqb_broker_options_t;
 
-/* A broker in this context. options may be NULL, and is copied. EINVAL, ENOMEM, or what zmq_socket says (ETERM, EMFILE).
- */
+/* A broker in this context. options may be NULL, and is copied. EINVAL, ENOMEM, or what zmq_socket says (ETERM,
+   EMFILE). */
 ZQB_API zqb_broker_t *zqb_broker_new (void *ctx, const zqb_broker_options_t *options);
 
 /* An endpoint for clients and workers that speak Majordomo or ZQB/1. As often as wanted, before or while it runs.
@@ -453,9 +453,9 @@ ZQB_API int zqb_broker_bind (zqb_broker_t *broker, const char *endpoint);
  */
 ZQB_API int zqb_broker_bind_lru (zqb_broker_t *broker, const char *frontend, const char *backend, const char *service);
 
-/* An endpoint as libzmq spells it: "tcp://127.0.0.1:49152" for "tcp://127.0.0.1:*". index counts in the order of binding
-   from 0 (bind_lru adds its frontend, then its backend), or back from the last, which is -1. buffer gets it with its
-   NUL, size says how large it is (256 is enough). EINVAL if it is too small, or there is no such endpoint. */
+/* An endpoint as libzmq spells it: "tcp://127.0.0.1:49152" for "tcp://127.0.0.1:*". index counts in the order of
+   binding from 0 (bind_lru adds its frontend, then its backend), or back from the last, which is -1. buffer gets it
+   with its NUL, size says how large it is (256 is enough). EINVAL if it is too small, or there is none. */
 ZQB_API int zqb_broker_endpoint (zqb_broker_t *broker, int index, char *buffer, size_t size);
 
 /* Serves a service inside the broker's own thread: for what takes microseconds, as everything else waits meanwhile.
@@ -464,10 +464,11 @@ ZQB_API int zqb_broker_endpoint (zqb_broker_t *broker, int index, char *buffer, 
    a handler or a log function. Requests that are queued already are served at once, in the calling thread. */
 ZQB_API int zqb_broker_handle (zqb_broker_t *broker, const char *service, zqb_handler_fn *handler, void *arg);
 
-/* How long a worker of this service may be at work without finishing a request: after that it is taken to hang, and is
-   lost like one whose connection is gone: what it holds goes to others, and counts as an attempt. 0 or -1: for ever, as at
-   first. A worker that was busy and not hung registers again, and what it then answers late is counted as stale. Errors as
-   for zqb_broker_bind_lru's service; ENOMEM; ENOSPC at max_services; EBUSY inside a handler or a log function. */
+/* How long a worker of this service may be at work without finishing a request: after that it is taken to hang, and
+   is lost like one whose connection is gone: what it holds goes to others, and counts as an attempt. 0 or -1: for
+   ever, as at first. A worker that was busy and not hung registers again, and what it then answers late is counted as
+   stale. Errors as for zqb_broker_bind_lru's service; ENOMEM; ENOSPC at max_services; EBUSY inside a handler or a log
+   function. */
 ZQB_API int zqb_broker_time_limit (zqb_broker_t *broker, const char *service, int limit_ms);
 
 /* Three ways to run it. EALREADY if it runs already, or has not ended since it was asked to; EBUSY inside a handler or a
@@ -573,8 +574,8 @@ ZQB_API int zqb_worker_run (zqb_worker_t *worker, zqb_handler_fn *handler, void 
 ZQB_API void zqb_worker_stop (zqb_worker_t *worker);
 
 /* Readable when zqb_worker_recv with a timeout of 0 might do something; like ZMQ_FD it tells changes: call recv until
-   EAGAIN before waiting, and at least every heartbeat_ms. It is another after the worker has connected anew, which happens
-   in recv, and tells nothing of zqb_worker_stop. ENOTCONN while there is none. */
+   EAGAIN before waiting, and at least every heartbeat_ms. It is another after the worker has connected anew, which
+   happens in recv, and tells nothing of zqb_worker_stop. ENOTCONN while there is none. */
 ZQB_API int zqb_worker_fd (zqb_worker_t *worker);
 
 /* Says goodbye, so that the requests it holds go to others at once, and frees it, its requests too. */
@@ -604,18 +605,20 @@ typedef struct zqb_reply_t {
 } zqb_reply_t;
 
 /* A client of the broker at this endpoint, or, with several separated by commas, of one after the other when one does
-   not answer. Returns at once; the broker need not be there yet. EINVAL, ENOMEM; what zmq_socket and zmq_connect say. */
+   not answer. Returns at once; the broker need not be there yet. EINVAL, ENOMEM; what zmq_socket, zmq_connect say. */
 ZQB_API zqb_client_t *zqb_client_new (void *ctx, const char *endpoints, const zqb_client_options_t *options);
 
-/* Sends a request and waits for its reply, which replaces what was in reply, another message; the parts of a partial reply
-   come as the frames of one. On success request is left empty. On failure request is as it was, and reply holds the text of the
-   error, if there is one: ETIMEDOUT (no answer to any try), one of ZQB_ERRORS, EINVAL (bad service name: 1 to 255
-   bytes), EMSGSIZE (a frame of 2 GiB or more), EAGAIN (max_pending), ENOMEM, EINTR, ETERM. After EINTR the request is cancelled. */
+/* Sends a request and waits for its reply, which replaces what was in reply, another message; the parts of a partial
+   reply come as the frames of one. On success request is left empty. On failure request is as it was, and reply holds
+   the text of the error, if there is one: ETIMEDOUT (no answer to any try), one of ZQB_ERRORS, EINVAL (bad service
+   name: 1 to 255 bytes), EMSGSIZE (a frame of 2 GiB or more), EAGAIN (max_pending), ENOMEM, EINTR, ETERM. After EINTR
+   the request is cancelled. */
 ZQB_API int zqb_client_call (zqb_client_t *client, const char *service, zqb_msg_t *request, zqb_msg_t *reply);
 
 /* Takes a request over and returns at once; id (which may be NULL) gets its number, never 0. It leaves at once if you
-   submit one at a time, and take its reply. Those that you submit in a row leave together: as soon as the first has waited
-   for 50 microseconds, and at the latest in the next zqb_client_recv or zqb_client_flush. Errors leave request as it was: EINVAL, EMSGSIZE, EAGAIN, ENOMEM, ETERM. */
+   submit one at a time, and take its reply. Those that you submit in a row leave together: as soon as the first has
+   waited for 50 microseconds, and at the latest in the next zqb_client_recv or zqb_client_flush. Errors leave request
+   as it was: EINVAL, EMSGSIZE, EAGAIN, ENOMEM, ETERM. */
 ZQB_API int zqb_client_submit (zqb_client_t *client, const char *service, zqb_msg_t *request, uint64_t *id);
 
 /* Sends what waits to be sent. Only needed when no zqb_client_recv follows soon. ETERM. */
@@ -631,8 +634,8 @@ ZQB_API int zqb_client_recv (zqb_client_t *client, zqb_reply_t *reply, int timeo
 ZQB_API int zqb_client_cancel (zqb_client_t *client, uint64_t id);
 
 /* Readable when zqb_client_recv with a timeout of 0 might do something; like ZMQ_FD it tells changes: call recv until
-   EAGAIN before waiting, and at least every timeout_ms. It is another after the client has connected anew, which happens in
-   recv. ENOTCONN while there is none. */
+   EAGAIN before waiting, and at least every timeout_ms. It is another after the client has connected anew, which
+   happens in recv. ENOTCONN while there is none. */
 ZQB_API int zqb_client_fd (zqb_client_t *client);
 
 ZQB_API void zqb_client_destroy (zqb_client_t **client);
@@ -1094,9 +1097,9 @@ static void zqb__signal_drain (zqb__signal_t *signal)
     }
 }
 
-/* Waits until one of the descriptors is readable or timeout_us is over (UINT64_MAX: for ever); -1 and EINTR on a signal.
-   Only raw descriptors: a socket of libzmq is read until EAGAIN first, and its ZMQ_FD then tells what is new. That takes
-   fewer system calls than zmq_poll, which looks at everything twice. */
+/* Waits until one of the descriptors is readable or timeout_us is over (UINT64_MAX: for ever); -1 and EINTR on a
+   signal. Only raw descriptors: a socket of libzmq is read until EAGAIN first, and its ZMQ_FD then tells what is new.
+   That takes fewer system calls than zmq_poll, which looks at everything twice. */
 static int zqb__wait (zqb__poll_t *items, int count, uint64_t timeout_us)
 {
     uint64_t ms = timeout_us / 1000 + (timeout_us % 1000 ? 1 : 0);
@@ -2977,12 +2980,17 @@ static const char *zqb__peer_dialect (const zqb__peer_t *peer, int side)
     return zqb__dialects[peer->dialect[side]].name;
 }
 
+static const char *zqb__service_text (const zqb__service_t *service, char text[ZQB__NAME_TEXT])
+{
+    return zqb__name_text (service->name, service->name_size, text);
+}
+
 /* Something about a worker of a service. */
 static void zqb__service_log (zqb__engine_t *engine, int level, const zqb__service_t *service, const char *what,
                               const char *detail)
 {
     char name[ZQB__NAME_TEXT];
-    zqb__engine_log (engine, level, "worker of '%s' %s%s", zqb__name_text (service->name, service->name_size, name),
+    zqb__engine_log (engine, level, "worker of '%s' %s%s", zqb__service_text (service, name),
                      what, detail);
 }
 
@@ -3098,7 +3106,8 @@ static void zqb__peer_leave_connection (zqb__engine_t *engine, zqb__peer_t *peer
     ZQB_FREE (connection);
 }
 
-/* Which connection a peer came over, as the caller numbers them; -1: none that can be told. Without memory it is none. */
+/* Which connection a peer came over, as the caller numbers them; -1: none that can be told. Without memory it is
+   none. */
 static void zqb__peer_set_connection (zqb__engine_t *engine, zqb__peer_t *peer, int number)
 {
     zqb__peer_leave_connection (engine, peer);
@@ -3334,9 +3343,9 @@ static void zqb__worker_place (zqb__worker_t *worker)
 }
 
 /* How many requests a worker may hold follows from its pace: what waits in its hand is to be worth no more than the
-   option says. The pace is that of the last four hands, or of a millisecond of work: a single message, with the time that
-   it was on its way, says little. The credit grows step by step, as little work hides how fast a worker is, and shrinks at
-   once. */
+   option says. The pace is that of the last four hands, or of a millisecond of work: a single message, with the time
+   that it was on its way, says little. The credit grows step by step, as little work hides how fast a worker is, and
+   shrinks at once. */
 static void zqb__worker_adapt (const zqb__engine_t *engine, zqb__worker_t *worker)
 {
     uint64_t span = engine->limits.credit < ZQB__PACE_NS ? engine->limits.credit : ZQB__PACE_NS;
@@ -4215,8 +4224,8 @@ static void zqb__peer_reborn (zqb__engine_t *engine, zqb__peer_t *peer)
     zqb__peer_in_use (engine, peer);
 }
 
-/* The client that lives at another address, or NULL. A worker is known by the address of its READY alone: what it holds was
-   sent there. If it speaks from another, it is told to register from there. */
+/* The client that lives at another address, or NULL. A worker is known by the address of its READY alone: what it
+   holds was sent there. If it speaks from another, it is told to register from there. */
 static zqb__peer_t *zqb__client_of_life (zqb__engine_t *engine, uint64_t life)
 {
     zqb__peer_t *peer = life ? zqb__peer_of_life (engine, life) : NULL;
@@ -4478,13 +4487,14 @@ static void zqb__inbox_keep (zqb__inbox_t *inbox, zmq_msg_t *frame)
         zqb__move_frames (&inbox->frames[inbox->count++], frame, 1);
 }
 
-/* How long a receive blocks where it may. Blocking in libzmq takes two system calls less than to look, to poll and to look
-   again, but nothing else is seen meanwhile: so it is for a moment only, in which answers come to those who are quick. A
-   shorter time would cost more than it saves, as it would be the next thing that the kernel has to set its clock for. */
+/* How long a receive blocks where it may. Blocking in libzmq takes two system calls less than to look, to poll and to
+   look again, but nothing else is seen meanwhile: so it is for a moment only, in which answers come to those who are
+   quick. A shorter time would cost more than it saves, as it would be the next thing that the kernel has to set its
+   clock for. */
 enum { ZQB__BLOCK_MS = 4, ZQB__BLOCK_US = 1000 * ZQB__BLOCK_MS };
 
-/* Receives a message: 1; 0: none; -1: ETERM and other errors of the socket. flags: ZMQ_DONTWAIT only looks, 0 blocks for
-   a moment, which may end with EINTR. */
+/* Receives a message: 1; 0: none; -1: ETERM and other errors of the socket. flags: ZMQ_DONTWAIT only looks, 0 blocks
+   for a moment, which may end with EINTR. */
 static int zqb__inbox_receive (zqb__inbox_t *inbox, void *socket, int flags)
 {
     int more = 1;
@@ -4578,7 +4588,8 @@ static int zqb__outbox_add_address (zqb_msg_t *outbox, const unsigned char *addr
     return zqb__body_to_msg (&body, outbox);
 }
 
-/* Adds a parcel: its bytes as one frame, and the large frames, which are moved out of it. -1: ENOMEM, and it is whole. */
+/* Adds a parcel: its bytes as one frame, and the large frames, which are moved out of it. -1: ENOMEM, and it is
+   whole. */
 static int zqb__outbox_add_parcel (zqb_msg_t *outbox, zqb__parcel_t *parcel)
 {
     if (zqb__msg_reserve (outbox, 1 + parcel->large_count) != 0
@@ -4770,8 +4781,8 @@ static void zqb__set_heartbeats (void *socket, int heartbeat_ms, int liveness)
     zqb__set_int (socket, ZMQ_HEARTBEAT_TTL, expiry > 6553500 ? 6553500 : expiry);
 }
 
-/* The broker does not ask its peers' connections in that way: libzmq (4.3.4) aborts if it asks over one that ended while
-   its messages were not read. TCP asks instead. */
+/* The broker does not ask its peers' connections in that way: libzmq (4.3.4) aborts if it asks over one that ended
+   while its messages were not read. TCP asks instead. */
 static void zqb__set_keepalive (void *socket, int heartbeat_ms, int liveness)
 {
     int seconds = heartbeat_ms < 1000 ? 1 : heartbeat_ms / 1000;
@@ -5062,8 +5073,8 @@ static int zqb__broker_send (void *self, zqb__peer_t *peer, int side, const zqb_
     return 0;
 }
 
-/* Everything that is packed leaves. A peer that cannot be reached is kept until all that it has sent is read: a worker may
-   have said goodbye. */
+/* Everything that is packed leaves. A peer that cannot be reached is kept until all that it has sent is read: a
+   worker may have said goodbye. */
 static void zqb__broker_flush (zqb_broker_t *broker)
 {
     while (!zqb__list_empty (&broker->dirty)) {
@@ -5295,8 +5306,8 @@ static int zqb__broker_serve_port (zqb_broker_t *broker, int index, int look, in
     return count;
 }
 
-/* One round: what came in, what is due, what goes out. How many messages that were; 0: nothing is left to do. -1: ETERM.
-   flags as for zqb__inbox_receive. */
+/* One round: what came in, what is due, what goes out. How many messages that were; 0: nothing is left to do. -1:
+   ETERM. flags as for zqb__inbox_receive. */
 static int zqb__broker_pass (zqb_broker_t *broker, int flags)
 {
     uint64_t sent = broker->engine.stats.messages_out;
@@ -5354,12 +5365,12 @@ static int zqb__broker_wait (zqb_broker_t *broker, uint64_t timeout)
     return 0;
 }
 
-/* Whether the next pass may block for a moment: there is but one socket that anything may come from soon, and nothing is
-   due. The lock stays closed meanwhile. */
+/* Whether the next pass may block for a moment: there is but one socket that anything may come from soon, and nothing
+   is due. The lock stays closed meanwhile. */
 static int zqb__broker_may_block (const zqb_broker_t *broker)
 {
-    return broker->port_count == 1 && broker->options.spin_us <= 0 && broker->passes && zqb__list_empty (&broker->unreachable)
-           && zqb__engine_next (&broker->engine) > broker->engine.now + ZQB__BLOCK_US;
+    return broker->port_count == 1 && broker->options.spin_us <= 0 && broker->passes
+           && zqb__list_empty (&broker->unreachable) && zqb__engine_next (&broker->engine) > broker->engine.now + ZQB__BLOCK_US;
 }
 
 /* Passes until there was something to do, for as long as the options say, and lets others run in between. A look at
@@ -5781,7 +5792,7 @@ static int zqb__mmi_services (zqb_request_t *request, zqb_msg_t *reply, void *ar
     (void) request;
     for (zqb__link_t *at = all->next; at != all; at = at->next) {
         zqb__service_t *service = ZQB__OF (zqb__service_t, all, at);
-        if (!zqb__mmi_line (reply, "%s queued=%d running=%d workers=%d handler=%d", zqb__name_text (service->name, service->name_size, name),
+        if (!zqb__mmi_line (reply, "%s queued=%d running=%d workers=%d handler=%d", zqb__service_text (service, name),
                             service->queued, service->running, service->worker_count, service->handler != NULL))
             break;
     }
@@ -5792,7 +5803,7 @@ static int zqb__mmi_worker (zqb_msg_t *reply, const zqb__worker_t *worker, uint6
 {
     char name[ZQB__NAME_TEXT];
     return zqb__mmi_line (reply, "%s dialect=%s load=%u credit=%u served=%llu silent_ms=%llu",
-                          zqb__name_text (worker->service->name, worker->service->name_size, name), zqb__peer_dialect (worker->peer, ZQB__WORKER),
+                          zqb__service_text (worker->service, name), zqb__peer_dialect (worker->peer, ZQB__WORKER),
                           (unsigned) worker->load, (unsigned) worker->credit, (unsigned long long) worker->served,
                           (unsigned long long) ((now - worker->heard) / 1000));
 }
@@ -5924,16 +5935,16 @@ static void zqb__line_disconnect (zqb__line_t *line)
     zqb__inbox_clear (&line->inbox);
 }
 
-/* A broker is there when it has answered in the protocol of libzmq: something that accepts connections and ends them, in
-   front of a broker that is away, is not. */
+/* A broker is there when it has answered in the protocol of libzmq: something that accepts connections and ends them,
+   in front of a broker that is away, is not. */
 #ifdef ZMQ_EVENT_HANDSHAKE_SUCCEEDED
 #define ZQB__EVENT_THERE ZMQ_EVENT_HANDSHAKE_SUCCEEDED
 #else
 #define ZQB__EVENT_THERE ZMQ_EVENT_CONNECTED
 #endif
 
-/* Ends a connection that is given up. What it has not delivered is of no use any more: a worker that registers again starts
-   anew, and a client sends again what has no answer. */
+/* Ends a connection that is given up. What it has not delivered is of no use any more: a worker that registers again
+   starts anew, and a client sends again what has no answer. */
 static void zqb__line_drop (zqb__line_t *line)
 {
     if (line->socket)
@@ -5992,8 +6003,8 @@ static int zqb__line_connect (zqb__line_t *line)
     return -1;
 }
 
-/* Whether nobody has bound the endpoint yet, as far as we know, and there is no other. libzmq keeps the socket of such a
-   connection until somebody does, even if it was closed, so that one is enough. */
+/* Whether nobody has bound the endpoint yet, as far as we know, and there is no other. libzmq keeps the socket of
+   such a connection until somebody does, even if it was closed, so that one is enough. */
 static int zqb__line_is_early (const zqb__line_t *line)
 {
     return line->socket && !line->answered && line->endpoint_count == 1 && zqb__line_is_inproc (line);
@@ -6137,8 +6148,8 @@ static void zqb__line_begin (zqb__line_t *line)
     }
 }
 
-/* The next command from the broker: 1; 0: none for now; -1: ETERM, EINTR. What is malformed is passed over. flags as for
-   zqb__inbox_receive. */
+/* The next command from the broker: 1; 0: none for now; -1: ETERM, EINTR. What is malformed is passed over. flags as
+   for zqb__inbox_receive. */
 static int zqb__line_next (zqb__line_t *line, zqb__command_t *command, int flags)
 {
     for (;;) {
@@ -6248,8 +6259,8 @@ static void zqb__worker_free_requests (zqb__link_t *list)
     }
 }
 
-/* The registration is over: what came and was not begun is the broker's again, and what the user has cannot be answered.
-   The next attempt is at once if all was well, and then after longer and longer pauses. */
+/* The registration is over: what came and was not begun is the broker's again, and what the user has cannot be
+   answered. The next attempt is at once if all was well, and then after longer and longer pauses. */
 static void zqb__worker_unregister (zqb_worker_t *worker, const char *why)
 {
     worker->registered = 0;
@@ -6615,8 +6626,8 @@ static int zqb__worker_look (zqb_worker_t *worker, int may_block)
     return zqb__worker_turn (worker, may_block && zqb__worker_may_block (worker) ? 0 : ZMQ_DONTWAIT);
 }
 
-/* Waits until there may be something to see. until is 0 at first, and then when the time is over. -1: EAGAIN it is over,
-   EINTR. */
+/* Waits until there may be something to see. until is 0 at first, and then when the time is over. -1: EAGAIN it is
+   over, EINTR. */
 static int zqb__worker_wait (zqb_worker_t *worker, uint64_t timeout, uint64_t *until)
 {
     if (!*until)
@@ -6953,8 +6964,8 @@ static void zqb__client_time_out_mdp (zqb_client_t *client, zqb__pending_t *pend
         zqb__client_send_first (client);
 }
 
-/* The connection was lost: all that has no answer is sent again, once, over a new one, where it waits for the broker. What
-   may still have waited in the old one is dropped with it, or it would arrive twice. */
+/* The connection was lost: all that has no answer is sent again, once, over a new one, where it waits for the broker.
+   What may still have waited in the old one is dropped with it, or it would arrive twice. */
 static void zqb__client_catch_up (zqb_client_t *client)
 {
     if (!client->line.lost)
