@@ -2810,7 +2810,8 @@ static int zqb__wire_frames (zqb_msg_t *out, int dialect, int side, const zqb__c
 
 /* ================================================================================================================
    >>engine
-   Owns:    peers, services, workers, requests: the state machine. Time is what the caller says it is.
+   Owns:    peers, services, workers, requests: the state machine. What time it is (now), and whether all that peers sent
+            was read (caught_up), is what the caller says
    Door:    zqb__engine_init, _finish, _close; _peer, _receive, _malformed, _release (what a peer says); _suspect, _lost,
             _disconnected, _bury (what became of one); _tick, _next (time); _handle, _limit; commands come out through zqb__sink_t
    Uses:    containers, message, wire (commands and dialects, not their bytes)
