@@ -110,7 +110,8 @@
     - A reply reaches the client whose request that worker holds, and no other; a late, repeated or forged one
       reaches nobody, and is counted.
     - A worker never holds more than its credit.
-    - First come, first served within a service.
+    - Clients of a service take turns, one request each, so none has to wait behind all that another has sent; the
+      requests of one client are served in the order in which they came.
     - A worker that says goodbye, registers again, falls silent or cannot be reached loses what it holds to others, at
       once when that is known: at most `attempts` times, then the request is dead. What a ZQB/1 worker that says
       goodbye has not begun does not count as an attempt.
@@ -2817,11 +2818,13 @@ static int zqb__wire_frames (zqb_msg_t *out, int dialect, int side, const zqb__c
    Uses:    containers, message, wire (commands and dialects, not their bytes)
    Never:   a socket, a clock, a thread
    Where to look: a command of a peer is handled in zqb__on_ready, _on_request, _on_reply ...;
-            how a worker is chosen is in zqb__service_choose and zqb__worker_place, and nowhere else
+            how a worker is chosen is in zqb__service_choose and zqb__worker_place, and nowhere else;
+            whose request is the next is in zqb__service_first and zqb__lane_*
    ================================================================================================================ */
 
 typedef struct zqb__service_t zqb__service_t;
 typedef struct zqb__worker_t zqb__worker_t;
+typedef struct zqb__lane_t zqb__lane_t;
 typedef struct zqb__peer_t zqb__peer_t;
 typedef struct zqb__connection_t zqb__connection_t;
 
@@ -2835,8 +2838,9 @@ struct zqb__peer_t {
     uint64_t former;     /* hash of the address that it had before it reconnected */
     zqb__link_t idle;    /* among those that may be forgotten */
     zqb__link_t failed;  /* among those that could not be reached, and are to be buried */
-    zqb__link_t requests;
-    int outstanding; /* how many of them */
+    zqb__link_t lanes;   /* those of its requests */
+    zqb__lane_t *lane;   /* the one it used last, which may be empty; or NULL */
+    int outstanding;     /* how many requests it has */
     int numbered;    /* they are in engine->ids */
     int port;
     zqb__connection_t *connection; /* what it came over; NULL not known */
@@ -2864,10 +2868,9 @@ struct zqb__connection_t {
 /* There may be a million of them: what few need is in extra. */
 typedef struct zqb__request_t {
     zqb__slot_t slot;
-    zqb__link_t turn;      /* in the queue of its service, or in the hand of its worker */
-    zqb__link_t of_client; /* among the requests of its client */
-    zqb__service_t *service;
-    zqb__peer_t *client;   /* NULL: nobody wants the reply */
+    zqb__link_t place;     /* in the queue of its service, which is in order of arrival, or in the hand of its worker */
+    zqb__link_t of_lane;
+    zqb__lane_t *lane;     /* whose it is, and for which service; NULL: nobody wants the reply */
     zqb__worker_t *worker; /* NULL: queued */
     uint64_t id;           /* the client's */
     uint64_t arrived;
@@ -2883,6 +2886,18 @@ typedef struct zqb__extra_t {
     zqb__parcel_t gathered; /* partial replies for a client whose dialect has none */
 } zqb__extra_t;
 
+/* The requests of one client for one service. Lanes that have something queued take turns, so that no client has to wait
+   behind all that another has sent: "the broker SHOULD serve clients on a fair basis" (RFC 7, overall topology). */
+struct zqb__lane_t {
+    zqb__node_t by_ends;
+    zqb__service_t *service;
+    zqb__peer_t *client;
+    zqb__link_t of_service, of_client;
+    zqb__link_t turn;     /* among the lanes of its service that have something queued */
+    zqb__link_t requests; /* those that run, then those that are queued */
+    zqb__link_t *queued;  /* the first of these, or &requests */
+};
+
 /* Workers with room are kept by load, so that the least loaded is found at once: levels 0 to 7 are exact, and each of
    those above is twice as wide as the one before. Within a level, the one that came there first is the first, until it
    leaves it: so requests that come together stay together, where workers hold many. */
@@ -2891,7 +2906,8 @@ enum { ZQB__LEVELS_EXACT = 8, ZQB__LEVELS = 22 };
 struct zqb__service_t {
     zqb__node_t by_name;
     zqb__link_t all; /* among all services */
-    zqb__link_t queue;
+    zqb__link_t queue, lanes;
+    zqb__link_t turns; /* the lanes that have something queued; whose turn it is is the first */
     zqb__link_t workers;
     zqb__link_t ready[ZQB__LEVELS]; /* workers with room, by load */
     uint32_t ready_mask;            /* which of these lists are not empty */
@@ -2949,7 +2965,7 @@ typedef struct zqb__engine_t {
     zqb_stats_t stats;
     uint64_t now;
     zqb__key_t key;
-    zqb__table_t peers, lives, connections, services, ids;
+    zqb__table_t peers, lives, connections, services, lanes, ids;
     zqb__link_t idle_peers;
     int idle_count;
     zqb__link_t failed_peers;
@@ -3024,6 +3040,113 @@ static int zqb__engine_send (zqb__engine_t *engine, zqb__peer_t *peer, int side,
     engine->stats.unsendable++;
     zqb__peer_fail (engine, peer);
     return -1;
+}
+
+/* ---- lanes */
+
+static uint64_t zqb__lane_hash (const zqb__engine_t *engine, const zqb__peer_t *client, const zqb__service_t *service)
+{
+    uint64_t ends[2];
+    ends[0] = (uint64_t) (uintptr_t) client;
+    ends[1] = (uint64_t) (uintptr_t) service;
+    return zqb__hash (engine->key, ends, sizeof ends);
+}
+
+static zqb__lane_t *zqb__lane_find (zqb__engine_t *engine, zqb__peer_t *client, zqb__service_t *service, uint64_t hash)
+{
+    for (zqb__node_t *node = zqb__table_first (&engine->lanes, hash); node; node = zqb__table_next (node)) {
+        zqb__lane_t *lane = ZQB__OF (zqb__lane_t, by_ends, node);
+        if (lane->client == client && lane->service == service)
+            return lane;
+    }
+    return NULL;
+}
+
+/* NULL and ENOMEM */
+static zqb__lane_t *zqb__lane_new (zqb__engine_t *engine, zqb__peer_t *client, zqb__service_t *service, uint64_t hash)
+{
+    zqb__lane_t *lane = (zqb__lane_t *) zqb__alloc (sizeof *lane);
+    if (!lane)
+        return NULL;
+    lane->service = service;
+    lane->client = client;
+    zqb__list_init (&lane->turn);
+    zqb__list_init (&lane->requests);
+    lane->queued = &lane->requests;
+    zqb__list_append (&service->lanes, &lane->of_service);
+    zqb__list_append (&client->lanes, &lane->of_client);
+    zqb__table_insert (&engine->lanes, &lane->by_ends, hash);
+    return lane;
+}
+
+/* One without requests. */
+static void zqb__lane_free (zqb__engine_t *engine, zqb__lane_t *lane)
+{
+    if (lane->client->lane == lane)
+        lane->client->lane = NULL;
+    zqb__list_remove (&lane->of_service);
+    zqb__list_remove (&lane->of_client);
+    zqb__table_remove (&engine->lanes, &lane->by_ends);
+    ZQB_FREE (lane);
+}
+
+/* An empty lane is kept if it is the one that its client used last, as it will be used again. */
+static void zqb__lane_rest (zqb__engine_t *engine, zqb__lane_t *lane)
+{
+    if (zqb__list_empty (&lane->requests) && lane->client->lane != lane)
+        zqb__lane_free (engine, lane);
+}
+
+/* The lane of a client for a service, found or made. NULL and ENOMEM. */
+static zqb__lane_t *zqb__lane_require (zqb__engine_t *engine, zqb__peer_t *client, zqb__service_t *service)
+{
+    zqb__lane_t *last = client->lane;
+    if (last && last->service == service)
+        return last;
+    uint64_t hash = zqb__lane_hash (engine, client, service);
+    zqb__lane_t *lane = zqb__lane_find (engine, client, service, hash);
+    if (!lane && (lane = zqb__lane_new (engine, client, service, hash)) == NULL)
+        return NULL;
+    client->lane = lane;
+    if (last)
+        zqb__lane_rest (engine, last);
+    return lane;
+}
+
+/* A request of the lane is to be queued: as its first, which is the next to have a turn, or as its last. */
+static void zqb__lane_queue (zqb__lane_t *lane, zqb__link_t *request, int first)
+{
+    zqb__link_t *turns = &lane->service->turns;
+    int was_empty = lane->queued == &lane->requests;
+    zqb__list_remove (request);
+    zqb__list_insert (first ? lane->queued : &lane->requests, request);
+    if (!first && !was_empty)
+        return;
+    lane->queued = request;
+    zqb__list_remove (&lane->turn);
+    zqb__list_insert (first ? turns->next : turns, &lane->turn);
+}
+
+/* A request of the lane is queued no more. */
+static void zqb__lane_unqueue (zqb__lane_t *lane, zqb__link_t *request)
+{
+    if (lane->queued == request)
+        lane->queued = request->next;
+    else {
+        zqb__list_remove (request);
+        zqb__list_insert (lane->queued, request);
+    }
+    if (lane->queued == &lane->requests)
+        zqb__list_remove (&lane->turn);
+}
+
+/* The lane had its turn: now it is behind the others. */
+static void zqb__lane_had_turn (zqb__lane_t *lane)
+{
+    if (lane->queued == &lane->requests)
+        return;
+    zqb__list_remove (&lane->turn);
+    zqb__list_append (&lane->service->turns, &lane->turn);
 }
 
 /* ---- peers */
@@ -3134,6 +3257,8 @@ static void zqb__peer_forget (zqb__engine_t *engine, zqb__peer_t *peer)
 {
     zqb__list_remove (&peer->failed);
     zqb__list_remove (&peer->dirty);
+    if (peer->lane)
+        zqb__lane_free (engine, peer->lane);
     zqb__table_remove (&engine->peers, &peer->by_address);
     if (peer->life)
         zqb__table_remove (&engine->lives, &peer->by_life);
@@ -3153,7 +3278,7 @@ static void zqb__peer_in_use (zqb__engine_t *engine, zqb__peer_t *peer)
 /* A peer may have lost its purpose: then it will be forgotten some day, unless it is the one that is being heard. */
 static void zqb__peer_rest (zqb__engine_t *engine, zqb__peer_t *peer)
 {
-    if (peer == engine->heard || peer->worker || !zqb__list_empty (&peer->requests) || !zqb__list_empty (&peer->idle)
+    if (peer == engine->heard || peer->worker || peer->outstanding || !zqb__list_empty (&peer->idle)
         || !zqb__list_empty (&peer->dirty))
         return;
     zqb__list_append (&engine->idle_peers, &peer->idle);
@@ -3193,7 +3318,7 @@ static zqb__peer_t *zqb__peer_new (zqb__engine_t *engine, int port, const void *
     peer->address_size = size;
     peer->port = port;
     zqb__list_init (&peer->idle);
-    zqb__list_init (&peer->requests);
+    zqb__list_init (&peer->lanes);
     zqb__list_init (&peer->dirty);
     zqb__list_init (&peer->failed);
     peer->dialect[ZQB__CLIENT] = peer->dialect[ZQB__WORKER] = -1;
@@ -3237,6 +3362,8 @@ static zqb__service_t *zqb__service_new (zqb__engine_t *engine, const void *name
     service->alone_since = engine->now;
     service->limit = UINT64_MAX;
     zqb__list_init (&service->queue);
+    zqb__list_init (&service->lanes);
+    zqb__list_init (&service->turns);
     zqb__list_init (&service->workers);
     for (int i = 0; i < ZQB__LEVELS; i++)
         zqb__list_init (&service->ready[i]);
@@ -3269,7 +3396,7 @@ static void zqb__service_settle (zqb__engine_t *engine, zqb__service_t *service)
     if (zqb__service_serves (service))
         return;
     if (service->queued) {
-        zqb__request_t *oldest = ZQB__OF (zqb__request_t, turn, service->queue.next);
+        zqb__request_t *oldest = ZQB__OF (zqb__request_t, place, service->queue.next);
         uint64_t since = oldest->arrived > service->alone_since ? oldest->arrived : service->alone_since;
         uint64_t at = zqb__after (since, engine->limits.no_worker);
         if (!service->timer.place && at != UINT64_MAX)
@@ -3280,6 +3407,8 @@ static void zqb__service_settle (zqb__engine_t *engine, zqb__service_t *service)
         return; /* it is not forgotten */
     if (engine->recent == service)
         engine->recent = NULL;
+    while (!zqb__list_empty (&service->lanes))
+        zqb__lane_free (engine, ZQB__OF (zqb__lane_t, of_service, service->lanes.next));
     zqb__heap_remove (&engine->timers, &service->timer);
     zqb__list_remove (&service->all);
     zqb__table_remove (&engine->services, &service->by_name);
@@ -3298,6 +3427,13 @@ static zqb__worker_t *zqb__service_choose (const zqb__service_t *service)
     while (!(service->ready_mask >> level & 1))
         level++;
     return ZQB__OF (zqb__worker_t, ready, service->ready[level].next);
+}
+
+/* Which of the queued requests is the next. */
+static zqb__request_t *zqb__service_first (const zqb__service_t *service)
+{
+    const zqb__lane_t *lane = ZQB__OF (zqb__lane_t, turn, service->turns.next);
+    return ZQB__OF (zqb__request_t, of_lane, lane->queued);
 }
 
 /* ---- workers */
@@ -3496,7 +3632,7 @@ static int zqb__request_number (zqb__engine_t *engine, zqb__request_t *request)
     if (!extra)
         return -1;
     if (!extra->numbered)
-        zqb__table_insert (&engine->ids, &extra->by_id, zqb__id_hash (engine, request->client, request->id));
+        zqb__table_insert (&engine->ids, &extra->by_id, zqb__id_hash (engine, request->lane->client, request->id));
     extra->numbered = 1;
     return 0;
 }
@@ -3509,14 +3645,22 @@ static void zqb__request_unnumber (zqb__engine_t *engine, zqb__request_t *reques
     request->extra->numbered = 0;
 }
 
+static int zqb__lane_number (zqb__engine_t *engine, zqb__lane_t *lane)
+{
+    for (zqb__link_t *at = lane->requests.next; at != &lane->requests; at = at->next)
+        if (zqb__request_number (engine, ZQB__OF (zqb__request_t, of_lane, at)) != 0)
+            return -1;
+    return 0;
+}
+
 /* Makes the requests of a client known by their numbers. -1: ENOMEM, some are not; counted. */
 static int zqb__client_number (zqb__engine_t *engine, zqb__peer_t *client)
 {
-    zqb__link_t *requests = &client->requests;
+    zqb__link_t *lanes = &client->lanes;
     if (client->numbered)
         return 0;
-    for (zqb__link_t *at = requests->next; at != requests; at = at->next)
-        if (zqb__request_number (engine, ZQB__OF (zqb__request_t, of_client, at)) != 0) {
+    for (zqb__link_t *at = lanes->next; at != lanes; at = at->next)
+        if (zqb__lane_number (engine, ZQB__OF (zqb__lane_t, of_client, at)) != 0) {
             engine->stats.no_memory++;
             return -1;
         }
@@ -3530,7 +3674,7 @@ static zqb__request_t *zqb__request_find (zqb__engine_t *engine, zqb__peer_t *cl
     uint64_t hash = zqb__id_hash (engine, client, id);
     for (zqb__node_t *node = zqb__table_first (&engine->ids, hash); node; node = zqb__table_next (node)) {
         zqb__request_t *request = ZQB__OF (zqb__extra_t, by_id, node)->request;
-        if (request->client == client && request->id == id)
+        if (request->lane->client == client && request->id == id)
             return request;
     }
     return NULL;
@@ -3539,12 +3683,14 @@ static zqb__request_t *zqb__request_find (zqb__engine_t *engine, zqb__peer_t *cl
 /* Nobody waits for it any more. */
 static void zqb__request_detach (zqb__engine_t *engine, zqb__request_t *request)
 {
-    zqb__peer_t *client = request->client;
-    if (!client)
+    zqb__lane_t *lane = request->lane;
+    if (!lane)
         return;
+    zqb__peer_t *client = lane->client;
     zqb__request_unnumber (engine, request);
-    zqb__list_remove (&request->of_client);
-    request->client = NULL;
+    zqb__list_remove (&request->of_lane);
+    request->lane = NULL;
+    zqb__lane_rest (engine, lane);
     if (--client->outstanding == 0) {
         client->numbered = 0;
         engine->stats.clients--;
@@ -3575,34 +3721,38 @@ static void zqb__request_free (zqb__engine_t *engine, zqb__request_t *request)
 /* Out of its queue, or out of its worker's hand. */
 static void zqb__request_take_out (zqb__engine_t *engine, zqb__request_t *request)
 {
-    zqb__list_remove (&request->turn);
+    zqb__list_remove (&request->place);
     if (request->worker) {
         request->worker->bytes -= zqb__stored_bytes (&request->body);
         request->worker->load--;
-        request->service->running--;
+        request->worker->service->running--;
         engine->stats.running--;
         request->worker = NULL;
     } else {
-        request->service->queued--;
+        zqb__lane_unqueue (request->lane, &request->of_lane);
+        request->lane->service->queued--;
         engine->stats.queued--;
     }
 }
 
-/* Into the queue in front of another request, or at the end when that is the queue itself. */
-static void zqb__request_enqueue (zqb__engine_t *engine, zqb__request_t *request, zqb__link_t *before)
+/* Into the queue: as the first of all, or behind the others. */
+static void zqb__request_enqueue (zqb__engine_t *engine, zqb__request_t *request, int first)
 {
-    zqb__list_insert (before, &request->turn);
-    request->service->queued++;
+    zqb__service_t *service = request->lane->service;
+    zqb__list_insert (first ? service->queue.next : &service->queue, &request->place);
+    zqb__lane_queue (request->lane, &request->of_lane, first);
+    service->queued++;
     engine->stats.queued++;
 }
 
 /* Tells the client something about its request. */
 static int zqb__request_answer (zqb__engine_t *engine, zqb__request_t *request, zqb__command_t *answer)
 {
+    const zqb__lane_t *lane = request->lane;
     answer->id = request->id;
-    answer->service = (const unsigned char *) request->service->name;
-    answer->service_size = request->service->name_size;
-    return zqb__engine_send (engine, request->client, ZQB__CLIENT, answer);
+    answer->service = (const unsigned char *) lane->service->name;
+    answer->service_size = lane->service->name_size;
+    return zqb__engine_send (engine, lane->client, ZQB__CLIENT, answer);
 }
 
 /* The end of a request that is in nobody's hand: the client hears of it, the outcome is counted, it is freed. */
@@ -3610,7 +3760,7 @@ static void zqb__request_end (zqb__engine_t *engine, zqb__request_t *request, zq
 {
     if (request->cancelled)
         engine->stats.cancelled++;
-    else if (!request->client || zqb__request_answer (engine, request, answer) != 0)
+    else if (!request->lane || zqb__request_answer (engine, request, answer) != 0)
         engine->stats.client_gone++;
     else
         ++*outcome;
@@ -3630,12 +3780,12 @@ static void zqb__request_give_back (zqb__engine_t *engine, zqb__request_t *reque
     zqb__request_take_out (engine, request);
     zqb__request_drop_gathered (engine, request);
     zqb__slot_renew (&request->slot);
-    if (!request->client)
+    if (!request->lane)
         zqb__request_end_with (engine, request, ZQB_ECANCELLED, &engine->stats.client_gone);
     else if (request->attempts >= engine->limits.attempts)
         zqb__request_end_with (engine, request, ZQB_ELOST, &engine->stats.dead);
     else {
-        zqb__request_enqueue (engine, request, request->service->queue.next);
+        zqb__request_enqueue (engine, request, 1);
         engine->stats.requeued++;
     }
 }
@@ -3644,9 +3794,10 @@ static void zqb__request_give_back (zqb__engine_t *engine, zqb__request_t *reque
 static void zqb__request_hand_over (zqb__engine_t *engine, zqb__request_t *request, zqb__worker_t *worker)
 {
     zqb__request_take_out (engine, request);
-    zqb__list_append (&worker->hand, &request->turn);
+    zqb__lane_had_turn (request->lane);
+    zqb__list_append (&worker->hand, &request->place);
     request->worker = worker;
-    request->service->running++;
+    worker->service->running++;
     engine->stats.running++;
     if (worker->load++ == 0)
         zqb__worker_begin (engine, worker);
@@ -3665,7 +3816,7 @@ static void zqb__worker_assign (zqb__engine_t *engine, zqb__worker_t *worker, zq
         return;
     }
     zqb__request_take_out (engine, request);
-    zqb__request_enqueue (engine, request, request->service->queue.next);
+    zqb__request_enqueue (engine, request, 1);
 }
 
 /* Gives queued requests to workers as long as there are both. The service may be gone afterwards. */
@@ -3673,7 +3824,7 @@ static void zqb__service_dispatch (zqb__engine_t *engine, zqb__service_t *servic
 {
     zqb__worker_t *worker;
     while (service->queued && (worker = zqb__service_choose (service)) != NULL)
-        zqb__worker_assign (engine, worker, ZQB__OF (zqb__request_t, turn, service->queue.next));
+        zqb__worker_assign (engine, worker, zqb__service_first (service));
     zqb__service_settle (engine, service);
 }
 
@@ -3690,7 +3841,7 @@ static void zqb__worker_remove (zqb__engine_t *engine, zqb__worker_t *worker)
         service->alone_since = engine->now;
     engine->stats.workers--;
     while (!zqb__list_empty (&worker->hand))
-        zqb__request_give_back (engine, ZQB__OF (zqb__request_t, turn, worker->hand.prev));
+        zqb__request_give_back (engine, ZQB__OF (zqb__request_t, place, worker->hand.prev));
     ZQB_FREE (worker);
     zqb__service_dispatch (engine, service);
 }
@@ -3734,27 +3885,31 @@ static int zqb__refusal (zqb__engine_t *engine, const zqb__peer_t *client, const
     return 0;
 }
 
+/* The body, and the number by which it may be found. -1 and ENOMEM: what there is must be freed. */
+static int zqb__request_fill (zqb__engine_t *engine, zqb__request_t *request, const zqb__command_t *command)
+{
+    request->id = command->id;
+    request->arrived = engine->now;
+    if (zqb__stored_keep (&request->body, &command->body) != 0)
+        return -1;
+    return request->lane->client->numbered ? zqb__request_number (engine, request) : 0;
+}
+
 /* NULL and ENOMEM */
 static zqb__request_t *zqb__request_new (zqb__engine_t *engine, zqb__peer_t *client, zqb__service_t *service,
                                          const zqb__command_t *command)
 {
-    zqb__request_t *request = (zqb__request_t *) zqb__slab_new (&engine->requests);
+    zqb__lane_t *lane = zqb__lane_require (engine, client, service);
+    zqb__request_t *request = lane ? (zqb__request_t *) zqb__slab_new (&engine->requests) : NULL;
     if (!request)
         return NULL;
-    request->service = service;
-    request->client = client;
-    request->id = command->id;
-    request->arrived = engine->now;
-    if (zqb__stored_keep (&request->body, &command->body) != 0) {
-        zqb__slab_free (&engine->requests, &request->slot);
-        return NULL;
-    }
-    if (client->numbered && zqb__request_number (engine, request) != 0) {
+    request->lane = lane;
+    zqb__list_init (&request->of_lane);
+    if (zqb__request_fill (engine, request, command) != 0) {
         zqb__stored_close (&request->body);
         zqb__slab_free (&engine->requests, &request->slot);
         return NULL;
     }
-    zqb__list_append (&client->requests, &request->of_client);
     if (client->outstanding++ == 0)
         engine->stats.clients++;
     engine->stats.bytes += zqb__stored_bytes (&request->body);
@@ -3800,7 +3955,7 @@ static void zqb__serve_here (zqb__engine_t *engine, const zqb__service_t *servic
 static void zqb__serve_queued (zqb__engine_t *engine, zqb__service_t *service)
 {
     while (service->handler && service->queued) {
-        zqb__request_t *request = ZQB__OF (zqb__request_t, turn, service->queue.next);
+        zqb__request_t *request = ZQB__OF (zqb__request_t, place, service->queue.next);
         zqb__command_t command = zqb__command (ZQB__REQUEST, request->id), reply;
         command.service = (const unsigned char *) service->name;
         command.service_size = service->name_size;
@@ -3827,7 +3982,7 @@ static void zqb__accept (zqb__engine_t *engine, zqb__service_t *service, zqb__pe
         return;
     }
     engine->stats.accepted++;
-    zqb__request_enqueue (engine, request, &service->queue);
+    zqb__request_enqueue (engine, request, 0);
     zqb__service_dispatch (engine, service);
 }
 
@@ -3873,7 +4028,21 @@ static void zqb__on_request (zqb__engine_t *engine, zqb__peer_t *client, const z
         zqb__accept (engine, service, client, command);
 }
 
-/* ZQB/1: nobody wants it. A queued request goes; a running one is finished for nobody. */
+/* Nobody wants a request any more. A queued one goes; a running one is finished for nobody. */
+static void zqb__request_abandon (zqb__engine_t *engine, zqb__request_t *request)
+{
+    zqb__service_t *service = request->lane->service;
+    int queued = !request->worker;
+    if (queued)
+        zqb__request_take_out (engine, request);
+    zqb__request_detach (engine, request);
+    if (!queued)
+        return;
+    zqb__request_end_with (engine, request, ZQB_ECANCELLED, &engine->stats.client_gone);
+    zqb__service_settle (engine, service);
+}
+
+/* ZQB/1: a client has no use for a request any more. */
 static void zqb__on_cancel (zqb__engine_t *engine, zqb__peer_t *client, const zqb__command_t *command)
 {
     if (zqb__client_number (engine, client) != 0)
@@ -3881,14 +4050,8 @@ static void zqb__on_cancel (zqb__engine_t *engine, zqb__peer_t *client, const zq
     zqb__request_t *request = zqb__request_find (engine, client, command->id);
     if (!request)
         return;
-    zqb__service_t *service = request->service;
-    zqb__request_detach (engine, request);
     request->cancelled = 1;
-    if (request->worker)
-        return;
-    zqb__request_take_out (engine, request);
-    zqb__request_end_with (engine, request, ZQB_ECANCELLED, &engine->stats.cancelled);
-    zqb__service_settle (engine, service);
+    zqb__request_abandon (engine, request);
 }
 
 /* ---- what workers say */
@@ -3986,7 +4149,7 @@ static int zqb__request_gather (zqb__engine_t *engine, zqb__request_t *request, 
 static void zqb__request_done (zqb__engine_t *engine, zqb__request_t *request, zqb__command_t *answer, uint64_t *outcome)
 {
     zqb__worker_t *worker = request->worker;
-    zqb__service_t *service = request->service;
+    zqb__service_t *service = worker->service;
     zqb__request_take_out (engine, request);
     zqb__worker_count_done (engine, worker);
     zqb__worker_place (worker);
@@ -4007,13 +4170,13 @@ static void zqb__reply_refused (zqb__engine_t *engine, zqb__request_t *request, 
 
 static int zqb__gathers (const zqb__request_t *request)
 {
-    return request->client && !zqb__dialects[request->client->dialect[ZQB__CLIENT]].partials;
+    return request->lane && !zqb__dialects[request->lane->client->dialect[ZQB__CLIENT]].partials;
 }
 
 static void zqb__on_partial (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
 {
     zqb__request_t *request = zqb__held_request (engine, peer, command->id);
-    if (!request || !request->client)
+    if (!request || !request->lane)
         return;
     engine->stats.partials++;
     if (zqb__too_large (engine, &command->body))
@@ -4033,7 +4196,7 @@ static void zqb__on_reply (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__
     if (!request)
         return;
     answer.body = command->body;
-    if (request->extra && request->extra->gathered.bytes.size && request->client) {
+    if (request->extra && request->extra->gathered.bytes.size && request->lane) {
         if (zqb__request_gather (engine, request, &command->body) != 0) {
             zqb__reply_refused (engine, request, errno);
             return;
@@ -4074,7 +4237,7 @@ static void zqb__on_disconnect (zqb__engine_t *engine, zqb__peer_t *peer, const 
     }
     zqb__link_t *hand = &peer->worker->hand;
     for (zqb__link_t *at = hand->next; (command->flags & ZQB__UNBEGUN) && at != hand; at = at->next)
-        ZQB__OF (zqb__request_t, turn, at)->attempts--;
+        ZQB__OF (zqb__request_t, place, at)->attempts--;
     engine->stats.workers_left++;
     zqb__service_log (engine, ZQB_LOG_INFO, peer->worker->service, "left", "");
     zqb__worker_remove (engine, peer->worker);
@@ -4121,7 +4284,7 @@ static void zqb__worker_tick (zqb__engine_t *engine, zqb__worker_t *worker)
 static void zqb__service_tick (zqb__engine_t *engine, zqb__service_t *service)
 {
     while (service->queued && !service->worker_count) {
-        zqb__request_t *request = ZQB__OF (zqb__request_t, turn, service->queue.next);
+        zqb__request_t *request = ZQB__OF (zqb__request_t, place, service->queue.next);
         if (engine->now < zqb__after (request->arrived, engine->limits.no_worker))
             break;
         zqb__request_take_out (engine, request);
@@ -4146,8 +4309,9 @@ static int zqb__engine_init (zqb__engine_t *engine, const zqb__limits_t *limits,
     zqb__list_init (&engine->all_services);
     zqb__list_init (&engine->failed_peers);
     zqb__slab_init (&engine->requests, sizeof (zqb__request_t), (uint32_t) (seed >> 16));
-    zqb__table_t *tables[] = {&engine->peers, &engine->lives, &engine->connections, &engine->services, &engine->ids};
-    for (int i = 0; i < 5; i++)
+    zqb__table_t *tables[] = {&engine->peers, &engine->lives, &engine->connections, &engine->services, &engine->lanes,
+                              &engine->ids};
+    for (int i = 0; i < 6; i++)
         if (zqb__table_init (tables[i]) != 0) {
             while (i-- > 0)
                 zqb__table_close (tables[i]);
@@ -4156,19 +4320,20 @@ static int zqb__engine_init (zqb__engine_t *engine, const zqb__limits_t *limits,
     return 0;
 }
 
-/* A client can no longer be told anything: what it has queued is dropped, what is running is finished for nobody. */
+/* One of the requests of a client that has some. Of its lanes at most one is empty. */
+static zqb__request_t *zqb__client_request (const zqb__peer_t *client)
+{
+    const zqb__link_t *at = client->lanes.next;
+    if (zqb__list_empty (&ZQB__OF (zqb__lane_t, of_client, at)->requests))
+        at = at->next;
+    return ZQB__OF (zqb__request_t, of_lane, ZQB__OF (zqb__lane_t, of_client, at)->requests.next);
+}
+
+/* A client can no longer be told anything. */
 static void zqb__client_lost (zqb__engine_t *engine, zqb__peer_t *peer)
 {
-    while (!zqb__list_empty (&peer->requests)) {
-        zqb__request_t *request = ZQB__OF (zqb__request_t, of_client, peer->requests.next);
-        zqb__service_t *service = request->service;
-        zqb__request_detach (engine, request);
-        if (request->worker)
-            continue;
-        zqb__request_take_out (engine, request);
-        zqb__request_end_with (engine, request, ZQB_ECANCELLED, &engine->stats.client_gone);
-        zqb__service_settle (engine, service);
-    }
+    while (peer->outstanding)
+        zqb__request_abandon (engine, zqb__client_request (peer));
 }
 
 /* A client of ZQB/1 may come back over another connection, and is waited for. 0: not this one. */
@@ -4177,7 +4342,7 @@ static int zqb__peer_waited_for (zqb__engine_t *engine, zqb__peer_t *peer)
     uint64_t at = zqb__after (engine->now, engine->limits.expiry);
     if (!peer->life || peer->worker || peer->given_up || at == UINT64_MAX)
         return 0;
-    if (zqb__list_empty (&peer->requests) || peer->timer.place)
+    if (!peer->outstanding || peer->timer.place)
         return 1;
     return zqb__heap_set (&engine->timers, &peer->timer, at) == 0;
 }
@@ -4187,7 +4352,7 @@ static void zqb__peer_drop_out (zqb__engine_t *engine, zqb__peer_t *peer)
 {
     zqb__link_t *hand = peer->worker ? &peer->worker->hand : NULL;
     for (zqb__link_t *at = hand ? hand->prev : NULL; peer->requests_out && at != hand; at = at->prev, peer->requests_out--)
-        ZQB__OF (zqb__request_t, turn, at)->attempts--;
+        ZQB__OF (zqb__request_t, place, at)->attempts--;
     peer->requests_out = 0;
     engine->stats.replied -= peer->replies;
     engine->stats.client_gone += peer->replies;
@@ -4222,6 +4387,7 @@ static void zqb__peer_reborn (zqb__engine_t *engine, zqb__peer_t *peer)
         zqb__worker_lost (engine, peer->worker, "replaced");
     zqb__table_remove (&engine->lives, &peer->by_life);
     peer->life = 0;
+    zqb__engine_bury (engine);
     zqb__peer_in_use (engine, peer);
 }
 
@@ -4404,7 +4570,7 @@ static void zqb__engine_finish_service (zqb__engine_t *engine, zqb__service_t *s
         return;
     }
     if (service->queued) {
-        zqb__request_t *request = ZQB__OF (zqb__request_t, turn, service->queue.next);
+        zqb__request_t *request = ZQB__OF (zqb__request_t, place, service->queue.next);
         zqb__request_take_out (engine, request);
         zqb__request_end_with (engine, request, ZQB_ECANCELLED, &engine->stats.cancelled);
     }
@@ -4438,6 +4604,7 @@ static void zqb__engine_close (zqb__engine_t *engine)
     zqb__table_close (&engine->peers);
     zqb__table_close (&engine->lives);
     zqb__table_close (&engine->services);
+    zqb__table_close (&engine->lanes);
     zqb__table_close (&engine->ids);
     zqb__heap_close (&engine->timers);
     zqb__slab_close (&engine->requests);

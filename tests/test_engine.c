@@ -119,7 +119,7 @@ static void check_worker (const zqb__worker_t *worker, uint64_t *running)
 {
     uint32_t load = 0;
     for (zqb__link_t *at = worker->hand.next; at != &worker->hand; at = at->next, load++)
-        assert_ptr_equal (ZQB__OF (zqb__request_t, turn, at)->worker, worker);
+        assert_ptr_equal (ZQB__OF (zqb__request_t, place, at)->worker, worker);
     assert_int_equal (worker->load, load);
     assert_true (worker->adapts || worker->load <= worker->credit);
     assert_int_equal (zqb__list_empty (&worker->ready), !zqb__worker_has_room (worker));
@@ -405,6 +405,101 @@ TEST (requests_are_served_in_the_order_in_which_they_came)
     end ();
 }
 
+/* The next request that a worker gets, whatever clients hear. */
+static uint64_t hears_next (const char *worker, const char *body)
+{
+    while (world.read < world.count && world.sent[world.read % SENT].side == ZQB__CLIENT)
+        world.read++;
+    return hears (worker, ZQB__REQUEST, body);
+}
+
+/* A worker takes them all, one after the other, in this order. */
+static void served_in_order (const char *worker, const char *const *bodies, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        say (worker, reply (hears_next (worker, bodies[i]), "done"));
+    assert_int_equal (stats ()->queued, 0);
+}
+
+TEST (a_greedy_client_does_not_make_others_wait_behind_all_that_it_sent)
+{
+    begin ();
+    for (uint64_t i = 0; i < 1000; i++)
+        say ("zqb greedy", request ("echo", i, "greedy"));
+    say ("mdp modest", request ("echo", 0, "modest"));
+    say ("mdp worker", ready ("echo", 0));
+    say ("mdp worker", reply (hears ("mdp worker", ZQB__REQUEST, "greedy"), "done"));
+    heard ("zqb greedy", ZQB__REPLY);
+    say ("mdp worker", reply (hears ("mdp worker", ZQB__REQUEST, "modest"), "done"));
+    heard ("mdp modest", ZQB__REPLY);
+    hears ("mdp worker", ZQB__REQUEST, "greedy");
+    end ();
+}
+
+TEST (clients_take_turns_and_each_is_served_in_its_own_order)
+{
+    static const char *const order[] = {"a1", "b1", "c1", "a2", "b2", "a3"};
+    begin ();
+    say ("zqb a", request ("echo", 1, "a1"));
+    say ("zqb a", request ("echo", 2, "a2"));
+    say ("zqb a", request ("echo", 3, "a3"));
+    say ("mdp b", request ("echo", 0, "b1"));
+    say ("mdp b", request ("echo", 0, "b2"));
+    say ("lru c", request ("echo", 0, "c1"));
+    say ("lru worker", ready ("echo", 0));
+    served_in_order ("lru worker", order, COUNT (order));
+    end ();
+}
+
+TEST (a_client_has_turns_of_its_own_at_each_service)
+{
+    static const char *const of_echo[] = {"a1", "b1", "a2"}, *const of_sum[] = {"b2", "a3", "b3"};
+    begin ();
+    say ("zqb a", request ("echo", 1, "a1"));
+    say ("zqb b", request ("sum", 2, "b2"));
+    say ("zqb a", request ("echo", 3, "a2"));
+    say ("zqb b", request ("echo", 4, "b1"));
+    say ("zqb b", request ("sum", 5, "b3"));
+    say ("zqb a", request ("sum", 6, "a3"));
+    say ("mdp worker", ready ("echo", 0));
+    for (size_t i = 0; i < 3; i++)
+        say ("mdp worker", reply (hears_next ("mdp worker", of_echo[i]), "done"));
+    say ("mdp worker", ready ("sum", 0));
+    served_in_order ("mdp worker", of_sum, COUNT (of_sum));
+    end ();
+}
+
+TEST (a_cancelled_request_costs_its_client_no_turn_and_changes_no_order)
+{
+    static const char *const order[] = {"a1", "b1", "a3", "b2"};
+    begin ();
+    for (uint64_t i = 1; i <= 3; i++)
+        say ("zqb a", request ("echo", i, i == 1 ? "a1" : i == 2 ? "a2" : "a3"));
+    say ("zqb b", request ("echo", 1, "b1"));
+    say ("zqb b", request ("echo", 2, "b2"));
+    say ("zqb a", cancel (2));
+    say ("mdp worker", ready ("echo", 0));
+    served_in_order ("mdp worker", order, COUNT (order));
+    end ();
+}
+
+TEST (what_a_lost_worker_held_has_the_next_turns_in_the_order_in_which_it_got_them)
+{
+    static const char *const order[] = {"a1", "b1", "a2", "b2", "a3"};
+    begin ();
+    for (uint64_t i = 1; i <= 3; i++)
+        say ("zqb a", request ("echo", i, i == 1 ? "a1" : i == 2 ? "a2" : "a3"));
+    for (uint64_t i = 1; i <= 2; i++)
+        say ("zqb b", request ("echo", i, i == 1 ? "b1" : "b2"));
+    come_over ("zqb worker", 11);
+    say ("zqb worker", ready ("echo", 3));
+    whatever_is_heard ();
+    connection_ends (11);
+    say ("mdp worker", ready ("echo", 0));
+    served_in_order ("mdp worker", order, COUNT (order));
+    end ();
+}
+
 TEST (the_worker_that_has_waited_longest_is_served_first)
 {
     begin ();
@@ -474,7 +569,7 @@ static uint64_t held_by_a_worker_that_takes (uint64_t microseconds)
     assert_int_equal (stats ()->running, 1);
     for (int i = 0; i < 8000; i++) {
         world.engine.now += microseconds;
-        zqb__request_t *held = ZQB__OF (zqb__request_t, turn, peer_named ("zqb worker")->worker->hand.next);
+        zqb__request_t *held = ZQB__OF (zqb__request_t, place, peer_named ("zqb worker")->worker->hand.next);
         say ("zqb worker", reply (zqb__slot_token (&held->slot), "y"));
     }
     uint64_t held = stats ()->running;
@@ -500,7 +595,7 @@ TEST (a_worker_that_becomes_slow_gets_no_more_than_it_can_do_in_a_millisecond)
     zqb__worker_t *worker = peer_named ("zqb worker")->worker;
     for (int i = 0; i < 8000 + 1000; i++) {
         world.engine.now += i < 8000 ? 1 : 10000;
-        zqb__request_t *held = ZQB__OF (zqb__request_t, turn, worker->hand.next);
+        zqb__request_t *held = ZQB__OF (zqb__request_t, place, worker->hand.next);
         say ("zqb worker", reply (zqb__slot_token (&held->slot), "y"));
         assert_true (i < 8000 + 3 || worker->credit == 1);
     }
@@ -1191,7 +1286,7 @@ TEST (a_service_goes_when_it_has_neither_workers_nor_requests)
     assert_int_equal (stats ()->services, 1);
     say ("mdp worker", ready ("echo", 0));
     whatever_is_heard ();
-    zqb__request_t *held = ZQB__OF (zqb__request_t, turn, peer_named ("mdp worker")->worker->hand.next);
+    zqb__request_t *held = ZQB__OF (zqb__request_t, place, peer_named ("mdp worker")->worker->hand.next);
     say ("mdp worker", reply (zqb__slot_token (&held->slot), "y"));
     assert_int_equal (stats ()->services, 1);
     say ("mdp worker", disconnect ());
@@ -1550,7 +1645,7 @@ TEST (a_worker_that_finishes_something_in_time_does_not_hang)
         say ("zqb client", request ("echo", i, "x"));
     for (uint64_t i = 1; i <= 10; i++) {
         at_ms (4000 * i);
-        zqb__request_t *held = ZQB__OF (zqb__request_t, turn, peer_named ("zqb worker")->worker->hand.next);
+        zqb__request_t *held = ZQB__OF (zqb__request_t, place, peer_named ("zqb worker")->worker->hand.next);
         say ("zqb worker", reply (zqb__slot_token (&held->slot), "y"));
         whatever_is_heard ();
     }
@@ -2099,7 +2194,7 @@ static void a_day_in_the_life (void)
     say ("zqb client", cancel (2));
     zqb__peer_t *peer = peer_named ("two worker");
     if (peer && peer->worker && peer->worker->load) {
-        zqb__request_t *held = ZQB__OF (zqb__request_t, turn, peer->worker->hand.next);
+        zqb__request_t *held = ZQB__OF (zqb__request_t, place, peer->worker->hand.next);
         say ("two worker", partial (zqb__slot_token (&held->slot), body));
         say ("two worker", reply (zqb__slot_token (&held->slot), body));
     }
@@ -2183,6 +2278,11 @@ int main (void)
         cmocka_unit_test (a_request_goes_to_a_worker_and_its_reply_to_the_client),
         cmocka_unit_test (a_request_that_comes_before_any_worker_waits_for_one),
         cmocka_unit_test (requests_are_served_in_the_order_in_which_they_came),
+        cmocka_unit_test (a_greedy_client_does_not_make_others_wait_behind_all_that_it_sent),
+        cmocka_unit_test (clients_take_turns_and_each_is_served_in_its_own_order),
+        cmocka_unit_test (a_client_has_turns_of_its_own_at_each_service),
+        cmocka_unit_test (a_cancelled_request_costs_its_client_no_turn_and_changes_no_order),
+        cmocka_unit_test (what_a_lost_worker_held_has_the_next_turns_in_the_order_in_which_it_got_them),
         cmocka_unit_test (the_worker_that_has_waited_longest_is_served_first),
         cmocka_unit_test (a_heartbeat_does_not_change_whose_turn_it_is),
         cmocka_unit_test (a_worker_never_holds_more_than_its_credit),

@@ -1,6 +1,6 @@
 /*  cost.c - requests to count the instructions of, under callgrind; see cost.py
 
-        cost engine ROUNDS WORKERS QUEUED SERVICES     the engine alone: no socket, no clock
+        cost engine ROUNDS WORKERS QUEUED SERVICES CLIENTS     the engine alone: no socket, no clock
         cost path ROUNDS                               client, broker and worker over inproc, in one thread
 
     A round is 100 requests of 10 bytes and their replies. The clock that zqbroker.h sees moves by itself, always alike,
@@ -98,7 +98,7 @@ static zqb__command_t command_for (int type, uint64_t id, const char *service)
     return command;
 }
 
-static void fill_engine (int workers, int queued, int services)
+static void fill_engine (int workers, int queued, int services, int clients)
 {
     char name[32];
     for (int i = 0; i < workers; i++) {
@@ -113,6 +113,10 @@ static void fill_engine (int workers, int queued, int services)
         snprintf (name, sizeof name, "service-%d", i);
         zqb__command_t request = command_for (ZQB__REQUEST, (uint64_t) i + 1, name);
         say (2, &request, 1);
+    }
+    for (int i = 0; i < clients; i++) {
+        zqb__command_t request = command_for (ZQB__REQUEST, 1, "crowded");
+        say (100000 + (uint32_t) i, &request, 1);
     }
 }
 
@@ -189,15 +193,15 @@ static void drive_path (int rounds)
 
 int main (int argc, char **argv)
 {
-    int numbers[4] = {0, 1, 0, 0};
-    for (int i = 2; i < argc && i < 6; i++)
+    int numbers[5] = {0, 1, 0, 0, 0};
+    for (int i = 2; i < argc && i < 7; i++)
         numbers[i - 2] = atoi (argv[i]);
     must (argc > 2);
     if (strcmp (argv[1], "path") == 0)
         drive_path (numbers[0]);
     else {
         start_engine ();
-        fill_engine (numbers[1], numbers[2], numbers[3]);
+        fill_engine (numbers[1], numbers[2], numbers[3], numbers[4]);
         drive_engine (numbers[0]);
     }
     return 0;

@@ -25,7 +25,9 @@ typedef struct service_t {
     int known, handler;
     uint64_t made; /* which of all services was made when */
     uint64_t alone_since, timer, limit;
-    row_t queue, workers;
+    row_t queue; /* by arrival; what was given back is first */
+    row_t turns; /* clients that have something in it */
+    row_t workers;
 } service_t;
 
 typedef struct peer_t {
@@ -64,7 +66,7 @@ struct model_t {
     request_t *requests;
     int request_count, request_capacity;
     row_t unused, failed;
-    row_t due; /* workers, in the order in which the engine looks at them in this tick */
+    row_t due; /* what the engine did in this tick, in its order: number and kind */
 };
 
 const char *const command_names[] = {"?",     "READY",     "REQUEST",    "PARTIAL", "REPLY",
@@ -461,17 +463,45 @@ static void end_with (model_t *model, int number, int status, uint64_t *outcome)
     end_request (model, number, &answer, outcome);
 }
 
+/* The first that a client has queued for a service; -1: nothing. */
+static int first_of (const model_t *model, const service_t *service, int client)
+{
+    for (size_t i = 0; i < service->queue.count; i++)
+        if (model->requests[service->queue.at[i]].client == client)
+            return service->queue.at[i];
+    return -1;
+}
+
+/* One who had nothing queued has the last turn; one who got something back has the first. */
 static void enqueue (model_t *model, int number, int at_head)
 {
-    row_t *queue = &model->services[model->requests[number].service].queue;
-    row_insert (queue, at_head ? 0 : queue->count, number);
+    service_t *service = &model->services[model->requests[number].service];
+    int client = model->requests[number].client, had = first_of (model, service, client) >= 0;
+    row_insert (&service->queue, at_head ? 0 : service->queue.count, number);
     model->counters.queued++;
+    if (at_head)
+        row_remove (&service->turns, client);
+    if (at_head || !had)
+        row_insert (&service->turns, at_head ? 0 : service->turns.count, client);
 }
 
 static void dequeue (model_t *model, int number)
 {
-    row_remove (&model->services[model->requests[number].service].queue, number);
+    service_t *service = &model->services[model->requests[number].service];
+    int client = model->requests[number].client;
+    row_remove (&service->queue, number);
     model->counters.queued--;
+    if (first_of (model, service, client) < 0)
+        row_remove (&service->turns, client);
+}
+
+/* A client had its turn. */
+static void to_the_end (row_t *turns, int client)
+{
+    size_t before = turns->count;
+    row_remove (turns, client);
+    if (turns->count < before)
+        row_append (turns, client);
 }
 
 static void set_worker_timer (model_t *model, peer_t *peer);
@@ -480,6 +510,7 @@ static void hand_over (model_t *model, int number, int worker)
 {
     peer_t *peer = &model->peers[worker];
     dequeue (model, number);
+    to_the_end (&model->services[peer->worker.service].turns, model->requests[number].client);
     if (peer->worker.hand.count == 0)
         begin_work (model, peer);
     row_append (&peer->worker.hand, number);
@@ -520,7 +551,7 @@ static void dispatch (model_t *model, int number)
     service_t *service = &model->services[number];
     int worker;
     while (service->queue.count && (worker = choose (model, service)) >= 0)
-        assign (model, service->queue.at[0], worker);
+        assign (model, first_of (model, service, service->turns.at[0]), worker);
     settle (model, number);
 }
 
@@ -731,20 +762,26 @@ static void on_request (model_t *model, int client, const command_t *command)
         accept_request (model, client, command);
 }
 
-/* A queued one is dropped, a running one finished for nobody. */
+/* Nobody wants it: a queued one is dropped, a running one finished for nobody. */
+static void abandon (model_t *model, int number)
+{
+    int service = model->requests[number].service, queued = model->requests[number].worker < 0;
+    if (queued)
+        dequeue (model, number);
+    detach (model, &model->requests[number]);
+    if (!queued)
+        return;
+    end_with (model, number, CANCELLED, &model->counters.client_gone);
+    settle (model, service);
+}
+
 static void on_cancel (model_t *model, int client, const command_t *command)
 {
     int number = find_request (model, client, command->id);
     if (number < 0)
         return;
-    int service = model->requests[number].service;
-    detach (model, &model->requests[number]);
     model->requests[number].cancelled = 1;
-    if (model->requests[number].worker >= 0)
-        return;
-    dequeue (model, number);
-    end_with (model, number, CANCELLED, &model->counters.cancelled);
-    settle (model, service);
+    abandon (model, number);
 }
 
 /* ---- what workers say */
@@ -956,18 +993,9 @@ void model_malformed (model_t *model, int number, int side)
 
 static void lose_client (model_t *model, int client)
 {
-    for (int i = 0; i < model->request_count; i++) {
-        request_t *request = &model->requests[i];
-        if (!request->used || request->client != client)
-            continue;
-        detach (model, request);
-        if (request->worker >= 0)
-            continue;
-        int service = request->service;
-        dequeue (model, i);
-        end_with (model, i, CANCELLED, &model->counters.client_gone);
-        settle (model, service);
-    }
+    for (int i = 0; i < model->request_count; i++)
+        if (model->requests[i].used && model->requests[i].client == client)
+            abandon (model, i);
 }
 
 /* Replies that were packed and not sent were not given, and requests not tried. */
@@ -1114,69 +1142,63 @@ uint64_t model_next (const model_t *model)
     return next;
 }
 
-/* Whether what the engine said next was said to this worker, or to a client that waited for this service. */
-static int service_comes_next (const model_t *model, int number)
+void model_is_due (model_t *model, int kind, uint32_t whose)
 {
-    const output_t *next = look_ahead (model);
-    return next && next->side == CLIENT && next->service == number;
+    int number = kind == DUE_SERVICE ? (int) whose : model_find (model, whose);
+    if (number >= 0)
+        row_append (&model->due, DUE_KINDS * number + kind);
 }
 
-void model_is_due (model_t *model, uint32_t address)
+/* When something is to happen: the time of a worker, of a service, of a peer that may come back. */
+static uint64_t timer_of (const model_t *model, int due)
 {
-    row_append (&model->due, model_find (model, address));
-}
-
-/* Of the workers that are due at the same time, the one that the engine took first; -1: none is due. */
-static int next_worker (model_t *model, uint64_t at)
-{
-    for (size_t i = 0; i < model->due.count; i++) {
-        int number = model->due.at[i];
-        if (number < 0 || !is_worker (&model->peers[number]) || model->peers[number].worker.timer != at)
-            continue;
-        row_remove (&model->due, number);
-        return number;
+    int number = due / DUE_KINDS;
+    switch (due % DUE_KINDS) {
+        case DUE_WORKER: return is_worker (&model->peers[number]) ? model->peers[number].worker.timer : NEVER;
+        case DUE_SERVICE: return model->services[number].known ? model->services[number].timer : NEVER;
+        default: return model->peers[number].timer;
     }
-    for (int i = 0; i < model->peer_count; i++)
-        if (is_worker (&model->peers[i]) && model->peers[i].worker.timer == at)
-            return i;
+}
+
+/* Of all that is due at the same time, what the engine took first; -1: it took none of it. */
+static int next_due (model_t *model, uint64_t at)
+{
+    for (size_t i = 0; i < model->due.count; i++)
+        if (timer_of (model, model->due.at[i]) == at) {
+            int due = model->due.at[i];
+            row_remove (&model->due, due);
+            return due;
+        }
     return -1;
 }
 
-static int next_service (const model_t *model, uint64_t at)
+static void peer_due (model_t *model, int number)
 {
-    int any = -1;
-    for (int i = 0; i < SERVICES_MOST; i++) {
-        const service_t *service = &model->services[i];
-        if (!service->known || service->timer != at)
-            continue;
-        if (service_comes_next (model, i))
-            return i;
-        any = i;
-    }
-    return any;
+    model->peers[number].timer = NEVER;
+    model->peers[number].given_up = 1;
+    fail (model, number);
 }
 
-static void peers_due (model_t *model, uint64_t at)
+static void do_due (model_t *model, int due)
 {
-    for (int i = 0; i < model->peer_count; i++)
-        if (model->peers[i].timer == at) {
-            model->peers[i].timer = NEVER;
-            model->peers[i].given_up = 1;
-            fail (model, i);
-        }
+    switch (due % DUE_KINDS) {
+        case DUE_WORKER: worker_due (model, due / DUE_KINDS); break;
+        case DUE_SERVICE: service_due (model, due / DUE_KINDS); break;
+        default: peer_due (model, due / DUE_KINDS); break;
+    }
 }
 
 void model_tick (model_t *model)
 {
     uint64_t at;
     while ((at = model_next (model)) <= model->now && at != NEVER) {
-        int worker = next_worker (model, at), service = next_service (model, at);
-        if (worker >= 0)
-            worker_due (model, worker);
-        else if (service >= 0)
-            service_due (model, service);
-        else
-            peers_due (model, at);
+        int due = next_due (model, at);
+        if (due < 0) {
+            snprintf (model->verdict, sizeof model->verdict, "something was due at %llu, and the engine did nothing",
+                      (unsigned long long) at);
+            break;
+        }
+        do_due (model, due);
     }
     model->due.count = 0;
     model_bury (model);
@@ -1302,6 +1324,7 @@ static void replace_peer (model_t *model, int number)
     if (is_worker (&model->peers[number]))
         lose_worker (model, number);
     model->peers[number].life = 0;
+    model_bury (model);
 }
 
 /* What still comes from the address before is his, too, and he does not move back for it. */
@@ -1377,6 +1400,7 @@ void model_free (model_t *model)
         free (model->peers[i].worker.hand.at);
     for (int i = 0; i < SERVICES_MOST; i++) {
         free (model->services[i].queue.at);
+        free (model->services[i].turns.at);
         free (model->services[i].workers.at);
     }
     free (model->unused.at);

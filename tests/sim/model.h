@@ -102,7 +102,9 @@ void model_disconnected (model_t *model, int connection);
    any more. */
 void model_order_failed (model_t *model, const uint32_t *addresses, size_t count);
 void model_bury (model_t *model);
-void model_is_due (model_t *model, uint32_t address); /* a worker, in the next tick: in the engine's order */
+/* In the next tick, in the engine's order: a worker's or another peer's address, or a service. */
+enum { DUE_WORKER, DUE_SERVICE, DUE_PEER, DUE_KINDS };
+void model_is_due (model_t *model, int kind, uint32_t whose);
 void model_tick (model_t *model);
 int model_handle (model_t *model, int service, int handler); /* 0, or ENOSPC or EADDRINUSE */
 int model_limit (model_t *model, int service, uint64_t limit); /* 0 or ENOSPC */

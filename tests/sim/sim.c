@@ -124,6 +124,10 @@ typedef struct actor_t {
     int forgot; /* the engine may think that he holds more than he knows of */
     uint64_t next_id;
     struct {
+        const zqb__peer_t *peer;
+        uint64_t arrived;
+    } latest[SERVICES_MOST]; /* of his requests that were tried */
+    struct {
         uint64_t id, number;
     } recent[RECENT];
 } actor_t;
@@ -140,6 +144,7 @@ typedef struct entry_t {
     uint32_t actor;
     int service, tries, attempts, ended;
     int twice; /* there may be two of it, and nothing can be said */
+    const zqb__peer_t *peer; /* who he was for the engine */
     uint64_t arrived;
 } entry_t;
 
@@ -168,7 +173,7 @@ typedef struct sim_t {
     size_t output_count, output_capacity;
     entry_t *entries;
     size_t entry_count, entry_capacity;
-    uint64_t arrivals, first_tries[SERVICES_MOST];
+    uint64_t arrivals;
     holding_t past[PAST];
     uint32_t past_at;
     zqb__link_t dirty;
@@ -357,7 +362,18 @@ static entry_t *entry_of (sim_t *sim, uint64_t value)
     return number && number < sim->entry_count && !sim->entries[number].twice ? &sim->entries[number] : NULL;
 }
 
-/* A request went to a worker. First come, first served: first tries are in the order of arrival. */
+/* Each of the peers that an actor was has turns of its own. */
+static int is_behind_a_later_one (actor_t *actor, const entry_t *entry)
+{
+    int behind = entry->peer == actor->latest[entry->service].peer
+                 && entry->arrived < actor->latest[entry->service].arrived;
+    actor->latest[entry->service].peer = entry->peer;
+    actor->latest[entry->service].arrived = entry->arrived;
+    return behind;
+}
+
+/* A request went to a worker. First tries of one client for one service are in the order of arrival; whose turn it was
+   is for the model to say. */
 static void note_try (sim_t *sim, uint64_t value)
 {
     entry_t *entry = entry_of (sim, value);
@@ -366,9 +382,8 @@ static void note_try (sim_t *sim, uint64_t value)
     if (entry->ended)
         violated (sim, "request %llu runs, though it was answered", (unsigned long long) NUMBER (value));
     if (entry->tries++ == 0) {
-        if (entry->arrived < sim->first_tries[entry->service])
+        if (is_behind_a_later_one (&sim->actors[entry->actor], entry))
             violated (sim, "request %llu was served behind a later one", (unsigned long long) NUMBER (value));
-        sim->first_tries[entry->service] = entry->arrived;
     }
     if (++entry->attempts > sim->limits.attempts)
         violated (sim, "request %llu was tried %d times", (unsigned long long) NUMBER (value), entry->tries);
@@ -467,10 +482,15 @@ static output_t *new_output (sim_t *sim)
     return output;
 }
 
+static int number_of_name (const void *name)
+{
+    const char *digits = (const char *) name + 4;
+    return (digits[0] - '0') * 10 + digits[1] - '0';
+}
+
 static int service_number (const zqb__command_t *command)
 {
-    const unsigned char *name = command->service;
-    return command->service_size ? (name[4] - '0') * 10 + name[5] - '0' : -1;
+    return command->service_size ? number_of_name (command->service) : -1;
 }
 
 static uint64_t text_number (const char *text, size_t size)
@@ -894,6 +914,7 @@ static void receive_request (sim_t *sim, const sender_t *from, command_t *mine, 
     entry_t before = sim->entries[number];
     uint64_t joined = sim->engine.stats.joined;
     sim->entries[number].arrived = ++sim->arrivals;
+    sim->entries[number].peer = from->peer;
     sim->entries[number].tries = sim->entries[number].attempts = sim->entries[number].ended = 0;
     receive (sim, from, mine, number);
     if (sim->engine.stats.joined != joined)
@@ -1186,7 +1207,7 @@ static void note_sent (sim_t *sim, const zqb__peer_t *peer)
     const zqb__link_t *hand = peer->worker ? &peer->worker->hand : NULL;
     uint64_t left = peer->requests_out, value;
     for (const zqb__link_t *at = hand ? hand->prev : NULL; left && at != hand; at = at->prev, left--) {
-        zqb__body_t body = zqb__stored_body (&ZQB__OF (zqb__request_t, turn, at)->body);
+        zqb__body_t body = zqb__stored_body (&ZQB__OF (zqb__request_t, place, at)->body);
         look_at_body (&body, &value);
         entry_t *entry = entry_of (sim, value);
         if (entry && ++entry->attempts > sim->limits.attempts)
@@ -1254,13 +1275,23 @@ static void check_next (sim_t *sim)
                   (unsigned long long) zqb__engine_next (&sim->engine), (unsigned long long) model_next (sim->model));
 }
 
+static void tell_whose_it_is (sim_t *sim, zqb__timer_t *timer)
+{
+    if (timer->kind == ZQB__TIMER_WORKER)
+        model_is_due (sim->model, DUE_WORKER, peer_address (ZQB__OF (zqb__worker_t, timer, timer)->peer));
+    else if (timer->kind == ZQB__TIMER_SERVICE)
+        model_is_due (sim->model, DUE_SERVICE, (uint32_t) number_of_name (ZQB__OF (zqb__service_t, timer, timer)->name));
+    else
+        model_is_due (sim->model, DUE_PEER, peer_address (ZQB__OF (zqb__peer_t, timer, timer)));
+}
+
 /* As zqb__engine_tick, and the model is told in which order those come who are due at the same time. */
 static void tell_what_is_due (sim_t *sim)
 {
     zqb__timer_t *timer;
     while ((timer = zqb__heap_due (&sim->engine.timers, sim->engine.now)) != NULL) {
-        if (timer->kind == ZQB__TIMER_WORKER && sim->model)
-            model_is_due (sim->model, peer_address (ZQB__OF (zqb__worker_t, timer, timer)->peer));
+        if (sim->model)
+            tell_whose_it_is (sim, timer);
         zqb__engine_due (&sim->engine, timer);
     }
     zqb__engine_bury (&sim->engine);

@@ -10,7 +10,7 @@ typedef struct walk_t {
     int all_timers;      /* memory never failed, so each timer that should run does */
     const char *wrong;   /* the first that was found, or NULL */
     uint64_t queued, running, bytes, workers, services, clients, wanted, owned;
-    size_t timers, lives, connections, numbered;
+    size_t timers, lives, connections, lanes, numbered;
     int idle;
 } walk_t;
 
@@ -70,11 +70,12 @@ static size_t walk_table (walk_t *walk, const zqb__table_t *table)
 static void walk_request (walk_t *walk, const zqb__request_t *request, const zqb__service_t *service,
                           const zqb__worker_t *worker)
 {
-    walk_check (walk, request->service == service, "a request: it is in another service's list");
+    walk_check (walk, worker || !request->lane || request->lane->service == service,
+                "a request: it is in another service's list");
     walk_check (walk, request->worker == worker, "a request: it is in another worker's hand");
     walk_check (walk, request->slot.generation & 1, "a request: its place in the slab is not in use");
-    walk_check (walk, worker || request->client, "a request: it is queued for nobody");
-    walk_check (walk, !request->cancelled || !request->client, "a request: cancelled, but somebody waits for it");
+    walk_check (walk, worker || request->lane, "a request: it is queued for nobody");
+    walk_check (walk, !request->cancelled || !request->lane, "a request: cancelled, but somebody waits for it");
     walk_check (walk, zqb__slab_find (&walk->engine->requests, zqb__slot_token (&request->slot)) == request,
                 "a request: its token does not find it");
     zqb__body_t body = zqb__stored_body (&request->body);
@@ -86,7 +87,7 @@ static void walk_request (walk_t *walk, const zqb__request_t *request, const zqb
     if (request->extra)
         bytes += request->extra->gathered.bytes.size + request->extra->gathered.large_bytes;
     walk->bytes += bytes;
-    walk->wanted += request->client != NULL;
+    walk->wanted += request->lane != NULL;
 }
 
 static uint64_t walk_requests (walk_t *walk, const zqb__link_t *head, const zqb__service_t *service,
@@ -94,7 +95,7 @@ static uint64_t walk_requests (walk_t *walk, const zqb__link_t *head, const zqb_
 {
     uint64_t count = walk_list (walk, head);
     for (const zqb__link_t *at = head->next; at != head && !walk->wrong; at = at->next)
-        walk_request (walk, ZQB__OF (zqb__request_t, turn, at), service, worker);
+        walk_request (walk, ZQB__OF (zqb__request_t, place, at), service, worker);
     return count;
 }
 
@@ -131,6 +132,39 @@ static void walk_ready (walk_t *walk, const zqb__service_t *service)
     walk_check (walk, !service->queued || !service->ready_mask, "a service: requests wait, though a worker has room");
 }
 
+/* How many requests of a lane are queued; they are behind those that run. */
+static uint64_t walk_lane (walk_t *walk, const zqb__lane_t *lane)
+{
+    uint64_t queued = 0;
+    int met = 0;
+    for (const zqb__link_t *at = lane->requests.next; at != &lane->requests && !walk->wrong; at = at->next) {
+        met |= at == lane->queued;
+        queued += (uint64_t) met;
+        walk_check (walk, met == !ZQB__OF (zqb__request_t, of_lane, at)->worker,
+                    "a lane: requests that run are not in front of those that are queued");
+    }
+    walk_check (walk, met || lane->queued == &lane->requests, "a lane: what is queued is not its own");
+    walk_check (walk, zqb__list_empty (&lane->turn) == !queued, "a lane: a turn without requests, or none with some");
+    walk_check (walk, walk_in_table (&walk->engine->lanes, &lane->by_ends), "a lane: nobody finds it");
+    return queued;
+}
+
+static void walk_lanes (walk_t *walk, const zqb__service_t *service)
+{
+    uint64_t queued = 0;
+    size_t with_turns = 0;
+    walk->lanes += walk_list (walk, &service->lanes);
+    for (const zqb__link_t *at = service->lanes.next; at != &service->lanes && !walk->wrong; at = at->next) {
+        const zqb__lane_t *lane = ZQB__OF (zqb__lane_t, of_service, at);
+        walk_check (walk, lane->service == service, "a lane: it is in another service's list");
+        uint64_t of_lane = walk_lane (walk, lane);
+        queued += of_lane;
+        with_turns += of_lane > 0;
+    }
+    walk_check (walk, queued == (uint64_t) service->queued, "a service: its lanes and its queue differ");
+    walk_check (walk, walk_list (walk, &service->turns) == with_turns, "a service: turns of lanes of others");
+}
+
 static void walk_service (walk_t *walk, zqb__service_t *service)
 {
     uint64_t before = walk->running;
@@ -142,6 +176,7 @@ static void walk_service (walk_t *walk, zqb__service_t *service)
     for (zqb__link_t *at = service->workers.next; at != &service->workers && !walk->wrong; at = at->next)
         walk_worker (walk, service, ZQB__OF (zqb__worker_t, of_service, at));
     walk_ready (walk, service);
+    walk_lanes (walk, service);
     walk_check (walk, walk->running - before == (uint64_t) service->running, "a service: what it runs is miscounted");
     walk_check (walk, service->queued || service->worker_count || service->handler || service->limit != UINT64_MAX,
                 "a service: it has nothing, and is not forgotten");
@@ -153,20 +188,33 @@ static void walk_service (walk_t *walk, zqb__service_t *service)
     walk->services++;
 }
 
-static void walk_peer (walk_t *walk, zqb__peer_t *peer)
+/* The requests of a client in one of its lanes: how many. */
+static size_t walk_lane_of_client (walk_t *walk, const zqb__peer_t *peer, const zqb__lane_t *lane)
 {
     const zqb__engine_t *engine = walk->engine;
-    size_t count = walk_list (walk, &peer->requests);
-    int purpose = peer->worker || count || !zqb__list_empty (&peer->dirty);
-    for (const zqb__link_t *at = peer->requests.next; at != &peer->requests && !walk->wrong; at = at->next) {
-        const zqb__request_t *request = ZQB__OF (zqb__request_t, of_client, at);
-        walk_check (walk, request->client == peer, "a request: it is in another client's list");
+    size_t count = walk_list (walk, &lane->requests);
+    walk_check (walk, lane->client == peer, "a lane: it is in another client's list");
+    walk_check (walk, count || peer->lane == lane, "a lane: empty, and not the last that was used");
+    for (const zqb__link_t *at = lane->requests.next; at != &lane->requests && !walk->wrong; at = at->next) {
+        const zqb__request_t *request = ZQB__OF (zqb__request_t, of_lane, at);
+        walk_check (walk, request->lane == lane, "a request: it is in another lane");
         int numbered = request->extra && request->extra->numbered;
         walk_check (walk, numbered || !peer->numbered, "a request: it has no number, though its client has numbered them");
         walk_check (walk, !numbered || walk_in_table (&engine->ids, &request->extra->by_id),
                     "a request: nobody finds its number");
         walk->numbered += (size_t) numbered;
     }
+    return count;
+}
+
+static void walk_peer (walk_t *walk, zqb__peer_t *peer)
+{
+    const zqb__engine_t *engine = walk->engine;
+    size_t count = 0;
+    walk_list (walk, &peer->lanes);
+    for (const zqb__link_t *at = peer->lanes.next; at != &peer->lanes && !walk->wrong; at = at->next)
+        count += walk_lane_of_client (walk, peer, ZQB__OF (zqb__lane_t, of_client, at));
+    int purpose = peer->worker || count || !zqb__list_empty (&peer->dirty);
     walk_check (walk, count == (size_t) peer->outstanding, "a peer: what it waits for is miscounted");
     walk_check (walk, !peer->worker || peer->worker->peer == peer, "a peer: it has another's worker");
     walk_check (walk, zqb__list_empty (&peer->failed), "a peer: it failed, and was not buried");
@@ -234,6 +282,7 @@ static const char *walk_engine (zqb__engine_t *engine, int all_timers)
     walk_peers (&walk);
     walk_check (&walk, walk_table (&walk, &engine->lives) == walk.lives, "the lives are miscounted");
     walk_check (&walk, walk_table (&walk, &engine->connections) == walk.connections, "the connections are miscounted");
+    walk_check (&walk, walk_table (&walk, &engine->lanes) == walk.lanes, "the lanes are miscounted");
     walk_check (&walk, walk_table (&walk, &engine->ids) == walk.numbered, "the numbers are miscounted");
     walk_totals (&walk);
     walk_slab (&walk);
