@@ -113,7 +113,7 @@
     - Clients of a service take turns, one request each, so none has to wait behind all that another has sent; the
       requests of one client are served in the order in which they came.
     - A worker that says goodbye, registers again, falls silent or cannot be reached loses what it holds to others, at
-      once when that is known: at most `attempts` times, then the request is dead. What a ZQB/1 worker that says
+      once when that is known: at most `attempts` times, then the request is dead, and the host gets it (dead_letter). What a ZQB/1 worker that says
       goodbye has not begun does not count as an attempt.
     - So a request may be executed more than once, when a worker was lost that had begun it: work that must not be
       done twice has to be recognised by the worker. With attempts = 1 one broker has it executed at most once;
@@ -415,6 +415,11 @@ enum { ZQB_LOG_ERROR = 1, ZQB_LOG_WARNING = 2, ZQB_LOG_INFO = 3, ZQB_LOG_DEBUG =
    the broker (EBUSY), nor wait for anything that the broker has to do. */
 typedef void (zqb_log_fn) (int level, const char *text, void *arg);
 
+/* Called by the broker's thread with a request that is given up, as too many workers were lost over it, before its client
+   hears of that. Reads zqb_request_service and reads or takes zqb_request_body; what is not taken is released. The same
+   rules as for a log function. */
+typedef void (zqb_dead_letter_fn) (zqb_request_t *request, void *arg);
+
 typedef struct zqb_broker_options_t {
     int heartbeat_ms;    /* 2500     how often workers hear from us and we expect to hear from idle ones, unless they
                                      said something else */
@@ -437,6 +442,8 @@ typedef struct zqb_broker_options_t {
     int log_level;       /* ZQB_LOG_INFO, if there is a log function; -1 none */
     zqb_log_fn *log;     /* NULL     nothing is printed, ever, but through this */
     void *log_arg;
+    zqb_dead_letter_fn *dead_letter; /* NULL */
+    void *dead_letter_arg;
 } zqb_broker_options_t;
 
 /* A broker in this context. options may be NULL, and is copied. EINVAL, ENOMEM, or what zmq_socket says (ETERM,
@@ -2948,6 +2955,8 @@ typedef struct zqb__sink_t {
     int (*send) (void *self, zqb__peer_t *peer, int side, const zqb__command_t *command);
     /* Runs the handler of a service; fills in type (ZQB__REPLY or ZQB__ERROR), body and text of the reply. */
     void (*serve) (void *self, const zqb__service_t *service, const zqb__command_t *request, zqb__command_t *reply);
+    /* A request is given up. */
+    void (*dead) (void *self, const zqb__command_t *request);
     void (*log) (void *self, int level, const char *format, va_list args);
 } zqb__sink_t;
 
@@ -3774,6 +3783,24 @@ static void zqb__request_end_with (zqb__engine_t *engine, zqb__request_t *reques
     zqb__request_end (engine, request, &answer, outcome);
 }
 
+/* The request as the command that it came with. */
+static zqb__command_t zqb__request_command (const zqb__request_t *request)
+{
+    zqb__command_t command = zqb__command (ZQB__REQUEST, request->id);
+    command.service = (const unsigned char *) request->lane->service->name;
+    command.service_size = request->lane->service->name_size;
+    command.body = zqb__stored_body (&request->body);
+    return command;
+}
+
+/* Too many workers were lost over it. */
+static void zqb__request_die (zqb__engine_t *engine, zqb__request_t *request)
+{
+    zqb__command_t command = zqb__request_command (request);
+    engine->sink.dead (engine->sink.self, &command);
+    zqb__request_end_with (engine, request, ZQB_ELOST, &engine->stats.dead);
+}
+
 /* Its worker is lost: back to the head of the queue, unless nobody wants it, or too many were lost over it. */
 static void zqb__request_give_back (zqb__engine_t *engine, zqb__request_t *request)
 {
@@ -3783,7 +3810,7 @@ static void zqb__request_give_back (zqb__engine_t *engine, zqb__request_t *reque
     if (!request->lane)
         zqb__request_end_with (engine, request, ZQB_ECANCELLED, &engine->stats.client_gone);
     else if (request->attempts >= engine->limits.attempts)
-        zqb__request_end_with (engine, request, ZQB_ELOST, &engine->stats.dead);
+        zqb__request_die (engine, request);
     else {
         zqb__request_enqueue (engine, request, 1);
         engine->stats.requeued++;
@@ -3956,10 +3983,7 @@ static void zqb__serve_queued (zqb__engine_t *engine, zqb__service_t *service)
 {
     while (service->handler && service->queued) {
         zqb__request_t *request = ZQB__OF (zqb__request_t, place, service->queue.next);
-        zqb__command_t command = zqb__command (ZQB__REQUEST, request->id), reply;
-        command.service = (const unsigned char *) service->name;
-        command.service_size = service->name_size;
-        command.body = zqb__stored_body (&request->body);
+        zqb__command_t command = zqb__request_command (request), reply;
         zqb__request_take_out (engine, request);
         engine->stats.running++;
         uint64_t *outcome = zqb__serve (engine, service, &command, &reply);
@@ -5060,6 +5084,7 @@ static zqb__limits_t zqb__broker_limits (const zqb_broker_options_t *options)
 static int zqb__broker_send (void *self, zqb__peer_t *peer, int side, const zqb__command_t *command);
 static void zqb__broker_serve (void *self, const zqb__service_t *service, const zqb__command_t *command,
                                zqb__command_t *reply);
+static void zqb__broker_dead (void *self, const zqb__command_t *command);
 static int zqb__mmi (zqb_request_t *request, zqb_msg_t *reply, void *arg);
 static zqb_handler_fn *zqb__mmi_find (const void *name, size_t size);
 
@@ -5070,6 +5095,7 @@ static int zqb__broker_init_engine (zqb_broker_t *broker)
     sink.self = broker;
     sink.send = zqb__broker_send;
     sink.serve = zqb__broker_serve;
+    sink.dead = zqb__broker_dead;
     sink.log = zqb__broker_log;
     if (zqb__engine_init (&broker->engine, &limits, &sink, zqb__random (), zqb__clock ()) != 0)
         return -1;
@@ -5867,7 +5893,21 @@ ZQB_API int zqb_broker_fd (zqb_broker_t *broker)
     return fd;
 }
 
-/* ---- handlers in the broker's thread */
+/* ---- functions of the host that see requests in the broker's thread: handlers, and who gets dead letters */
+
+/* A request as such a function sees it. -1: ENOMEM, and it has no body. */
+static int zqb__broker_show (zqb_broker_t *broker, const zqb__command_t *command, zqb_request_t *request, char name[256])
+{
+    memset (request, 0, sizeof *request);
+    zqb_msg_init (&request->body);
+    request->in_handler = 1;
+    request->owner = broker;
+    memcpy (name, command->service, command->service_size);
+    name[command->service_size] = 0;
+    request->service = name;
+    request->service_size = command->service_size;
+    return zqb__body_to_msg (&command->body, &request->body);
+}
 
 /* What a handler says before it returns: a part of the reply. All parts leave together, when it has returned. */
 static int zqb__served_send (zqb_request_t *request, int type, zqb_msg_t *msg, const char *text)
@@ -5897,19 +5937,12 @@ static void zqb__broker_serve (void *self, const zqb__service_t *service, const 
     zqb_request_t request;
     zqb_msg_t answer;
     char name[256];
-    memset (&request, 0, sizeof request);
-    zqb_msg_init (&request.body);
+    int failed = zqb__broker_show (broker, command, &request, name);
     zqb_msg_init (&answer);
     zqb__parcel_clear (&broker->served);
-    request.in_handler = 1;
-    request.owner = broker;
     request.send = zqb__served_send;
-    memcpy (name, command->service, command->service_size);
-    name[command->service_size] = 0;
-    request.service = name;
-    request.service_size = command->service_size;
     broker->busy++;
-    if (zqb__body_to_msg (&command->body, &request.body) != 0
+    if (failed
         || service->handler (&request, &answer, service->handler_arg) != 0
         || zqb__parcel_add_msg (&broker->served, &answer) != 0)
         zqb__served_failure (broker, &answer, reply);
@@ -5920,6 +5953,33 @@ static void zqb__broker_serve (void *self, const zqb__service_t *service, const 
     broker->busy--;
     zqb_msg_close (&request.body);
     zqb_msg_close (&answer);
+}
+
+static int zqb__dead_send (zqb_request_t *request, int type, zqb_msg_t *msg, const char *text)
+{
+    (void) request, (void) type, (void) msg, (void) text;
+    errno = ENOTCONN;
+    return -1;
+}
+
+static void zqb__broker_dead (void *self, const zqb__command_t *command)
+{
+    zqb_broker_t *broker = (zqb_broker_t *) self;
+    zqb_request_t request;
+    char name[256];
+    if (!broker->options.dead_letter)
+        return;
+    int failed = zqb__broker_show (broker, command, &request, name);
+    request.send = zqb__dead_send;
+    broker->busy++;
+    if (!failed)
+        broker->options.dead_letter (&request, broker->options.dead_letter_arg);
+    broker->busy--;
+    if (failed) {
+        broker->engine.stats.no_memory++;
+        zqb__broker_warn (broker, "no memory for a dead letter");
+    }
+    zqb_msg_close (&request.body);
 }
 
 /* ---- mmi: handlers of our own (RFC 8; manual, 6) */

@@ -821,6 +821,59 @@ TEST (a_handler_may_ask_its_broker_but_not_change_handlers)
     assert_string_equal (call ("first", "x"), "inproc://broker");
 }
 
+typedef struct letters_t {
+    int count, could_answer, could_change;
+    char service[20];
+    zqb_msg_t body;
+} letters_t;
+
+static void keep_letter (zqb_request_t *request, void *arg)
+{
+    letters_t *letters = (letters_t *) arg;
+    letters->count++;
+    size_t size;
+    const char *service = zqb_request_service (request, &size);
+    if (service && size < sizeof letters->service)
+        memcpy (letters->service, service, size + 1);
+    letters->could_change = zqb_broker_handle (broker, "jobs", echo, NULL) == 0 || errno != EBUSY;
+    letters->could_answer = zqb_request_partial (request, zqb_request_body (request)) == 0 || errno != ENOTCONN
+                            || zqb_request_reply (request, zqb_request_body (request)) == 0 || errno != EINVAL;
+    zqb_msg_move (&letters->body, zqb_request_body (request));
+}
+
+TEST (a_request_that_is_given_up_goes_to_the_host_as_a_dead_letter)
+{
+    letters_t letters;
+    zqb_broker_options_t options;
+    memset (&letters, 0, sizeof letters);
+    memset (&options, 0, sizeof options);
+    zqb_msg_init (&letters.body);
+    options.attempts = 2;
+    options.dead_letter = keep_letter;
+    options.dead_letter_arg = &letters;
+    zqb_broker_destroy (&broker);
+    broker = zqb_broker_new (ctx, &options);
+    eventually (zqb_broker_bind (broker, "inproc://broker") == 0); /* the former's socket is still being closed */
+    assert_ok (zqb_broker_start (broker));
+    void *worker = dealer (), *client = dealer ();
+    send_text (client, "|MDPC01|jobs|poison|more");
+    for (int i = 0; i < 2; i++) {
+        send_text (worker, "|MDPW01|\1|jobs");
+        hears (worker, "|MDPW01|\2|TOKEN||poison|more");
+        send_text (worker, "|MDPW01|\5");
+    }
+    eventually (stat (broker, dead) == 1);
+    zqb_broker_destroy (&broker);
+    assert_int_equal (letters.count, 1);
+    assert_string_equal (letters.service, "jobs");
+    assert_int_equal (zqb_msg_count (&letters.body), 2);
+    assert_memory_equal (zqb_msg_data (&letters.body, 0), "poison", 6);
+    assert_false (letters.could_change || letters.could_answer);
+    zqb_msg_close (&letters.body);
+    zmq_close (worker);
+    zmq_close (client);
+}
+
 TEST (requests_that_waited_when_a_handler_came_are_answered)
 {
     assert_ok (zqb_broker_start (broker));
@@ -1067,6 +1120,7 @@ int main (void)
         FRESH (a_handler_that_fails_says_why),
         FRESH (a_handler_may_reply_in_parts_which_leave_together),
         FRESH (a_handler_may_ask_its_broker_but_not_change_handlers),
+        FRESH (a_request_that_is_given_up_goes_to_the_host_as_a_dead_letter),
         FRESH (requests_that_waited_when_a_handler_came_are_answered),
         FRESH (a_handler_replaces_the_one_before_and_null_removes_it),
         FRESH (a_handler_is_not_for_a_name_that_workers_serve),

@@ -24,6 +24,8 @@ static struct {
     const char *gone; /* names of peers that cannot be reached, with a comma behind each */
     int gone_errno;
     int handler_fails, handled;
+    int dead; /* letters */
+    char letter[64];
 } world;
 
 /* The frames of a body as text, with bars between them. */
@@ -70,6 +72,13 @@ static void sink_serve (void *self, const zqb__service_t *service, const zqb__co
     reply->body = request->body;
 }
 
+static void sink_dead (void *self, const zqb__command_t *request)
+{
+    (void) self;
+    world.dead++;
+    read_body (world.letter, sizeof world.letter, &request->body);
+}
+
 static void sink_log (void *self, int level, const char *format, va_list args)
 {
     char line[1000];
@@ -94,6 +103,7 @@ static int begin_with (const zqb__limits_t *limits)
     sink.self = NULL;
     sink.send = sink_send;
     sink.serve = sink_serve;
+    sink.dead = sink_dead;
     sink.log = sink_log;
     memset (&world, 0, sizeof world);
     unit_memory_live = 0; /* a test before this one may have failed */
@@ -883,10 +893,13 @@ TEST (a_request_over_which_too_many_workers_were_lost_is_dead_and_its_client_tol
         say ("mdp worker", ready ("echo", 0));
         hears ("mdp worker", ZQB__REQUEST, "poison");
         nothing_is_heard ();
+        assert_int_equal (world.dead, 0);
         say ("mdp worker", disconnect ());
     }
     hears_error ("zqb client", 9, ZQB_ELOST);
     assert_int_equal (stats ()->dead, 1);
+    assert_int_equal (world.dead, 1);
+    assert_string_equal (world.letter, "poison");
     assert_int_equal (stats ()->requeued, 2);
     end ();
 }

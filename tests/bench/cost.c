@@ -46,6 +46,12 @@ static int keep_token (void *self, zqb__peer_t *peer, int side, const zqb__comma
     return 0;
 }
 
+static void bury_nothing (void *self, const zqb__command_t *request)
+{
+    (void) self, (void) request;
+    abort ();
+}
+
 static void serve_nothing (void *self, const zqb__service_t *service, const zqb__command_t *request,
                            zqb__command_t *reply)
 {
@@ -62,7 +68,7 @@ static zqb__engine_t engine;
 static void start_engine (void)
 {
     zqb_broker_options_t options;
-    zqb__sink_t sink = {NULL, keep_token, serve_nothing, log_nothing};
+    zqb__sink_t sink = {NULL, keep_token, serve_nothing, bury_nothing, log_nothing};
     memset (&options, 0, sizeof options);
     options.max_services = options.max_workers = options.max_requests = options.max_queue = options.max_outstanding = -1;
     options = zqb__broker_options (&options);

@@ -70,7 +70,7 @@ struct model_t {
 };
 
 const char *const command_names[] = {"?",     "READY",     "REQUEST",    "PARTIAL", "REPLY",
-                                     "ERROR", "HEARTBEAT", "DISCONNECT", "CANCEL"};
+                                     "ERROR", "HEARTBEAT", "DISCONNECT", "CANCEL",  "dead letter"};
 
 enum { NO_FORMER = UINT32_MAX >> 1 };
 
@@ -555,6 +555,16 @@ static void dispatch (model_t *model, int number)
     settle (model, number);
 }
 
+/* Too many workers were lost over it: the host gets it. */
+static void die (model_t *model, int number)
+{
+    output_t mine = output (CLIENT, DEAD_LETTER, 0);
+    mine.service = model->requests[number].service;
+    mine.body = model->requests[number].body;
+    expect (model, &mine);
+    end_with (model, number, LOST, &model->counters.dead);
+}
+
 /* Its worker is lost. */
 static void give_back (model_t *model, int number)
 {
@@ -564,7 +574,7 @@ static void give_back (model_t *model, int number)
     if (request->client < 0)
         end_with (model, number, CANCELLED, &model->counters.client_gone);
     else if (request->attempts >= model->limits.attempts)
-        end_with (model, number, LOST, &model->counters.dead);
+        die (model, number);
     else {
         enqueue (model, number, 1);
         model->counters.requeued++;

@@ -15,7 +15,7 @@
 
 enum { ZQB1, MDP01, MDP02, MDP01_WORDS, LRU, PPP, PPP_WORDS, DIALECTS };
 enum { CLIENT, WORKER };
-enum { READY = 1, REQUEST, PARTIAL, REPLY, ERROR, HEARTBEAT, DISCONNECT, CANCEL };
+enum { READY = 1, REQUEST, PARTIAL, REPLY, ERROR, HEARTBEAT, DISCONNECT, CANCEL, DEAD_LETTER };
 extern const char *const command_names[];
 enum { NO_WORKER = 1, QUEUE_FULL, EXPIRED, REFUSED, LOST, CANCELLED, FAILED, MALFORMED };
 
@@ -40,7 +40,7 @@ typedef struct command_t {
 enum { TEXT_OF_BROKER = 1 }; /* any text that is not a worker's */
 enum { SENT, UNREACHABLE, NOT_READ, NO_MEMORY };
 
-/* Something that the engine said to a peer, or had a handler do. */
+/* Something that the engine said to a peer or, as a dead letter, to its host, or had a handler do. */
 typedef struct output_t {
     int served; /* by a handler: then type, text and reply are what it answered */
     uint32_t address;

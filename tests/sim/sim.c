@@ -616,6 +616,17 @@ static void sink_serve (void *self, const zqb__service_t *service, const zqb__co
     say_output (sim, output, value);
 }
 
+static void sink_dead (void *self, const zqb__command_t *request)
+{
+    sim_t *sim = (sim_t *) self;
+    output_t *output = new_output (sim);
+    uint64_t value;
+    output->type = DEAD_LETTER;
+    output->service = service_number (request);
+    output->body = look_at_body (&request->body, &value);
+    say_output (sim, output, value);
+}
+
 static void sink_log (void *self, int level, const char *format, va_list args)
 {
     const sim_t *sim = (const sim_t *) self;
@@ -1546,7 +1557,7 @@ static void draw_world (sim_t *sim)
 
 static int open_engine (sim_t *sim)
 {
-    zqb__sink_t sink = {sim, sink_send, sink_serve, sink_log};
+    zqb__sink_t sink = {sim, sink_send, sink_serve, sink_dead, sink_log};
     uint64_t key = any_number (sim);
     if (zqb__engine_init (&sim->engine, &sim->limits, &sink, key, sim->now) != 0) {
         if (memory.alive || !memory.failed)
