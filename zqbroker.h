@@ -113,8 +113,8 @@
     - Clients of a service take turns, one request each, so none has to wait behind all that another has sent; the
       requests of one client are served in the order in which they came.
     - A worker that says goodbye, registers again, falls silent or cannot be reached loses what it holds to others, at
-      once when that is known: at most `attempts` times, then the request is dead, and the host gets it (dead_letter). What a ZQB/1 worker that says
-      goodbye has not begun does not count as an attempt.
+      once when that is known: at most `attempts` times, then the request is dead, and the host gets it (dead_letter).
+      What a ZQB/1 worker that says goodbye has not begun does not count as an attempt.
     - So a request may be executed more than once, when a worker was lost that had begun it: work that must not be
       done twice has to be recognised by the worker. With attempts = 1 one broker has it executed at most once;
       a client with retries = -1 does not ask a second one.
@@ -420,6 +420,12 @@ typedef void (zqb_log_fn) (int level, const char *text, void *arg);
    rules as for a log function. */
 typedef void (zqb_dead_letter_fn) (zqb_request_t *request, void *arg);
 
+/* When there is no room for a request (max_requests, max_bytes; on LRU frontends max_queue, too), a ZQB/1 client is told,
+   but the other dialects have no word for it. Either their requests are dropped, and their clients time out; or what
+   comes over endpoints for clients alone (zqb_broker_bind_clients, LRU frontends) waits in their sockets until there is
+   room, and so in time in the clients. Limits of one client, and of names, are never waited for. */
+enum { ZQB_FULL_DROP = 0, ZQB_FULL_WAIT = 1 };
+
 typedef struct zqb_broker_options_t {
     int heartbeat_ms;    /* 2500     how often workers hear from us and we expect to hear from idle ones, unless they
                                      said something else */
@@ -436,8 +442,12 @@ typedef struct zqb_broker_options_t {
     int max_frames;      /* 1000     frames of a body */
     int64_t max_message; /* 64 MiB   bytes of a body, with 4 more for each frame; a frame of much more than twice as many
                                      ends its connection, and is not read */
-    int64_t max_bytes;   /* 1 GiB    the same, of all bodies queued and running */
+    int64_t max_bytes;   /* 1 GiB    the same, of all bodies queued and running; and as many of all that waits to be sent */
+    int64_t max_unsent;  /* 256 MiB  bytes that may wait for one connection that is slow to read, before we give its peers
+                                     up; less when others are slow, too: no more than is left of max_bytes. Over inproc
+                                     only send_hwm holds, as what was sent is the receiver's at once */
     int send_hwm;        /* 10000    messages that may wait in libzmq for one peer, before we give it up */
+    int when_full;       /* ZQB_FULL_DROP */
     int spin_us;         /* 0        how long to look again and again before sleeping: buys latency with a core */
     int log_level;       /* ZQB_LOG_INFO, if there is a log function; -1 none */
     zqb_log_fn *log;     /* NULL     nothing is printed, ever, but through this */
@@ -454,6 +464,9 @@ ZQB_API zqb_broker_t *zqb_broker_new (void *ctx, const zqb_broker_options_t *opt
    Errors are zmq_bind's: EADDRINUSE, EINVAL, ENODEV, EPROTONOSUPPORT ...; ENOMEM; EBUSY inside a handler or a log
    function. */
 ZQB_API int zqb_broker_bind (zqb_broker_t *broker, const char *endpoint);
+
+/* The same for clients alone: workers that register here are refused. Errors as for zqb_broker_bind; EMFILE. */
+ZQB_API int zqb_broker_bind_clients (zqb_broker_t *broker, const char *endpoint);
 
 /* A frontend for plain REQ or DEALER clients and a backend for LRU and PPP workers, which name no service: both are
    of this one. It is the same service that Majordomo and ZQB/1 peers know by that name. Errors as for
@@ -492,7 +505,7 @@ ZQB_API int zqb_broker_run (zqb_broker_t *broker);
 ZQB_API int zqb_broker_step (zqb_broker_t *broker, int timeout_ms);
 
 /* A descriptor that becomes readable when there is something to do; see zqb_broker_step. It belongs to the broker.
-   ENOTSUP after zqb_broker_bind_lru, except on Linux. */
+   ENOTSUP after zqb_broker_bind_lru or _bind_clients, except on Linux. */
 ZQB_API int zqb_broker_fd (zqb_broker_t *broker);
 
 /* Asks start's thread, run or step to end, and returns at once. May be called in a signal handler. The sockets stay
@@ -677,8 +690,10 @@ ZQB_API void zqb_pool_stop (zqb_pool_t **pool);
 
 /* ================================================================================================================
    >>platform
-   Owns:    the clock, memory, random bytes, threads, locks, the signal that wakes a thread. Every #ifdef for a system is here.
-   Door:    zqb__clock, zqb__alloc, zqb__random, zqb__thread_*, zqb__lock_*, zqb__signal_*, zqb__wait, zqb__processors
+   Owns:    the clock, memory, random bytes, threads, locks, what several threads count together, the signal that wakes
+            a thread. Every #ifdef for a system is here.
+   Door:    zqb__clock, zqb__alloc, zqb__random, zqb__thread_*, zqb__lock_*, zqb__ledger_*, zqb__account_*, zqb__signal_*,
+            zqb__wait, zqb__processors
    Uses:    libc
    Never:   knows what it is used for
    ================================================================================================================ */
@@ -1059,6 +1074,94 @@ static void zqb__lock_yield (zqb__lock_t *lock)
 static void zqb__lock_close (zqb__lock_t *lock)
 {
     zqb__mutex_close (&lock->mutex);
+}
+
+/* What is under way, in bytes, counted by several threads: of each account, and in all accounts of a ledger together.
+   Each lives as long as anybody uses it. */
+typedef struct zqb__ledger_t {
+    zqb__mutex_t mutex;
+    uint64_t most, most_each;
+    uint64_t bytes;
+    size_t users;
+} zqb__ledger_t;
+
+typedef struct zqb__account_t {
+    zqb__ledger_t *ledger;
+    uint64_t bytes;
+    size_t users;
+} zqb__account_t;
+
+/* NULL and ENOMEM. most: in all; most_each: of one account, or what is left of most if that is less. */
+static zqb__ledger_t *zqb__ledger_new (uint64_t most, uint64_t most_each)
+{
+    zqb__ledger_t *ledger = (zqb__ledger_t *) zqb__alloc (sizeof *ledger);
+    if (ledger && zqb__mutex_init (&ledger->mutex) == 0) {
+        ledger->most = most;
+        ledger->most_each = most_each;
+        ledger->users = 1;
+        return ledger;
+    }
+    ZQB_FREE (ledger);
+    return NULL;
+}
+
+static void zqb__ledger_release (zqb__ledger_t *ledger)
+{
+    if (!ledger)
+        return;
+    zqb__mutex_enter (&ledger->mutex);
+    size_t users = --ledger->users;
+    zqb__mutex_leave (&ledger->mutex);
+    if (users)
+        return;
+    zqb__mutex_close (&ledger->mutex);
+    ZQB_FREE (ledger);
+}
+
+/* NULL and ENOMEM */
+static zqb__account_t *zqb__account_new (zqb__ledger_t *ledger)
+{
+    zqb__account_t *account = (zqb__account_t *) zqb__alloc (sizeof *account);
+    if (!account)
+        return NULL;
+    zqb__mutex_enter (&ledger->mutex);
+    ledger->users++;
+    zqb__mutex_leave (&ledger->mutex);
+    account->ledger = ledger;
+    account->users = 1;
+    return account;
+}
+
+/* So many bytes of the account are no longer under way; one of its users leaves. */
+static void zqb__account_release (zqb__account_t *account, uint64_t bytes)
+{
+    if (!account)
+        return;
+    zqb__ledger_t *ledger = account->ledger;
+    zqb__mutex_enter (&ledger->mutex);
+    account->bytes -= bytes;
+    ledger->bytes -= bytes;
+    size_t users = --account->users;
+    zqb__mutex_leave (&ledger->mutex);
+    if (users)
+        return;
+    ZQB_FREE (account);
+    zqb__ledger_release (ledger);
+}
+
+/* Another user, with so many bytes. -1 and EAGAIN: too many are under way. */
+static int zqb__account_use (zqb__account_t *account, uint64_t bytes)
+{
+    zqb__ledger_t *ledger = account->ledger;
+    zqb__mutex_enter (&ledger->mutex);
+    uint64_t left = ledger->most - (ledger->bytes < ledger->most ? ledger->bytes : ledger->most);
+    int fits = account->bytes < (left < ledger->most_each ? left : ledger->most_each);
+    account->users += fits ? 1 : 0;
+    account->bytes += fits ? bytes : 0;
+    ledger->bytes += fits ? bytes : 0;
+    zqb__mutex_leave (&ledger->mutex);
+    errno = EAGAIN;
+    return fits ? 0 : -1;
 }
 
 /* A signal: a flag that says stop, and a descriptor that wakes whoever waits for it. Raised by any thread and in signal
@@ -2820,8 +2923,9 @@ static int zqb__wire_frames (zqb_msg_t *out, int dialect, int side, const zqb__c
    >>engine
    Owns:    peers, services, workers, requests: the state machine. What time it is (now), and whether all that peers sent
             was read (caught_up), is what the caller says
-   Door:    zqb__engine_init, _finish, _close; _peer, _receive, _malformed, _release (what a peer says); _suspect, _lost,
-            _disconnected, _bury (what became of one); _tick, _next (time); _handle, _limit; commands come out through zqb__sink_t
+   Door:    zqb__engine_init, _finish, _close; _peer, _receive, _malformed, _turn_away, _release (what a peer says); _suspect,
+            _lost, _disconnected, _bury (what became of one); _tick, _next (time); _handle, _limit, _has_room; commands come
+            out through zqb__sink_t
    Uses:    containers, message, wire (commands and dialects, not their bytes)
    Never:   a socket, a clock, a thread
    Where to look: a command of a peer is handled in zqb__on_ready, _on_request, _on_reply ...;
@@ -2870,6 +2974,7 @@ struct zqb__connection_t {
     zqb__node_t by_number;
     int port, number;
     zqb__link_t peers;
+    zqb__account_t *account; /* the broker's: what waits to be sent over it; NULL nothing yet */
 };
 
 /* There may be a million of them: what few need is in extra. */
@@ -3236,6 +3341,7 @@ static void zqb__peer_leave_connection (zqb__engine_t *engine, zqb__peer_t *peer
     if (!connection || !zqb__list_empty (&connection->peers))
         return;
     zqb__table_remove (&engine->connections, &connection->by_number);
+    zqb__account_release (connection->account, 0);
     ZQB_FREE (connection);
 }
 
@@ -4319,6 +4425,18 @@ static void zqb__service_tick (zqb__engine_t *engine, zqb__service_t *service)
 
 /* ---- the door */
 
+/* Whether there is room for another request as large as one may be; for this service, if there is a name. */
+static int zqb__engine_has_room (zqb__engine_t *engine, const char *name, size_t size)
+{
+    const zqb_stats_t *stats = &engine->stats;
+    const zqb__service_t *service = name ? zqb__service_find (engine, name, size) : NULL;
+    if (stats->queued + stats->running >= (uint64_t) engine->limits.requests)
+        return 0;
+    if (stats->bytes && zqb__too_many_bytes (engine, engine->limits.message))
+        return 0;
+    return !service || service->queued < engine->limits.queue || zqb__service_choose (service) != NULL;
+}
+
 static int zqb__engine_init (zqb__engine_t *engine, const zqb__limits_t *limits, const zqb__sink_t *sink, uint64_t seed,
                              uint64_t now)
 {
@@ -4491,6 +4609,13 @@ static void zqb__engine_malformed (zqb__engine_t *engine, zqb__peer_t *peer, int
     zqb__engine_bury (engine);
 }
 
+/* A worker registers where there are none to be. */
+static void zqb__engine_turn_away (zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    zqb__refuse_worker (engine, peer, "this endpoint is for clients", &engine->stats.refused_worker);
+    zqb__engine_bury (engine);
+}
+
 /* A peer seems to be out of reach, but may have said something before that was not heard yet. */
 static void zqb__engine_suspect (zqb__peer_t *peer)
 {
@@ -4636,9 +4761,9 @@ static void zqb__engine_close (zqb__engine_t *engine)
 
 /* ================================================================================================================
    >>transport
-   Owns:    messages of several frames on sockets: receiving into an inbox, sending from an outbox
-   Door:    zqb__inbox_*, zqb__outbox_*
-   Uses:    message, zmq_msg_recv and zmq_msg_send
+   Owns:    messages of several frames on sockets: receiving into an inbox, sending from an outbox, how much waits there
+   Door:    zqb__inbox_*, zqb__outbox_*, zqb__monitor_*
+   Uses:    platform, message, zmq_msg_recv and zmq_msg_send
    Never:   blocks, unless the socket of a worker says so; knows who sends or why
    ================================================================================================================ */
 
@@ -4793,6 +4918,68 @@ static int zqb__outbox_add_parcel (zqb_msg_t *outbox, zqb__parcel_t *parcel)
     return 0;
 }
 
+/* ---- tickets: libzmq does not tell how much waits to be sent. So a larger message carries a ticket, in one of its
+   frames, which libzmq gives back, in a thread of its own, when that is sent or dropped. */
+
+typedef struct zqb__ticket_t {
+    zmq_msg_t frame; /* what that frame was before */
+    zqb__account_t *account;
+    uint64_t bytes;
+} zqb__ticket_t;
+
+enum { ZQB__TICKET_FROM = 4096 }; /* bytes; what is less is bounded by how many messages may wait */
+
+static void zqb__ticket_return (void *data, void *hint)
+{
+    zqb__ticket_t *ticket = (zqb__ticket_t *) hint;
+    (void) data;
+    zmq_msg_close (&ticket->frame);
+    zqb__account_release (ticket->account, ticket->bytes);
+    ZQB_FREE (ticket);
+}
+
+/* Puts a ticket into a frame, and takes it over. -1: ENOMEM, and it is as it was. */
+static int zqb__ticket_put (zqb__ticket_t *ticket, zmq_msg_t *frame)
+{
+    zqb__move_frames (&ticket->frame, frame, 1);
+    zmq_msg_t *was = &ticket->frame;
+    if (zmq_msg_init_data (frame, zmq_msg_data (was), zmq_msg_size (was), zqb__ticket_return, ticket) == 0)
+        return 0;
+    zqb__move_frames (frame, was, 1);
+    return -1;
+}
+
+static zmq_msg_t *zqb__outbox_largest (zqb_msg_t *outbox, uint64_t *bytes)
+{
+    zmq_msg_t *frames = zqb__msg_frames (outbox), *largest = frames;
+    *bytes = 0;
+    for (size_t i = 0; i < zqb_msg_count (outbox); i++) {
+        *bytes += zmq_msg_size (&frames[i]);
+        if (zmq_msg_size (&frames[i]) > zmq_msg_size (largest))
+            largest = &frames[i];
+    }
+    return largest;
+}
+
+/* Counts what is to be sent, if it is large. -1 and EAGAIN: too much is under way. Without memory it is not counted. */
+static int zqb__outbox_count (zqb_msg_t *outbox, zqb__account_t *account)
+{
+    uint64_t bytes;
+    zmq_msg_t *largest = zqb__outbox_largest (outbox, &bytes);
+    zqb__ticket_t *ticket = bytes < ZQB__TICKET_FROM ? NULL : (zqb__ticket_t *) zqb__alloc (sizeof *ticket);
+    if (!ticket)
+        return 0;
+    ticket->account = account;
+    ticket->bytes = bytes;
+    int fits = zqb__account_use (account, bytes) == 0;
+    if (fits && zqb__ticket_put (ticket, largest) == 0)
+        return 0;
+    if (fits)
+        zqb__account_release (account, bytes);
+    ZQB_FREE (ticket);
+    return fits ? 0 : -1;
+}
+
 /* Sends the frames as one message. -1: EHOSTUNREACH, EAGAIN, ETERM ...; nothing has been sent then. */
 static int zqb__outbox_send (zqb_msg_t *outbox, void *socket, int flags)
 {
@@ -4884,6 +5071,8 @@ typedef struct zqb__port_t {
     void *socket;
     void *monitor; /* tells of connections that are gone */
     zmq_fd_t fd, monitor_fd;
+    int for_clients; /* and not for workers */
+    int held;  /* it is not read, as there is no room for what may come */
     int burst; /* how many messages to take in the next pass */
     int monitor_due; /* there is something to read from it */
     int *gone; /* connections of whose end we have read, but perhaps not yet what came over them before */
@@ -4920,6 +5109,7 @@ struct zqb_broker_t {
     zqb__buffer_t address; /* of the message at hand */
     zqb__parcel_t packed;  /* its body */
     zqb__parcel_t served;  /* the reply of a handler */
+    zqb__ledger_t *unsent; /* bytes that wait to be sent over tcp and ipc */
     int busy;              /* a function of the host is at work: a handler, or one that writes a log */
     int epoll;             /* -1, or what zqb_broker_fd returned */
 };
@@ -5012,6 +5202,7 @@ static zqb__port_t *zqb__port_new (zqb_broker_t *broker, int place, const char *
     if (!port)
         return NULL;
     port->place = place;
+    port->for_clients = place == ZQB__FRONTEND;
     port->burst = 1;
     port->service_size = service ? strlen (service) : 0;
     port->service = service ? zqb__copy_text (service, port->service_size) : NULL;
@@ -5035,8 +5226,9 @@ static int zqb__broker_options_valid (const zqb_broker_options_t *o)
 {
     int64_t numbers[] = {o->heartbeat_ms, o->liveness, o->credit_us, o->attempts, o->no_worker_ms, o->max_services,
                          o->max_workers, o->max_clients, o->max_requests, o->max_queue, o->max_outstanding,
-                         o->max_frames, o->max_message, o->max_bytes, o->send_hwm, o->spin_us, o->log_level};
-    return zqb__all_valid (numbers, sizeof numbers / sizeof numbers[0]);
+                         o->max_frames, o->max_message, o->max_bytes, o->max_unsent, o->send_hwm, o->spin_us, o->log_level};
+    return zqb__all_valid (numbers, sizeof numbers / sizeof numbers[0])
+           && (o->when_full == ZQB_FULL_DROP || o->when_full == ZQB_FULL_WAIT);
 }
 
 static zqb_broker_options_t zqb__broker_options (const zqb_broker_options_t *given)
@@ -5054,6 +5246,7 @@ static zqb_broker_options_t zqb__broker_options (const zqb_broker_options_t *giv
     options.max_frames = zqb__option (options.max_frames, 1000);
     options.max_message = zqb__option64 (options.max_message, (int64_t) 64 << 20);
     options.max_bytes = zqb__option64 (options.max_bytes, (int64_t) 1 << 30);
+    options.max_unsent = zqb__option64 (options.max_unsent, (int64_t) 256 << 20);
     options.send_hwm = zqb__option (options.send_hwm, 10000);
     options.log_level = options.log_level ? options.log_level : (int) ZQB_LOG_INFO;
     return options;
@@ -5134,6 +5327,7 @@ static void zqb__broker_free (zqb_broker_t *broker)
     zqb__buffer_close (&broker->address);
     zqb__parcel_close (&broker->packed);
     zqb__parcel_close (&broker->served);
+    zqb__ledger_release (broker->unsent);
     zqb__signal_close (&broker->signal);
     zqb__lock_close (&broker->lock);
     ZQB_FREE (broker);
@@ -5147,7 +5341,8 @@ static int zqb__broker_fill (zqb_broker_t *broker)
         zqb__port_close (port);
         return -1;
     }
-    return zqb__broker_init_engine (broker);
+    broker->unsent = zqb__ledger_new ((uint64_t) broker->options.max_bytes, (uint64_t) broker->options.max_unsent);
+    return broker->unsent ? zqb__broker_init_engine (broker) : -1;
 }
 
 /* How many frames a message may have: an envelope, what a header takes, what a full parcel has, and one body more. */
@@ -5211,6 +5406,18 @@ static void zqb__broker_give_buffer (zqb_broker_t *broker, zqb__buffer_t *buffer
     memset (buffer, 0, sizeof *buffer);
 }
 
+/* Sends what is in the outbox. Of a connection that is somebody else's than ours it is counted how much waits there. -1:
+   EHOSTUNREACH, it is gone; EAGAIN, it does not read. */
+static int zqb__broker_transmit (zqb_broker_t *broker, zqb__peer_t *peer)
+{
+    zqb__connection_t *connection = peer->connection;
+    if (connection && !connection->account)
+        connection->account = zqb__account_new (broker->unsent);
+    if (connection && connection->account && zqb__outbox_count (&broker->outbox, connection->account) != 0)
+        return -1;
+    return zqb__outbox_send (&broker->outbox, broker->ports[peer->port]->socket, ZMQ_DONTWAIT);
+}
+
 /* Sends what is packed for a peer. -1: it cannot be sent, and is dropped. */
 static int zqb__broker_flush_peer (zqb_broker_t *broker, zqb__peer_t *peer)
 {
@@ -5218,7 +5425,7 @@ static int zqb__broker_flush_peer (zqb_broker_t *broker, zqb__peer_t *peer)
     zqb__outbox_clear (&broker->outbox);
     int failed = zqb__outbox_add_address (&broker->outbox, peer->address, peer->address_size) != 0
                  || zqb__outbox_add_parcel (&broker->outbox, &peer->out) != 0
-                 || zqb__outbox_send (&broker->outbox, broker->ports[peer->port]->socket, ZMQ_DONTWAIT) != 0;
+                 || zqb__broker_transmit (broker, peer) != 0;
     int error = errno;
     zqb__parcel_clear (&peer->out);
     zqb__broker_give_buffer (broker, &peer->out.bytes);
@@ -5257,7 +5464,7 @@ static int zqb__broker_send (void *self, zqb__peer_t *peer, int side, const zqb_
     zqb__outbox_clear (&broker->outbox);
     int failed = zqb__outbox_add_address (&broker->outbox, peer->address, peer->address_size) != 0
                  || zqb__wire_frames (&broker->outbox, peer->dialect[side], side, command) != 0
-                 || zqb__outbox_send (&broker->outbox, broker->ports[peer->port]->socket, ZMQ_DONTWAIT) != 0;
+                 || zqb__broker_transmit (broker, peer) != 0;
     int error = errno;
     zqb__outbox_clear (&broker->outbox);
     errno = error;
@@ -5425,7 +5632,9 @@ static int zqb__broker_read (zqb_broker_t *broker, zqb__incoming_t *in, int inde
             command.service = (const unsigned char *) port->service;
             command.service_size = port->service_size;
         }
-        if (zqb__engine_receive (&broker->engine, peer, &command) != 0)
+        if (port->for_clients && command.type == ZQB__READY)
+            zqb__engine_turn_away (&broker->engine, peer);
+        else if (zqb__engine_receive (&broker->engine, peer, &command) != 0)
             return ZQB__FINE;
     }
     if (more < 0)
@@ -5468,10 +5677,23 @@ static void zqb__broker_deliver (zqb_broker_t *broker, int index)
 
 /* ---- the loop */
 
+/* Whether what comes in at a port is to wait for room. */
+static int zqb__port_must_wait (zqb_broker_t *broker, const zqb__port_t *port)
+{
+    return broker->options.when_full == ZQB_FULL_WAIT && port->for_clients
+           && !zqb__engine_has_room (&broker->engine, port->service, port->service_size);
+}
+
+static void zqb__port_hold (const zqb_broker_t *broker, zqb__port_t *port, int held);
+
 /* Takes at most so many messages from a port. How many; -1: ETERM. flags as for zqb__inbox_receive, for the first. */
 static int zqb__broker_drain (zqb_broker_t *broker, int index, int most, int flags)
 {
     for (int count = 0; count < most; count++, flags = ZMQ_DONTWAIT) {
+        if (zqb__port_must_wait (broker, broker->ports[index])) {
+            zqb__port_hold (broker, broker->ports[index], 1);
+            return count;
+        }
         int got = zqb__inbox_receive (&broker->inbox, broker->ports[index]->socket, flags);
         if (got != 1)
             return got < 0 && errno != EINTR ? -1 : count;
@@ -5500,6 +5722,18 @@ static int zqb__broker_serve_port (zqb_broker_t *broker, int index, int look, in
     return count;
 }
 
+/* Whether a port was held for which there is room now. */
+static int zqb__broker_let_go (zqb_broker_t *broker)
+{
+    int some = 0;
+    for (size_t i = 0; i < broker->port_count; i++)
+        if (broker->ports[i]->held && !zqb__port_must_wait (broker, broker->ports[i])) {
+            zqb__port_hold (broker, broker->ports[i], 0);
+            some = 1;
+        }
+    return some;
+}
+
 /* One round: what came in, what is due, what goes out. How many messages that were; 0: nothing is left to do. -1:
    ETERM. flags as for zqb__inbox_receive. */
 static int zqb__broker_pass (zqb_broker_t *broker, int flags)
@@ -5520,7 +5754,8 @@ static int zqb__broker_pass (zqb_broker_t *broker, int flags)
         zqb__broker_bury_unreachable (broker);
     zqb__engine_tick (&broker->engine);
     zqb__broker_flush (broker);
-    return received + (broker->engine.stats.messages_out != sent) + !zqb__list_empty (&broker->unreachable);
+    return received + (broker->engine.stats.messages_out != sent) + !zqb__list_empty (&broker->unreachable)
+           + zqb__broker_let_go (broker);
 }
 
 /* What to wait for: of each port the socket and the monitor, and the signal. How many; -1: ENOMEM. */
@@ -5530,7 +5765,7 @@ static int zqb__broker_items (zqb_broker_t *broker)
     if (zqb__grow ((void **) &broker->items, &broker->item_capacity, wanted, sizeof *broker->items) != 0)
         return -1;
     for (size_t i = 0; i < broker->port_count; i++) {
-        broker->items[count++] = zqb__poll_item (broker->ports[i]->fd);
+        broker->items[count++] = zqb__poll_item (broker->ports[i]->held ? (zmq_fd_t) -1 : broker->ports[i]->fd);
         broker->items[count++] = zqb__poll_item (broker->ports[i]->monitor_fd);
     }
     broker->items[count++] = zqb__poll_item (broker->signal.ends[0]);
@@ -5764,6 +5999,31 @@ ZQB_API int zqb_broker_bind (zqb_broker_t *broker, const char *endpoint)
 
 static int zqb__broker_epoll (zqb_broker_t *broker);
 
+/* The port of all endpoints for clients. NULL: ENOMEM, and what zmq_socket says. */
+static zqb__port_t *zqb__broker_clients_port (zqb_broker_t *broker)
+{
+    for (size_t i = 1; i < broker->port_count; i++)
+        if (broker->ports[i]->place == ZQB__MAJORDOMO)
+            return broker->ports[i];
+    zqb__port_t *port = zqb__port_new (broker, ZQB__MAJORDOMO, NULL);
+    if (zqb__broker_add_port (broker, port) != 0) {
+        zqb__port_close (port);
+        return NULL;
+    }
+    port->for_clients = 1;
+    return broker->epoll < 0 || zqb__broker_epoll (broker) >= 0 ? port : NULL;
+}
+
+ZQB_API int zqb_broker_bind_clients (zqb_broker_t *broker, const char *endpoint)
+{
+    if (!broker || !endpoint)
+        return zqb__invalid ();
+    if (zqb__broker_lock (broker) != 0)
+        return -1;
+    zqb__port_t *port = zqb__broker_clients_port (broker);
+    return zqb__broker_unlock (broker, port ? zqb__broker_bind_port (broker, port, endpoint) : -1);
+}
+
 /* Both ports or none. */
 static int zqb__broker_add_lru (zqb_broker_t *broker, const char *const endpoints[2], const char *service)
 {
@@ -5865,10 +6125,20 @@ static int zqb__broker_epoll (zqb_broker_t *broker)
     if (broker->epoll < 0 && (broker->epoll = epoll_create1 (EPOLL_CLOEXEC)) < 0)
         return -1;
     for (size_t i = 0; i < broker->port_count; i++)
-        if (zqb__epoll_add (broker->epoll, broker->ports[i]->fd) != 0
+        if ((!broker->ports[i]->held && zqb__epoll_add (broker->epoll, broker->ports[i]->fd) != 0)
             || zqb__epoll_add (broker->epoll, broker->ports[i]->monitor_fd) != 0)
             return -1;
     return zqb__epoll_add (broker->epoll, broker->signal.ends[0]) == 0 ? broker->epoll : -1;
+}
+
+/* From now on a port is not read, or is again; nor does what comes there wake anybody meanwhile. */
+static void zqb__port_hold (const zqb_broker_t *broker, zqb__port_t *port, int held)
+{
+    if (broker->epoll >= 0 && held && !port->held)
+        epoll_ctl (broker->epoll, EPOLL_CTL_DEL, port->fd, NULL);
+    else if (broker->epoll >= 0 && !held)
+        zqb__epoll_add (broker->epoll, port->fd);
+    port->held = held;
 }
 
 #else
@@ -5879,6 +6149,12 @@ static int zqb__broker_epoll (zqb_broker_t *broker)
         return (int) broker->ports[0]->fd;
     errno = ENOTSUP;
     return -1;
+}
+
+static void zqb__port_hold (const zqb_broker_t *broker, zqb__port_t *port, int held)
+{
+    (void) broker;
+    port->held = held;
 }
 
 #endif

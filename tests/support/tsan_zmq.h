@@ -5,6 +5,7 @@
 #define TSAN_ZMQ_H_INCLUDED
 
 #include <stddef.h>
+#include <stdlib.h>
 #include <zmq.h>
 
 void __tsan_acquire (void *address);
@@ -50,6 +51,36 @@ __attribute__ ((unused)) static int tsan_zmq_recv (void *socket, void *data, siz
     return got;
 }
 
+/* What was done before a frame was made is known to whoever frees it, in whichever thread. */
+typedef struct tsan_zmq_free_t {
+    zmq_free_fn *free_fn;
+    void *hint;
+} tsan_zmq_free_t;
+
+__attribute__ ((unused, no_sanitize_thread)) static void tsan_zmq_free (void *data, void *hint)
+{
+    tsan_zmq_free_t its = *(tsan_zmq_free_t *) hint;
+    __tsan_acquire (hint);
+    free (hint);
+    its.free_fn (data, its.hint);
+}
+
+__attribute__ ((unused)) static int tsan_zmq_msg_init_data (zmq_msg_t *msg, void *data, size_t size,
+                                                            zmq_free_fn *free_fn, void *hint)
+{
+    tsan_zmq_free_t *its = free_fn ? (tsan_zmq_free_t *) malloc (sizeof *its) : NULL;
+    if (!its)
+        return zmq_msg_init_data (msg, data, size, free_fn, hint);
+    its->free_fn = free_fn;
+    its->hint = hint;
+    __tsan_release (its);
+    int failed = zmq_msg_init_data (msg, data, size, tsan_zmq_free, its);
+    if (failed)
+        free (its);
+    return failed;
+}
+
+#define zmq_msg_init_data tsan_zmq_msg_init_data
 #define zmq_msg_send tsan_zmq_msg_send
 #define zmq_msg_recv tsan_zmq_msg_recv
 #define zmq_send tsan_zmq_send
