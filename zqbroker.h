@@ -4842,7 +4842,8 @@ static int zqb__socket_readable (void *socket)
 
 /* ---- monitors: libzmq says there what happens to the connections of a socket */
 
-/* A socket that tells of some kinds of events. NULL: what zmq_socket_monitor and zmq_socket say. */
+/* A socket that tells of some kinds of events. It is looked at once, in vain: only then libzmq makes its descriptor
+   readable when there is something. NULL: what zmq_socket_monitor and zmq_socket say. */
 static void *zqb__monitor_open (void *ctx, void *socket, int events)
 {
     char endpoint[64];
@@ -4853,8 +4854,10 @@ static void *zqb__monitor_open (void *ctx, void *socket, int events)
     if (monitor) {
         zqb__set_int (monitor, ZMQ_LINGER, 0);
         zqb__set_int (monitor, ZMQ_RCVHWM, 0);
-        if (zmq_connect (monitor, endpoint) == 0)
+        if (zmq_connect (monitor, endpoint) == 0) {
+            zqb__socket_readable (monitor);
             return monitor;
+        }
     }
     int error = errno;
     zmq_socket_monitor (socket, NULL, 0);

@@ -1184,6 +1184,67 @@ TEST (a_line_for_the_log_is_one_line_whatever_peers_call_themselves)
     assert_int_equal (logged.unclean, 0);
 }
 
+/* ---- a connection that ends while its owner waits: only the monitor tells, as nobody is missed when silent */
+
+static const char *tcp_endpoint_of (void *socket)
+{
+    static char endpoint[256];
+    size_t size = sizeof endpoint;
+    assert_ok (zmq_getsockopt (socket, ZMQ_LAST_ENDPOINT, endpoint, &size));
+    return endpoint;
+}
+
+TEST (a_worker_that_waits_turns_to_the_next_broker_as_soon_as_its_own_is_gone)
+{
+    char endpoints[300];
+    zqb_worker_options_t options;
+    void *router = router_at ("tcp://127.0.0.1:*");
+    memset (&options, 0, sizeof options);
+    options.heartbeat_ms = -1;
+    snprintf (endpoints, sizeof endpoints, "%s,%s", tcp_endpoint_of (router), ENDPOINT);
+    assert_non_null (worker = zqb_worker_new (ctx, endpoints, "echo", &options));
+    hears_caller (router);
+    client = new_client (0, 0, 0);
+    uint64_t id = submit (client, "echo", "x");
+    hangs_up (router);
+    assert_ok (reply_text (is_asked (worker, "x"), "y"));
+    receives (client, id, ZQB_REPLY_FINAL, "y");
+}
+
+static void serve_at (const char *endpoint)
+{
+    zqb_broker_destroy (&broker);
+    assert_non_null (broker = zqb_broker_new (ctx, NULL));
+    assert_ok (zqb_broker_handle (broker, "echo", echo, NULL));
+    eventually (zqb_broker_bind (broker, endpoint) == 0); /* libzmq frees the port behind our back */
+    assert_ok (zqb_broker_start (broker));
+}
+
+/* More than go in one message. */
+enum { LOST = 5000 };
+
+TEST (what_a_client_waits_for_is_asked_again_as_soon_as_its_connection_is_lost)
+{
+    static uint64_t ids[LOST];
+    for (int dialect = ZQB_DIALECT_ZQB1; dialect <= ZQB_DIALECT_MDP02; dialect++) {
+        zqb_client_options_t options;
+        void *router = router_at ("tcp://127.0.0.1:*");
+        const char *endpoint = tcp_endpoint_of (router);
+        memset (&options, 0, sizeof options);
+        options.dialect = dialect;
+        options.timeout_ms = -1;
+        assert_non_null (client = zqb_client_new (ctx, endpoint, &options));
+        for (int i = 0; i < LOST; i++)
+            ids[i] = submit (client, "echo", "x");
+        hears_caller (router);
+        hangs_up (router);
+        serve_at (endpoint);
+        for (int i = 0; i < LOST; i++)
+            receives (client, ids[i], ZQB_REPLY_FINAL, "x");
+        zqb_client_destroy (&client);
+    }
+}
+
 /* ---- small surprises */
 
 TEST (a_worker_that_need_not_wait_does_not_wait_for_a_broker_that_is_gone)
@@ -1277,6 +1338,8 @@ int main (void)
         STEPPED (a_log_function_cannot_change_its_broker),
         STEPPED (a_handler_cannot_run_its_broker_whoever_called_it),
         STEPPED (a_line_for_the_log_is_one_line_whatever_peers_call_themselves),
+        RUNNING (a_worker_that_waits_turns_to_the_next_broker_as_soon_as_its_own_is_gone),
+        STEPPED (what_a_client_waits_for_is_asked_again_as_soon_as_its_connection_is_lost),
         RUNNING (a_worker_that_need_not_wait_does_not_wait_for_a_broker_that_is_gone),
         RUNNING (a_pause_between_attempts_cannot_be_without_limit),
         RUNNING (a_call_whose_reply_would_replace_its_request_is_einval),
