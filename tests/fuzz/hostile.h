@@ -58,7 +58,7 @@ static void hostile_event (unsigned how)
 {
     socket_t *socket = world_find (ZMQ_DEALER);
     if (socket)
-        world_tell (socket, how & 1 ? ZMQ_EVENT_CONNECTED : ZMQ_EVENT_DISCONNECTED, 1);
+        world_tell (socket, how & 1 ? ZQB__EVENT_THERE : ZMQ_EVENT_DISCONNECTED, 1);
     if (how & 2)
         hostile.life++;
 }
