@@ -50,7 +50,7 @@ test:
 	@$(AGAIN) -k -j$(JOBS) built-test || echo "what did not build counts as failed"
 	@$(AGAIN) run-test
 
-## make check      that, the unit tests again under the sanitizers, valgrind and another compiler, and the fuzzers
+## make check      that, the unit tests again under the sanitizers, valgrind and another compiler, fuzzers, and coverage
 check:
 	@$(NEED) check
 	@$(AGAIN) -k -j$(JOBS) built-test built-rest || echo "what did not build counts as failed"
@@ -94,6 +94,9 @@ include tests/fuzz/fuzz.mk
 ## make chaos      real processes killed, stopped and cut off at random: CHAOS_SECONDS=15 CHAOS_SEED=N; make soak: an hour
 include tests/chaos/chaos.mk
 
+## make coverage   which lines and branches of the header the tests reach, and what is left: tests/support/coverage.mk
+include tests/support/coverage.mk
+
 # ---- how things are built
 
 $(B)/%: examples/%.c zqbroker.h
@@ -121,6 +124,7 @@ $(eval $(call variant,unit,$$(CC),$$(CFLAGS)))
 $(eval $(call variant,asan,$$(CC),$$(ASAN)))
 $(eval $(call variant,tsan,$$(CC),$$(TSAN)))
 $(eval $(call variant,clang,clang,-O3 -g))
+$(eval $(call variant,coverage,$$(COVERAGE_CC),$$(COVERAGE_FLAGS)))
 $(eval $(call variant,c++,g++,-x c++ -std=c++17 -Wno-missing-field-initializers -O2 -g))
 
 .PHONY: $(B)/zqbroker.pc
@@ -152,10 +156,12 @@ interop_run = "$(1)/test_interop:: ZQBROKERD=$(B)/$(1)/zqbrokerd ZQCALL=$(B)/$(1
 examples_run = "$(1)/test_examples:: ZQB_PROGRAMS=$(B)/$(1) $(2) $(PYTHON) tests/test_examples.py"
 
 VARIANTS := $(if $(filter %-rest %-check,$(MAKECMDGOALS)), $(if $(call HAVE,sanitizers),asan tsan) \
-    $(if $(call HAVE,g++),c++) $(if $(call HAVE,clang),clang) $(if $(call HAVE,fuzzer),fuzz) $(if $(call HAVE,valgrind),valgrind))
+    $(if $(call HAVE,g++),c++) $(if $(call HAVE,clang),clang) $(if $(call HAVE,fuzzer),fuzz) \
+    $(if $(call HAVE,gcov),coverage) $(if $(call HAVE,valgrind),valgrind))
 REST_RUNS  = $(foreach variant,$(VARIANTS),$(run_$(variant)))
 REST_BUILT = $(foreach variant,$(VARIANTS),$(built_$(variant):%=$(B)/$(variant)/%)) \
     $(if $(filter valgrind,$(VARIANTS)),$(B)/cost) $(if $(filter asan,$(VARIANTS)),$(FUZZ_REPLAYED)) \
+    $(if $(filter coverage,$(VARIANTS)),$(COVERAGE_BUILT)) \
     $(if $(filter fuzz,$(VARIANTS)),$(FUZZ:%=$(FUZZ_BUILD)/%) $(FUZZ_SEEDS))
 
 run_asan     = "asan/sim:: $(SIM_BUILD)/sim-asan $(SIM_ARGS)" $(FUZZ_REPLAY_RUNS) $(call interop_run,asan) $(call examples_run,asan) $(call runs,asan/,,asan)
@@ -167,6 +173,7 @@ built_c++    = $(interop_programs)
 run_clang    = $(call runs,clang/,,clang)
 built_clang  = $(UNITS)
 run_fuzz     = $(FUZZ_RUNS)
+run_coverage = "coverage:: $(AGAIN) run-coverage"
 run_valgrind = $(call runs,valgrind/,ZQB_SLOW=1 $(VALGRIND),unit) "cost:: $(PYTHON) tests/bench/cost.py $(B)/cost"
 
 .PHONY: built-examples built-test built-rest run-test run-rest run-check

@@ -80,7 +80,7 @@ static void start_job (const settings_t *settings, job_t *job, case_t *work, uin
         exit (2);
     }
     if (job->pid == 0)
-        _exit (run_seeds (settings, work, from, job->progress));
+        exit (run_seeds (settings, work, from, job->progress)); /* not _exit, which would forget what gcov counted */
 }
 
 /* ---- what came of it */

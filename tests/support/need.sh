@@ -65,6 +65,8 @@ have ()
                                       int LLVMFuzzerTestOneInput (const unsigned char *data, size_t size);
                                       int LLVMFuzzerTestOneInput (const unsigned char *data, size_t size) { return data && !size; }
                                       #define main unused_main' -fsanitize=fuzzer) ;;
+        gcov)       "${GCOV:-gcov}" --help 2> /dev/null | grep -q -e --json-format &&
+                        (CC=${COVERAGE_CC:-gcc}; links '' --coverage) ;;
         *)          command -v "$1" > /dev/null 2>&1 ;;
     esac
 }
