@@ -184,10 +184,20 @@ TEST (a_broker_cannot_be_made_in_a_context_that_has_ended)
 
 TEST (a_broker_cannot_be_made_without_sockets)
 {
-    void *small = zmq_ctx_new ();
-    zmq_ctx_set (small, ZMQ_MAX_SOCKETS, 1);
-    assert_none (zqb_broker_new (small, NULL), EMFILE);
-    zmq_ctx_term (small);
+    for (int most = 1; most <= 2; most++) { /* it has one, and two that watch its connections */
+        void *small = zmq_ctx_new ();
+        zmq_ctx_set (small, ZMQ_MAX_SOCKETS, most);
+        assert_none (zqb_broker_new (small, NULL), EMFILE);
+        zmq_ctx_term (small);
+    }
+}
+
+TEST (a_broker_cannot_be_made_without_descriptors)
+{
+    zqb_broker_t *other = NULL;
+    assert_without_descriptors ((other = zqb_broker_new (ctx, NULL)) == NULL);
+    assert_non_null (other = zqb_broker_new (ctx, NULL));
+    zqb_broker_destroy (&other);
 }
 
 /* ---- endpoints */
@@ -244,6 +254,20 @@ TEST (a_buffer_too_small_for_an_endpoint_is_einval)
     assert_string_equal (buffer, "untouched");
     assert_ok (zqb_broker_endpoint (broker, 0, buffer, 16));
     assert_string_equal (buffer, "inproc://broker");
+}
+
+TEST (an_endpoint_too_long_to_be_told_is_bound_nevertheless)
+{
+    char endpoint[400] = "inproc://", told[256] = "untouched";
+    memset (endpoint + strlen (endpoint), 'x', 300);
+    assert_ok (zqb_broker_bind (broker, endpoint));
+    assert_ok (zqb_broker_endpoint (broker, -1, told, sizeof told));
+    assert_string_equal (told, "");
+    assert_ok (zqb_broker_start (broker));
+    void *client = connect_to (endpoint, ZMQ_DEALER);
+    send_text (client, "|MDPC01|mmi.service|echo");
+    hears (client, "|MDPC01|mmi.service|404");
+    zmq_close (client);
 }
 
 TEST (when_one_end_of_an_lru_service_cannot_be_bound_neither_is)
@@ -387,6 +411,12 @@ TEST (the_descriptor_stays_the_same_and_knows_of_endpoints_bound_later)
     }
     hears (client, "hello");
     zmq_close (client);
+}
+
+TEST (a_descriptor_that_cannot_be_had_may_be_had_later)
+{
+    assert_without_descriptors (zqb_broker_fd (broker) == -1);
+    assert_true (zqb_broker_fd (broker) >= 0);
 }
 
 TEST (step_waits_for_what_comes_and_says_when_it_wants_to_be_called_again)
@@ -808,7 +838,8 @@ static int call_the_broker (zqb_request_t *request, zqb_msg_t *reply, void *arg)
     (void) request, (void) arg;
     if (zqb_broker_stats (broker, &stats) != 0 || zqb_broker_endpoint (broker, 0, text, sizeof text) != 0
         || zqb_broker_step (broker, 0) != -1 || errno != EALREADY
-        || zqb_broker_handle (broker, "first", NULL, NULL) != -1 || errno != EBUSY)
+        || zqb_broker_handle (broker, "first", NULL, NULL) != -1 || errno != EBUSY
+        || zqb_broker_time_limit (broker, "first", 1) != -1 || errno != EBUSY)
         return -1;
     return zqb_msg_add_str (reply, text);
 }
@@ -915,6 +946,70 @@ TEST (the_host_may_serve_mmi_names_of_its_own)
     assert_string_equal (call ("mmi.others", "hello"), "501");
 }
 
+/* ---- limits */
+
+TEST (a_broker_without_any_limit_serves)
+{
+    zqb_broker_options_t options;
+    memset (&options, 0, sizeof options);
+    options.heartbeat_ms = options.liveness = options.attempts = options.no_worker_ms = options.max_services = -1;
+    options.max_workers = options.max_clients = options.max_requests = options.max_queue = options.max_outstanding = -1;
+    options.max_frames = options.send_hwm = -1;
+    options.max_message = options.max_bytes = -1;
+    zqb_broker_destroy (&broker);
+    assert_non_null (broker = zqb_broker_new (ctx, &options));
+    eventually (zqb_broker_bind (broker, "inproc://broker") == 0); /* libzmq frees the name behind our back */
+    assert_ok (zqb_broker_start (broker));
+    void *worker = worker_that_says ("|MDPW01|\1|echo"), *client = dealer ();
+    send_text (client, "|MDPC01|echo|hello");
+    hears (worker, "|MDPW01|\2|TOKEN||hello");
+    send_with_token (worker, "|MDPW01|\3|", "|world");
+    hears (client, "|MDPC01|echo|world");
+    zmq_close (worker);
+    zmq_close (client);
+}
+
+TEST (a_worker_that_hangs_loses_its_request_to_another)
+{
+    assert_ok (zqb_broker_start (broker));
+    void *hangs = worker_that_says ("|MDPW01|\1|echo"), *client = dealer ();
+    eventually (stat (broker, workers) == 1);
+    send_text (client, "|MDPC01|echo|x");
+    hears (hangs, "|MDPW01|\2|TOKEN||x");
+    void *other = worker_that_says ("|MDPW01|\1|echo");
+    eventually (stat (broker, workers) == 2);
+    assert_ok (zqb_broker_time_limit (broker, "echo", 1));
+    hears (other, "|MDPW01|\2|TOKEN||x");
+    hears (hangs, "|MDPW01|\5");
+    assert_true (stat (broker, workers_lost) >= 1);
+    assert_true (stat (broker, requeued) >= 1);
+    zmq_close (hangs);
+    zmq_close (other);
+    zmq_close (client);
+}
+
+TEST (a_time_limit_that_was_taken_back_leaves_no_service_behind)
+{
+    for (int never = -1; never <= 0; never++) {
+        assert_ok (zqb_broker_time_limit (broker, "echo", 1000));
+        assert_int_equal (stat (broker, services), 1);
+        assert_ok (zqb_broker_time_limit (broker, "echo", never));
+        assert_int_equal (stat (broker, services), 0);
+    }
+}
+
+TEST (a_time_limit_for_one_service_too_many_is_enospc)
+{
+    zqb_broker_options_t options;
+    memset (&options, 0, sizeof options);
+    options.max_services = 1;
+    zqb_broker_t *small = zqb_broker_new (ctx, &options);
+    assert_ok (zqb_broker_time_limit (small, "echo", 1000));
+    assert_fails (zqb_broker_time_limit (small, "other", 1000), ENOSPC);
+    assert_ok (zqb_broker_time_limit (small, "echo", 2000));
+    zqb_broker_destroy (&small);
+}
+
 /* ---- mmi */
 
 TEST (mmi_service_says_whether_a_service_is_served)
@@ -932,6 +1027,12 @@ TEST (mmi_service_says_whether_a_service_is_served)
     hears (client, "|MDPC01|mmi.service|200");
     zmq_close (worker);
     zmq_close (client);
+}
+
+TEST (mmi_service_without_a_name_is_400)
+{
+    assert_ok (zqb_broker_start (broker));
+    assert_string_equal (call ("mmi.service", NULL), "400");
 }
 
 TEST (mmi_services_and_workers_list_what_there_is)
@@ -965,6 +1066,29 @@ TEST (mmi_lists_end_with_dots_after_a_thousand)
     assert_frame (&reply, 1000, "...");
     zqb_msg_close (&reply);
     zqb_client_destroy (&client);
+}
+
+/* Workers behind a proxy share its socket, and are known by their addresses. */
+TEST (the_list_of_workers_ends_with_dots_after_a_thousand_too)
+{
+    zqb_client_t *client = zqb_client_new (ctx, "inproc://broker", NULL);
+    zqb_msg_t request, reply;
+    char ready[64];
+    zqb_msg_init (&request);
+    zqb_msg_init (&reply);
+    assert_ok (zqb_broker_start (broker));
+    void *proxy = dealer ();
+    for (int i = 0; i < 1001; i++) {
+        snprintf (ready, sizeof ready, "worker-%d||MDPW01|\1|echo", i);
+        send_text (proxy, ready);
+    }
+    eventually (stat (broker, workers) == 1001);
+    assert_ok (zqb_client_call (client, "mmi.workers", &request, &reply));
+    assert_int_equal (zqb_msg_count (&reply), 1001);
+    assert_frame (&reply, 1000, "...");
+    zqb_msg_close (&reply);
+    zqb_client_destroy (&client);
+    zmq_close (proxy);
 }
 
 TEST (mmi_stats_tells_every_counter)
@@ -1060,22 +1184,28 @@ TEST (a_broker_with_many_peers_of_all_kinds_may_be_destroyed)
     }
 }
 
-TEST (a_zqb1_client_of_a_broker_that_is_destroyed_is_told)
+TEST (every_zqb1_client_of_a_broker_that_is_destroyed_is_told)
 {
-    zqb_client_t *client = zqb_client_new (ctx, "inproc://broker", NULL);
+    enum { CLIENTS = 100 };
+    zqb_client_t *clients[CLIENTS];
     zqb_msg_t request;
     zqb_reply_t reply;
     zqb_msg_init (&request);
     zqb_msg_init (&reply.body);
     assert_ok (zqb_broker_start (broker));
-    assert_ok (zqb_client_submit (client, "nobody", &request, NULL));
-    eventually (stat (broker, queued) == 1);
+    for (int i = 0; i < CLIENTS; i++) {
+        assert_non_null (clients[i] = zqb_client_new (ctx, "inproc://broker", NULL));
+        assert_ok (zqb_client_submit (clients[i], "nobody", &request, NULL));
+    }
+    eventually (stat (broker, queued) == CLIENTS);
     zqb_broker_destroy (&broker);
-    assert_ok (zqb_client_recv (client, &reply, PATIENCE_MS));
-    assert_int_equal (reply.kind, ZQB_REPLY_ERROR);
-    assert_int_equal (reply.error, ZQB_ECANCELLED);
+    for (int i = 0; i < CLIENTS; i++) {
+        assert_ok (zqb_client_recv (clients[i], &reply, PATIENCE_MS));
+        assert_int_equal (reply.kind, ZQB_REPLY_ERROR);
+        assert_int_equal (reply.error, ZQB_ECANCELLED);
+        zqb_client_destroy (&clients[i]);
+    }
     zqb_msg_close (&reply.body);
-    zqb_client_destroy (&client);
 }
 
 int main (void)
@@ -1086,10 +1216,12 @@ int main (void)
         FRESH (destroying_nothing_is_fine_and_leaves_null),
         FRESH (a_broker_cannot_be_made_in_a_context_that_has_ended),
         FRESH (a_broker_cannot_be_made_without_sockets),
+        FRESH (a_broker_cannot_be_made_without_descriptors),
         FRESH (an_endpoint_that_cannot_be_bound_says_why),
         FRESH (an_endpoint_in_use_by_another_is_eaddrinuse),
         FRESH (endpoints_are_told_in_the_order_of_binding_and_back_from_the_last),
         FRESH (a_buffer_too_small_for_an_endpoint_is_einval),
+        FRESH (an_endpoint_too_long_to_be_told_is_bound_nevertheless),
         FRESH (when_one_end_of_an_lru_service_cannot_be_bound_neither_is),
         FRESH (endpoints_may_be_bound_while_it_runs),
         FRESH (a_broker_that_runs_already_is_not_run_again),
@@ -1100,6 +1232,7 @@ int main (void)
         FRESH (after_start_and_stop_it_may_be_stepped_or_run),
         FRESH (a_host_with_a_loop_of_its_own_steps_when_the_descriptor_says_so),
         FRESH (the_descriptor_stays_the_same_and_knows_of_endpoints_bound_later),
+        FRESH (a_descriptor_that_cannot_be_had_may_be_had_later),
         FRESH (step_waits_for_what_comes_and_says_when_it_wants_to_be_called_again),
         FRESH (a_step_that_waits_for_ever_is_ended_by_stop),
         FRESH (a_run_that_waits_ends_with_the_context),
@@ -1126,13 +1259,19 @@ int main (void)
         FRESH (a_handler_is_not_for_a_name_that_workers_serve),
         FRESH (the_host_may_serve_mmi_names_of_its_own),
         FRESH (mmi_service_says_whether_a_service_is_served),
+        FRESH (a_broker_without_any_limit_serves),
+        FRESH (a_worker_that_hangs_loses_its_request_to_another),
+        FRESH (a_time_limit_that_was_taken_back_leaves_no_service_behind),
+        FRESH (a_time_limit_for_one_service_too_many_is_enospc),
+        FRESH (mmi_service_without_a_name_is_400),
         FRESH (mmi_services_and_workers_list_what_there_is),
         FRESH (mmi_lists_end_with_dots_after_a_thousand),
+        FRESH (the_list_of_workers_ends_with_dots_after_a_thousand_too),
         FRESH (mmi_stats_tells_every_counter),
         FRESH (mmi_of_anything_else_is_501),
         FRESH (other_threads_may_use_a_saturated_broker),
         FRESH (a_broker_with_many_peers_of_all_kinds_may_be_destroyed),
-        FRESH (a_zqb1_client_of_a_broker_that_is_destroyed_is_told),
+        FRESH (every_zqb1_client_of_a_broker_that_is_destroyed_is_told),
     };
     return cmocka_run_group_tests (tests, NULL, NULL);
 }

@@ -24,6 +24,18 @@ TEST (random_numbers_do_not_recur)
     }
 }
 
+TEST (random_numbers_do_not_recur_even_where_there_are_no_devices)
+{
+    uint64_t numbers[2];
+    unit_descriptors_run_out (1);
+    numbers[0] = zqb__random ();
+    for (uint64_t start = zqb__clock (); zqb__clock () == start;) {
+    }
+    numbers[1] = zqb__random ();
+    unit_descriptors_run_out (0);
+    assert_true (numbers[0] != numbers[1]);
+}
+
 TEST (memory_comes_zeroed)
 {
     static const char zeros[100];
@@ -116,6 +128,12 @@ TEST (a_lock_may_be_entered_again_by_whom_has_it)
     zqb__lock_close (&lock);
 }
 
+TEST (without_descriptors_there_is_no_signal)
+{
+    zqb__signal_t signal;
+    assert_without_descriptors (zqb__signal_init (&signal) == -1);
+}
+
 static void stop_it (void *arg)
 {
     zqb__signal_stop ((zqb__signal_t *) arg);
@@ -180,6 +198,15 @@ TEST (what_is_after_the_end_of_time_is_never)
     assert_true (zqb__after (5, 6) == 11);
     assert_true (zqb__after (5, UINT64_MAX) == UINT64_MAX);
     assert_true (zqb__after (UINT64_MAX - 1, 5) == UINT64_MAX);
+}
+
+TEST (a_span_many_times_over_is_never_if_it_is_longer_than_time)
+{
+    assert_true (zqb__times (7, 6) == 42);
+    assert_true (zqb__times (7, 0) == 0);
+    assert_true (zqb__times (UINT64_MAX, 1) == UINT64_MAX);
+    assert_true (zqb__times (UINT64_MAX / 2, 2) == UINT64_MAX - 1);
+    assert_true (zqb__times (UINT64_MAX / 2, 3) == UINT64_MAX);
 }
 
 TEST (the_version_is_that_of_the_macros)
@@ -270,6 +297,7 @@ int main (void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test (the_clock_never_goes_back),
         cmocka_unit_test (random_numbers_do_not_recur),
+        cmocka_unit_test (random_numbers_do_not_recur_even_where_there_are_no_devices),
         cmocka_unit_test (memory_comes_zeroed),
         cmocka_unit_test (without_memory_it_is_enomem),
         cmocka_unit_test (a_copy_of_a_text_keeps_nuls_and_ends_with_one),
@@ -277,11 +305,13 @@ int main (void)
         cmocka_unit_test (growing_without_memory_leaves_everything_as_it_was),
         cmocka_unit_test (a_lock_lets_in_one_at_a_time),
         cmocka_unit_test (a_lock_may_be_entered_again_by_whom_has_it),
+        cmocka_unit_test (without_descriptors_there_is_no_signal),
         cmocka_unit_test (a_signal_wakes_whom_it_is_for),
         cmocka_unit_test (draining_a_signal_forgets_the_calls_but_not_the_stop),
         cmocka_unit_test (a_signal_may_be_raised_more_often_than_anybody_listens),
         cmocka_unit_test (zero_is_the_default_and_minus_one_is_without_limit),
         cmocka_unit_test (what_is_after_the_end_of_time_is_never),
+        cmocka_unit_test (a_span_many_times_over_is_never_if_it_is_longer_than_time),
         cmocka_unit_test (the_version_is_that_of_the_macros),
         cmocka_unit_test (every_error_has_a_text_of_its_own),
         cmocka_unit_test (errors_are_their_status_above_those_of_libzmq),

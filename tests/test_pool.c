@@ -1,5 +1,6 @@
 /* Pools: threads of workers that start together, serve together and end without losing anything. */
 #define ZQBROKER_IMPLEMENTATION
+#include "unit_threads.h"
 #include "zqbroker.h"
 #include "unit.h"
 #include "unit_world.h"
@@ -55,6 +56,47 @@ TEST (a_pool_without_enough_sockets_is_emfile_and_leaves_nothing_behind)
     zmq_ctx_set (small, ZMQ_MAX_SOCKETS, 10);
     assert_none (zqb_pool_start (small, "tcp://127.0.0.1:1", "echo", echo, NULL, &options), EMFILE);
     assert_ok (zmq_ctx_term (small));
+}
+
+TEST (a_pool_without_descriptors_is_emfile_and_may_be_started_later)
+{
+    zqb_pool_t *pool = NULL;
+    zqb_broker_destroy (&broker); /* nothing else is to miss them */
+    assert_without_descriptors ((pool = zqb_pool_start (ctx, ENDPOINT, "echo", echo, NULL, NULL)) == NULL);
+    eventually ((broker = start_broker (ENDPOINT, NULL)) != NULL);
+    pool = new_pool ("echo", 2, echo, NULL);
+    eventually (stat (broker, workers) == 2);
+    zqb_pool_stop (&pool);
+}
+
+TEST (a_pool_without_enough_threads_is_eagain_and_leaves_none_running)
+{
+    zqb_pool_options_t options;
+    memset (&options, 0, sizeof options);
+    options.threads = 4;
+    for (int left = 0; left < options.threads; left++) {
+        unit_threads_left = left;
+        errno = 0;
+        zqb_pool_t *pool = zqb_pool_start (ctx, ENDPOINT, "echo", echo, NULL, &options);
+        int error = errno;
+        unit_threads_left = -1;
+        assert_null (pool);
+        assert_int_equal (error, EAGAIN);
+        eventually (stat (broker, workers_left) == 4 * ((uint64_t) left + 1)); /* all have said goodbye */
+        assert_int_equal (stat (broker, workers), 0);
+    }
+}
+
+TEST (a_broker_without_a_thread_is_eagain_and_may_be_started_later)
+{
+    zqb_broker_t *other = zqb_broker_new (ctx, NULL);
+    unit_threads_left = 0;
+    assert_fails (zqb_broker_start (other), EAGAIN);
+    assert_fails (zqb_broker_start (other), EAGAIN); /* and not EALREADY */
+    unit_threads_left = -1;
+    assert_ok (zqb_broker_start (other));
+    assert_fails (zqb_broker_start (other), EALREADY);
+    zqb_broker_destroy (&other);
 }
 
 TEST (stopping_nothing_is_fine_and_leaves_null)
@@ -261,6 +303,9 @@ int main (void)
     const struct CMUnitTest tests[] = {
         FRESH (an_argument_that_is_wrong_is_einval_and_starts_nothing),
         FRESH (a_pool_without_enough_sockets_is_emfile_and_leaves_nothing_behind),
+        FRESH (a_pool_without_descriptors_is_emfile_and_may_be_started_later),
+        FRESH (a_pool_without_enough_threads_is_eagain_and_leaves_none_running),
+        FRESH (a_broker_without_a_thread_is_eagain_and_may_be_started_later),
         FRESH (stopping_nothing_is_fine_and_leaves_null),
         FRESH (a_pool_has_as_many_workers_as_it_was_asked_for_and_they_leave_with_it),
         FRESH (a_pool_has_a_worker_for_each_processor_unless_it_is_told_otherwise),

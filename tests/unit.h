@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <cmocka.h>
+#include <sys/resource.h>
 
 enum { PATIENCE_MS = 30000 }; /* what takes longer has failed; nothing waits for it to pass */
 
@@ -45,6 +46,33 @@ enum { PATIENCE_MS = 30000 }; /* what takes longer has failed; nothing waits for
                 fail_msg ("never: %s", #condition);                                                                \
             zmq_poll (NULL, 0, 1);                                                                                 \
         }                                                                                                          \
+    } while (0)
+
+/* From now on no file, pipe or socket can be opened, or they can again. What is open already goes on. */
+UNUSED static void unit_descriptors_run_out (int out)
+{
+    static struct rlimit usual;
+    if (out) {
+        struct rlimit none;
+        int lowest = dup (STDOUT_FILENO);
+        close (lowest);
+        assert_int_equal (getrlimit (RLIMIT_NOFILE, &usual), 0);
+        none = usual;
+        none.rlim_cur = (rlim_t) lowest;
+        assert_int_equal (setrlimit (RLIMIT_NOFILE, &none), 0);
+    } else
+        assert_int_equal (setrlimit (RLIMIT_NOFILE, &usual), 0);
+}
+
+/* The expression is NULL or -1 without descriptors, and errno says why. */
+#define assert_without_descriptors(failed)                                                                         \
+    do {                                                                                                           \
+        unit_descriptors_run_out (1);                                                                              \
+        errno = 0;                                                                                                 \
+        int unit_failed = (failed), unit_error = errno;                                                            \
+        unit_descriptors_run_out (0);                                                                              \
+        assert_true (unit_failed);                                                                                 \
+        assert_int_equal (unit_error, EMFILE);                                                                     \
     } while (0)
 
 /* One counter of a broker, now. */
