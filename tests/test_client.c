@@ -478,6 +478,45 @@ TEST (a_client_turns_to_the_next_broker_when_one_does_not_answer)
     }
 }
 
+TEST (a_client_that_finds_no_socket_goes_on_trying)
+{
+    enum { MOST = 2000 };
+    static void *hoard[MOST];
+    for (int dialect = ZQB_DIALECT_ZQB1; dialect <= ZQB_DIALECT_MDP02; dialect++) {
+        int hoarded = 0, fd = -1, error = 0;
+        zqb_reply_t reply;
+        zqb_client_options_t options;
+        const char *endpoint = new_ipc ();
+        zqb_broker_t *other = zqb_broker_new (ctx, NULL);
+        memset (&options, 0, sizeof options);
+        options.dialect = dialect;
+        options.timeout_ms = 1;
+        options.retries = INT_MAX;
+        zqb_client_t *client = zqb_client_new (ctx, endpoint, &options);
+        zqb_msg_init (&reply.body);
+        uint64_t id = submit (client, "echo", "x");
+        do {
+            while (hoarded < MOST && (hoard[hoarded] = zmq_socket (ctx, ZMQ_PAIR)) != NULL)
+                hoarded++;
+            assert_fails (zqb_client_recv (client, &reply, 1), EAGAIN);
+            fd = zqb_client_fd (client);
+            error = errno;
+        } while (fd >= 0);
+        assert_int_equal (error, ENOTCONN);
+        uint64_t second = submit (client, "echo", "y");
+        while (hoarded)
+            zmq_close (hoard[--hoarded]);
+        client->timeout = 100 * 1000;
+        assert_ok (zqb_broker_handle (other, "echo", echo, NULL));
+        assert_ok (zqb_broker_bind (other, endpoint));
+        assert_ok (zqb_broker_start (other));
+        receives (client, id, ZQB_REPLY_FINAL, "x");
+        receives (client, second, ZQB_REPLY_FINAL, "y");
+        zqb_client_destroy (&client);
+        zqb_broker_destroy (&other);
+    }
+}
+
 TEST (a_client_survives_the_restart_of_its_broker)
 {
     const char *endpoint = new_ipc ();
@@ -770,6 +809,95 @@ TEST (a_client_speaks_majordomo_to_other_brokers_byte_by_byte)
     }
 }
 
+static void *router_at (const char *endpoint)
+{
+    void *router = zmq_socket (ctx, ZMQ_ROUTER);
+    int patience = PATIENCE_MS;
+    zmq_setsockopt (router, ZMQ_RCVTIMEO, &patience, sizeof patience);
+    assert_ok (zmq_bind (router, endpoint));
+    return router;
+}
+
+static zqb_client_t *patient_client (const char *endpoint, int dialect)
+{
+    zqb_client_options_t options;
+    memset (&options, 0, sizeof options);
+    options.dialect = dialect;
+    options.timeout_ms = -1;
+    zqb_client_t *client = zqb_client_new (ctx, endpoint, &options);
+    assert_non_null (client);
+    return client;
+}
+
+/* A reply over MDP/0.1 of one frame. */
+static void reply_mdp01 (void *router, const void *address, size_t size, const char *service, const char *text)
+{
+    assert_true (zmq_send (router, address, size, ZMQ_SNDMORE) >= 0);
+    zmq_send (router, "", 0, ZMQ_SNDMORE);
+    zmq_send (router, "MDPC01", 6, ZMQ_SNDMORE);
+    zmq_send (router, service, strlen (service), ZMQ_SNDMORE);
+    assert_true (zmq_send (router, text, strlen (text), 0) >= 0);
+}
+
+TEST (over_mdp_an_answer_that_nobody_waits_for_is_passed_over)
+{
+    char address[256];
+    zqb_reply_t reply;
+    void *router = router_at ("inproc://other");
+    zqb_client_t *client = patient_client ("inproc://other", ZQB_DIALECT_MDP01);
+    zqb_msg_init (&reply.body);
+    uint64_t id = submit (client, "echo", "x");
+    size_t size = (size_t) zmq_recv (router, address, sizeof address, 0);
+    hear_text (router, 0);
+    reply_mdp01 (router, address, size, "ohce", "of another service");
+    reply_mdp01 (router, address, size, "echoes", "of another service");
+    reply_mdp01 (router, address, size, "echo", "y");
+    reply_mdp01 (router, address, size, "echo", "once more");
+    receives (client, id, ZQB_REPLY_FINAL, "y");
+    assert_fails (zqb_client_recv (client, &reply, 0), ENOENT);
+    id = submit (client, "echo", "z");
+    hear_text (router, 0);
+    reply_mdp01 (router, address, size, "echo", "z");
+    receives (client, id, ZQB_REPLY_FINAL, "z");
+    zqb_client_destroy (&client);
+    zmq_close (router);
+}
+
+/* A message of ZQB/1: a heartbeat, something of a later version, and an error with this status. */
+static void tell_error (void *router, const void *address, size_t size, uint64_t id, uint32_t status)
+{
+    unsigned char message[64] = "ZQB\1ourlife", *at = message + 12;
+    static const unsigned char types[] = {ZQB__HEARTBEAT, 99, ZQB__ERROR};
+    for (size_t i = 0; i < COUNT (types); i++, at += 16) {
+        zqb__put_32 (at, i == 2 ? 20 : 16);
+        at[4] = types[i];
+        at[7] = i == 2 ? 4 : 0;
+        zqb__put_64 (at + 8, i ? id : 0);
+    }
+    at[0] = 3; /* the field, which has 2 bytes */
+    at[1] = 2;
+    zqb__put_16 (at + 2, status);
+    assert_true (zmq_send (router, address, size, ZMQ_SNDMORE) >= 0);
+    assert_true (zmq_send (router, message, (size_t) (at + 4 - message), 0) >= 0);
+}
+
+TEST (an_error_of_a_later_version_is_efailed)
+{
+    static const uint32_t statuses[] = {0, 60000, ZQB_EFAILED - ZQB_ERRNO};
+    void *router = router_at ("inproc://other");
+    zqb_client_t *client = patient_client ("inproc://other", ZQB_DIALECT_ZQB1);
+    for (size_t i = 0; i < COUNT (statuses); i++) {
+        char address[256];
+        uint64_t id = submit (client, "echo", "x");
+        size_t size = (size_t) zmq_recv (router, address, sizeof address, 0);
+        hear_text (router, 0);
+        tell_error (router, address, size, id, statuses[i]);
+        receives_error (client, id, ZQB_EFAILED);
+    }
+    zqb_client_destroy (&client);
+    zmq_close (router);
+}
+
 int main (void)
 {
     const struct CMUnitTest tests[] = {
@@ -797,6 +925,7 @@ int main (void)
         FRESH (a_request_that_timed_out_is_taken_back_from_the_broker),
         FRESH (a_retry_is_not_executed_twice),
         FRESH (a_client_turns_to_the_next_broker_when_one_does_not_answer),
+        FRESH (a_client_that_finds_no_socket_goes_on_trying),
         FRESH (a_client_survives_the_restart_of_its_broker),
         FRESH (a_late_answer_is_never_given_to_another_request),
         FRESH (an_answer_to_what_was_cancelled_is_never_given_to_another_request),
@@ -811,6 +940,8 @@ int main (void)
         FRESH (a_client_may_be_destroyed_with_requests_outstanding_and_replies_unread),
         FRESH (a_client_may_be_made_before_its_broker),
         FRESH (a_client_speaks_majordomo_to_other_brokers_byte_by_byte),
+        FRESH (over_mdp_an_answer_that_nobody_waits_for_is_passed_over),
+        FRESH (an_error_of_a_later_version_is_efailed),
     };
     return cmocka_run_group_tests (tests, NULL, NULL);
 }

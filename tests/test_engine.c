@@ -904,6 +904,26 @@ TEST (a_request_over_which_too_many_workers_were_lost_is_dead_and_its_client_tol
     end ();
 }
 
+TEST (a_worker_that_cannot_be_told_that_a_request_of_its_own_is_dead_does_not_register_again)
+{
+    zqb__limits_t limits = usual_limits ();
+    limits.attempts = 1;
+    assert_ok (begin_with (&limits));
+    say ("zqb both", ready ("echo", 1));
+    say ("zqb both", request ("echo", 9, "x"));
+    hears ("zqb both", ZQB__REQUEST, "x");
+    world.gone = "zqb both,";
+    say ("zqb both", ready ("echo", 1));
+    assert_int_equal (worker_count (), 0);
+    assert_int_equal (stats ()->unsendable, 1);
+    assert_int_equal (stats ()->client_gone, 1);
+    world.gone = NULL;
+    say ("zqb both", ready ("echo", 1));
+    assert_int_equal (worker_count (), 1);
+    nothing_is_heard ();
+    end ();
+}
+
 TEST (with_one_attempt_a_request_is_executed_at_most_once)
 {
     zqb__limits_t limits = usual_limits ();
@@ -2321,6 +2341,7 @@ int main (void)
         cmocka_unit_test (a_request_that_never_reached_a_worker_was_not_an_attempt),
         cmocka_unit_test (a_thousand_unreachable_workers_are_lost_over_one_request),
         cmocka_unit_test (a_request_over_which_too_many_workers_were_lost_is_dead_and_its_client_told),
+        cmocka_unit_test (a_worker_that_cannot_be_told_that_a_request_of_its_own_is_dead_does_not_register_again),
         cmocka_unit_test (with_one_attempt_a_request_is_executed_at_most_once),
         cmocka_unit_test (without_a_limit_of_attempts_a_request_goes_on),
         cmocka_unit_test (a_request_that_nobody_wants_any_more_is_not_given_again),

@@ -869,6 +869,44 @@ TEST (a_parcel_is_full_when_its_first_frame_is_or_those_behind_it_are)
     assert_true (zqb__wire_full (&parcel));
 }
 
+/* Reads a message of so many heartbeats: how many there were until its end, or until what is wrong with it. */
+static size_t read_heartbeats (size_t count, int *error)
+{
+    static unsigned char bytes[ZQB__PARCEL_FULL + 64];
+    const zqb__command_t beat = zqb__command (ZQB__HEARTBEAT, 0);
+    size_t read = 0;
+    zqb_msg_t msg;
+    zqb__parcel_t scratch;
+    zqb__incoming_t in;
+    zqb__command_t command;
+    unsigned char *at = zqb__put_head (bytes, 1);
+    for (; count; count--, at += ZQB__COMMAND_HEAD) {
+        zqb__put_32 (at, ZQB__COMMAND_HEAD);
+        zqb__put_command (at, &beat);
+    }
+    memset (&scratch, 0, sizeof scratch);
+    zqb_msg_init (&msg);
+    zqb_msg_add_str (&msg, "a");
+    zqb_msg_add (&msg, bytes, (size_t) (at - bytes));
+    assert_ok (zqb__wire_open (&in, ZQB__MAJORDOMO, zqb_msg_frame (&msg, 0), 2, &scratch));
+    while (zqb__wire_next (&in, &command) == 1)
+        read++;
+    *error = in.error;
+    zqb__parcel_close (&scratch);
+    zqb_msg_close (&msg);
+    return read;
+}
+
+TEST (what_begins_behind_a_first_frame_that_is_full_is_malformed)
+{
+    int error;
+    size_t most = (ZQB__PARCEL_FULL - ZQB__HEAD) / ZQB__COMMAND_HEAD + 1; /* the last begins in front of it */
+    assert_int_equal (read_heartbeats (most, &error), most);
+    assert_string_equal (error_name (error), "FINE");
+    assert_int_equal (read_heartbeats (most + 1, &error), most);
+    assert_string_equal (error_name (error), "BAD_FRAMES");
+}
+
 TEST (nothing_here_leaks)
 {
     zqb__parcel_close (&body_parcel);
@@ -907,6 +945,7 @@ int main (void)
         cmocka_unit_test (the_longest_name_and_the_longest_text_fit),
         cmocka_unit_test (what_cannot_be_packed_leaves_what_waits_as_it_was),
         cmocka_unit_test (a_parcel_is_full_when_its_first_frame_is_or_those_behind_it_are),
+        cmocka_unit_test (what_begins_behind_a_first_frame_that_is_full_is_malformed),
         cmocka_unit_test (nothing_here_leaks),
     };
     return cmocka_run_group_tests (tests, NULL, NULL);

@@ -57,6 +57,13 @@ TEST (an_option_out_of_range_is_einval)
     }
 }
 
+TEST (without_descriptors_there_is_no_worker)
+{
+    zqb_worker_t *worker = NULL;
+    zqb_broker_destroy (&broker); /* nothing else is to miss them */
+    assert_without_descriptors ((worker = zqb_worker_new (ctx, ENDPOINT, "echo", NULL)) == NULL);
+}
+
 TEST (null_is_einval_and_may_be_stopped_and_destroyed)
 {
     zqb_worker_t *none = NULL;
@@ -362,6 +369,8 @@ static int upper_or_fail (zqb_request_t *request, zqb_msg_t *reply, void *arg)
         return zqb_msg_add_str (reply, "as asked") == 0 ? 7 : -1;
     if (unit_frame_is (zqb_request_body (request), 0, "stop"))
         zqb_worker_stop (worker);
+    if (unit_frame_is (zqb_request_body (request), 0, "too much"))
+        return zqb_msg_add_zero_copy (reply, worker, (size_t) 1 << 31, NULL, NULL); /* it is only asked for its size */
     if (unit_frame_is (zqb_request_body (request), 0, "early"))
         return zqb_request_reply (request, reply) == -1 && errno == EINVAL ? zqb_msg_add_str (reply, "einval") : -1;
     if (unit_frame_is (zqb_request_body (request), 0, "parts") && partial_text (request, "part") != 0)
@@ -385,6 +394,7 @@ TEST (run_serves_until_it_is_stopped_and_finishes_what_it_does)
     receives (client, submit (client, "echo", "x"), ZQB_REPLY_FINAL, "done");
     receives (client, submit (client, "echo", "fail"), ZQB_REPLY_ERROR, "as asked");
     receives (client, submit (client, "echo", "early"), ZQB_REPLY_FINAL, "einval");
+    receives (client, submit (client, "echo", "too much"), ZQB_REPLY_ERROR, zqb_strerror (EMSGSIZE));
     uint64_t id = submit (client, "echo", "parts");
     receives (client, id, ZQB_REPLY_PARTIAL, "part");
     receives (client, id, ZQB_REPLY_FINAL, "done");
@@ -590,6 +600,52 @@ TEST (a_worker_turns_to_the_next_endpoint_when_a_broker_is_silent)
     zqb_worker_destroy (&worker);
 }
 
+/* Takes all sockets that are left, while somebody wants one, too. */
+enum { SOCKETS_MOST = 2000 };
+static void *hoard[SOCKETS_MOST];
+static size_t hoarded;
+
+static void hoard_sockets (void)
+{
+    while (hoarded < SOCKETS_MOST && (hoard[hoarded] = zmq_socket (ctx, ZMQ_PAIR)) != NULL)
+        hoarded++;
+}
+
+static void free_hoard (void)
+{
+    while (hoarded)
+        zmq_close (hoard[--hoarded]);
+}
+
+static void note_lack_of_sockets (UNUSED int level, const char *text, void *arg)
+{
+    *(int *) arg |= strstr (text, zqb_strerror (EMFILE)) != NULL;
+}
+
+TEST (a_worker_that_finds_no_socket_says_so_and_goes_on_trying)
+{
+    char endpoints[128];
+    int noted = 0;
+    zqb_worker_options_t options;
+    const char *nobody = new_ipc ();
+    zqb_broker_t *other = zqb_broker_new (ctx, NULL);
+    snprintf (endpoints, sizeof endpoints, "%s,%s", nobody, new_ipc ());
+    memset (&options, 0, sizeof options);
+    options.heartbeat_ms = options.liveness = options.reconnect_ms = options.reconnect_max_ms = 1;
+    options.log = note_lack_of_sockets;
+    options.log_arg = &noted;
+    zqb_worker_t *worker = zqb_worker_new (ctx, endpoints, "echo", &options);
+    eventually ((hoard_sockets (), zqb_worker_recv (worker, 0) == NULL && noted));
+    assert_fails (zqb_worker_fd (worker), ENOTCONN);
+    assert_none (zqb_worker_recv (worker, 0), EAGAIN);
+    free_hoard ();
+    eventually (zqb_broker_bind (other, nobody) == 0);
+    assert_ok (zqb_broker_start (other));
+    eventually (!zqb_worker_recv (worker, 0) && stat (other, workers_left) + stat (other, workers) > 0);
+    zqb_worker_destroy (&worker);
+    zqb_broker_destroy (&other);
+}
+
 TEST (pauses_between_attempts_double_with_jitter_up_to_their_limit)
 {
     zqb_worker_t *worker = new_worker (0, 1);
@@ -672,6 +728,55 @@ TEST (a_worker_sends_heartbeats_while_it_waits)
     zmq_close (router);
 }
 
+/* A message of ZQB/1: commands without fields and body, of these types, each with a number of its own. */
+static void tell_zqb1 (void *router, const char *address, size_t size, const char *types)
+{
+    unsigned char message[256] = "ZQB\1ourlife", *at = message + 12;
+    for (; *types; types++, at += 16) {
+        memset (at, 0, 16);
+        zqb__put_32 (at, 16);
+        at[4] = (unsigned char) *types;
+        zqb__put_64 (at + 8, (uint64_t) (at - message));
+    }
+    assert_true (zmq_send (router, address, size, ZMQ_SNDMORE) >= 0);
+    assert_true (zmq_send (router, message, (size_t) (at - message), 0) >= 0);
+}
+
+TEST (a_command_that_a_worker_does_not_know_is_passed_over)
+{
+    void *router = router_at ("inproc://other");
+    zqb_worker_t *worker = zqb_worker_new (ctx, "inproc://other", "echo", NULL);
+    char address[256];
+    int size = zmq_recv (router, address, sizeof address, 0);
+    hear_text (router, 0);
+    tell_zqb1 (router, address, (size_t) size, "\11\100\177\2");
+    assert_non_null (zqb_worker_recv (worker, PATIENCE_MS));
+    assert_none (zqb_worker_recv (worker, 0), EAGAIN);
+    assert_int_equal (worker->registration, 0);
+    zqb_worker_destroy (&worker);
+    zmq_close (router);
+}
+
+/* The broker gives it to another. */
+TEST (what_came_over_a_connection_that_was_lost_since_is_not_handed_out)
+{
+    char endpoint[256], address[256];
+    size_t length = sizeof endpoint;
+    void *router = router_at ("tcp://127.0.0.1:*");
+    assert_ok (zmq_getsockopt (router, ZMQ_LAST_ENDPOINT, endpoint, &length));
+    zqb_worker_t *worker = zqb_worker_new (ctx, endpoint, "echo", NULL);
+    int size = zmq_recv (router, address, sizeof address, 0);
+    hear_text (router, 0);
+    tell_zqb1 (router, address, (size_t) size, "\2");
+    eventually (zqb__socket_readable (worker->line.socket));
+    zmq_close (router);
+    eventually ((zqb__line_look_at_monitor (&worker->line), worker->line.lost));
+    assert_none (zqb_worker_recv (worker, 0), EAGAIN);
+    assert_true (zqb__list_empty (&worker->waiting));
+    assert_true (worker->registration > 0);
+    zqb_worker_destroy (&worker);
+}
+
 TEST (nonsense_from_a_broker_is_passed_over)
 {
     static const char *const nonsense[] = {"", "x", "MDPW01", "ZQB\1lifelife", "ZQB\1lifelifeand garbage behind it"};
@@ -694,6 +799,7 @@ int main (void)
     const struct CMUnitTest tests[] = {
         FRESH (an_argument_that_is_wrong_is_einval_and_makes_nothing),
         FRESH (an_option_out_of_range_is_einval),
+        FRESH (without_descriptors_there_is_no_worker),
         FRESH (null_is_einval_and_may_be_stopped_and_destroyed),
         FRESH (a_request_that_is_answered_with_null_stays_the_workers),
         FRESH (a_worker_serves_in_every_dialect),
@@ -722,9 +828,12 @@ int main (void)
         FRESH (a_worker_whose_broker_is_gone_is_destroyed_at_once),
         FRESH (a_worker_may_be_made_before_its_broker),
         FRESH (a_worker_turns_to_the_next_endpoint_when_a_broker_is_silent),
+        FRESH (a_worker_that_finds_no_socket_says_so_and_goes_on_trying),
         FRESH (pauses_between_attempts_double_with_jitter_up_to_their_limit),
         FRESH (a_worker_speaks_majordomo_to_other_brokers_byte_by_byte),
         FRESH (a_worker_sends_heartbeats_while_it_waits),
+        FRESH (a_command_that_a_worker_does_not_know_is_passed_over),
+        FRESH (what_came_over_a_connection_that_was_lost_since_is_not_handed_out),
         FRESH (nonsense_from_a_broker_is_passed_over),
     };
     return cmocka_run_group_tests (tests, NULL, NULL);
