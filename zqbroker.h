@@ -140,7 +140,8 @@
 
     Any client may call them. Each takes and returns text frames.
 
-        mmi.service   body: the name of a service. Reply: "200" it has workers (or a handler), "404" it has none.
+        mmi.service   body: the name of a service. Reply: "200" it has workers (or a handler), "404" it has none;
+                      "400" without a body.
         mmi.services  Reply: one frame a service, "NAME queued=N running=N workers=N handler=0|1", in which bytes of
                       NAME that are not printable ASCII, and spaces and backslashes, are written \xHH.
         mmi.workers   Reply: one frame a worker, "SERVICE dialect=NAME load=N credit=N served=N silent_ms=N", where
@@ -476,7 +477,8 @@ ZQB_API int zqb_broker_bind_lru (zqb_broker_t *broker, const char *frontend, con
 
 /* An endpoint as libzmq spells it: "tcp://127.0.0.1:49152" for "tcp://127.0.0.1:*". index counts in the order of
    binding from 0 (bind_lru adds its frontend, then its backend), or back from the last, which is -1. buffer gets it
-   with its NUL, size says how large it is (256 is enough). EINVAL if it is too small, or there is none. */
+   with its NUL, size says how large it is (256 is enough, unless one of inproc was given a longer name). EINVAL if it is
+   too small, or there is none. */
 ZQB_API int zqb_broker_endpoint (zqb_broker_t *broker, int index, char *buffer, size_t size);
 
 /* Serves a service inside the broker's own thread: for what takes microseconds, as everything else waits meanwhile.
@@ -5979,11 +5981,11 @@ static int zqb__broker_bind_port (zqb_broker_t *broker, zqb__port_t *port, const
             != 0
         || zmq_bind (port->socket, endpoint) != 0)
         return -1;
-    if (zmq_getsockopt (port->socket, ZMQ_LAST_ENDPOINT, name, &size) != 0)
-        name[0] = 0;
-    char *copy = zqb__copy_text (name, strlen (name));
+    int told = zmq_getsockopt (port->socket, ZMQ_LAST_ENDPOINT, name, &size) == 0;
+    const char *bound = told ? name : endpoint; /* one so long is of inproc, and as it was given */
+    char *copy = zqb__copy_text (bound, strlen (bound));
     if (!copy) {
-        zmq_unbind (port->socket, name);
+        zmq_unbind (port->socket, bound);
         errno = ENOMEM;
         return -1;
     }
@@ -6490,6 +6492,7 @@ static void zqb__line_look_at_monitor (zqb__line_t *line)
 static int zqb__line_connect (zqb__line_t *line)
 {
     zqb__line_drop (line);
+    line->opened = line->now;
     line->socket = zmq_socket (line->ctx, ZMQ_DEALER);
     line->ended |= !line->socket && errno == ETERM;
     if (!line->socket)
@@ -6500,7 +6503,7 @@ static int zqb__line_connect (zqb__line_t *line)
     zqb__set_int (line->socket, ZMQ_SNDTIMEO, line->send_timeout_ms);
     zqb__set_int (line->socket, ZMQ_RCVTIMEO, ZQB__BLOCK_MS);
     line->fd = zqb__socket_fd (line->socket);
-    line->opened = line->heard = line->told = line->now;
+    line->heard = line->told = line->now;
     if (zqb__line_watch (line) == 0 && zmq_connect (line->socket, zqb__line_endpoint (line)) == 0)
         return 0;
     int error = errno;
@@ -7357,6 +7360,15 @@ static uint64_t zqb__client_next (const zqb_client_t *client)
     return zqb__list_empty (timed) ? UINT64_MAX : ZQB__OF (zqb__pending_t, timed, timed->next)->times_out;
 }
 
+enum { ZQB__SOCKET_AGAIN_US = 100000 }; /* when there was no socket to be had, it is tried again */
+
+/* When there is something to be done, whatever comes. */
+static uint64_t zqb__client_wakes (const zqb_client_t *client)
+{
+    uint64_t next = zqb__client_next (client), again = client->line.opened + ZQB__SOCKET_AGAIN_US;
+    return client->line.socket || next < again ? next : again;
+}
+
 static zqb__pending_t *zqb__client_first (const zqb_client_t *client)
 {
     return zqb__list_empty (&client->pending) ? NULL : ZQB__OF (zqb__pending_t, link, client->pending.next);
@@ -7464,7 +7476,7 @@ static void zqb__client_time_out_mdp (zqb_client_t *client, zqb__pending_t *pend
         zqb__client_start_timer (client, pending); /* it waits there for a broker, once is enough */
         return;
     }
-    zqb__line_connect_next (&client->line); /* if there is none to be had, the next time-out tries again */
+    zqb__line_connect_next (&client->line); /* if there is none to be had, it is tried again soon */
     if (pending->tries_left-- == 0)
         zqb__pending_end (client, pending, ETIMEDOUT);
     else
@@ -7475,10 +7487,11 @@ static void zqb__client_time_out_mdp (zqb_client_t *client, zqb__pending_t *pend
    What may still have waited in the old one is dropped with it, or it would arrive twice. */
 static void zqb__client_catch_up (zqb_client_t *client)
 {
-    if (!client->line.lost)
+    zqb__line_t *line = &client->line;
+    if (line->socket ? !line->lost : line->now < line->opened + ZQB__SOCKET_AGAIN_US)
         return;
-    if (zqb__line_connect (&client->line) != 0)
-        return; /* the next time-out tries again */
+    if (zqb__line_connect (line) != 0)
+        return;
     client->line.broker_life = 0; /* whichever broker answers is the one that was asked (again) */
     if (zqb__client_is_mdp (client))
         zqb__client_send_first (client);
@@ -7640,7 +7653,7 @@ static int zqb__client_await (zqb_client_t *client, zqb_reply_t *reply, uint64_t
             errno = EAGAIN;
             return -1;
         }
-        uint64_t next = zqb__client_next (client);
+        uint64_t next = zqb__client_wakes (client);
         if (zqb__line_wait (&client->line, NULL, next < until ? next : until) != 0)
             return -1;
     }

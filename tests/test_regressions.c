@@ -1245,6 +1245,44 @@ TEST (what_a_client_waits_for_is_asked_again_as_soon_as_its_connection_is_lost)
     }
 }
 
+static rlim_t limit_descriptors (rlim_t most)
+{
+    struct rlimit limit;
+    assert_ok (getrlimit (RLIMIT_NOFILE, &limit));
+    rlim_t before = limit.rlim_cur;
+    limit.rlim_cur = most;
+    assert_ok (setrlimit (RLIMIT_NOFILE, &limit));
+    return before;
+}
+
+/* When its connection is lost there is no other to be had for a while. */
+TEST (a_client_without_time_out_that_got_no_socket_tries_again)
+{
+    for (int dialect = ZQB_DIALECT_ZQB1; dialect <= ZQB_DIALECT_MDP02; dialect++) {
+        zqb_client_options_t options;
+        zqb_reply_t reply;
+        void *router = router_at ("tcp://127.0.0.1:*");
+        const char *endpoint = tcp_endpoint_of (router);
+        memset (&options, 0, sizeof options);
+        memset (&reply, 0, sizeof reply);
+        options.dialect = dialect;
+        options.timeout_ms = -1;
+        assert_non_null (client = zqb_client_new (ctx, endpoint, &options));
+        uint64_t id = submit (client, "echo", "x");
+        hears_caller (router);
+        hangs_up (router);
+        rlim_t before = limit_descriptors (3);
+        int waited = 0;
+        for (; client->line.socket && waited < PATIENCE_MS; waited += 10)
+            assert_fails (zqb_client_recv (client, &reply, 10), EAGAIN);
+        limit_descriptors (before);
+        assert_true (waited < PATIENCE_MS);
+        serve_at (endpoint);
+        receives (client, id, ZQB_REPLY_FINAL, "x");
+        zqb_client_destroy (&client);
+    }
+}
+
 /* ---- small surprises */
 
 TEST (a_worker_that_need_not_wait_does_not_wait_for_a_broker_that_is_gone)
@@ -1340,6 +1378,7 @@ int main (void)
         STEPPED (a_line_for_the_log_is_one_line_whatever_peers_call_themselves),
         RUNNING (a_worker_that_waits_turns_to_the_next_broker_as_soon_as_its_own_is_gone),
         STEPPED (what_a_client_waits_for_is_asked_again_as_soon_as_its_connection_is_lost),
+        STEPPED (a_client_without_time_out_that_got_no_socket_tries_again),
         RUNNING (a_worker_that_need_not_wait_does_not_wait_for_a_broker_that_is_gone),
         RUNNING (a_pause_between_attempts_cannot_be_without_limit),
         RUNNING (a_call_whose_reply_would_replace_its_request_is_einval),
