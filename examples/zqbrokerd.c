@@ -24,23 +24,30 @@
 static const char help[] =
     "usage: zqbrokerd OPTION...\n"
     "  --bind ENDPOINT                    serve Majordomo and ZQB/1 clients and workers here\n"
+    "  --clients ENDPOINT                 serve Majordomo and ZQB/1 clients, but no workers, here\n"
     "  --lru FRONTEND BACKEND SERVICE     serve REQ clients and LRU or PPP workers of a service\n"
     "  --heartbeat MS                     how often heartbeats are sent and expected (2500)\n"
     "  --liveness N                       a worker is lost after so many silent ones (3)\n"
+    "  --time-limit SERVICE MS            its workers are lost if they finish nothing for so long\n"
+    "  --max-requests N                   so many may be queued and running (1000000)\n"
+    "  --wait                             when full, leave --clients and FRONTENDs unread\n"
     "  -v, --verbose                      log to standard error\n"
     "  -h, --help                         this\n"
-    "At least one --bind or --lru is needed; both may be given several times.\n";
+    "At least one --bind or --lru is needed. All that name something may be given several times.\n";
 
-typedef struct binding_t {
-    const char *frontend; /* or the one endpoint, if there is no backend */
-    const char *backend;
-    const char *service;
-} binding_t;
+typedef enum { BIND, BIND_CLIENTS, BIND_LRU, TIME_LIMIT } what_t;
+
+/* Something to be set up: an option with its values. */
+typedef struct setup_t {
+    what_t what;
+    char **values;
+} setup_t;
 
 typedef struct settings_t {
     zqb_broker_options_t options;
-    binding_t *bindings;
+    setup_t *setups;
     size_t count;
+    int has_workers; /* somewhere they may register */
 } settings_t;
 
 /* ---- the command line ---- */
@@ -76,14 +83,13 @@ static int number (const char *text)
     return (int) value;
 }
 
-static void add_binding (settings_t *settings, const char *frontend, const char *backend,
-                         const char *service)
+static void add_setup (settings_t *settings, what_t what, char **values)
 {
-    binding_t *binding = &settings->bindings[settings->count++];
+    setup_t *setup = &settings->setups[settings->count++];
 
-    binding->frontend = frontend;
-    binding->backend = backend;
-    binding->service = service;
+    setup->what = what;
+    setup->values = values;
+    settings->has_workers |= what == BIND || what == BIND_LRU;
 }
 
 static void print_log (int level, const char *text, void *arg)
@@ -106,19 +112,42 @@ static void show_help (void)
     exit (0);
 }
 
+/* Options that name something to be set up. 0: it is none of them. */
+static int parse_setup (settings_t *settings, char ***arguments)
+{
+    static const struct {
+        const char *name;
+        what_t what;
+        int values;
+    } all[] = { { "--bind", BIND, 1 },
+                { "--clients", BIND_CLIENTS, 1 },
+                { "--lru", BIND_LRU, 3 },
+                { "--time-limit", TIME_LIMIT, 2 } };
+    char **values;
+
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        if ((values = take (arguments, all[i].name, all[i].values)) != NULL) {
+            add_setup (settings, all[i].what, values);
+            return 1;
+        }
+    return 0;
+}
+
 static void parse (settings_t *settings, char **arguments)
 {
     char **values;
 
     while (*arguments != NULL) {
-        if ((values = take (&arguments, "--bind", 1)) != NULL)
-            add_binding (settings, values[0], NULL, NULL);
-        else if ((values = take (&arguments, "--lru", 3)) != NULL)
-            add_binding (settings, values[0], values[1], values[2]);
-        else if ((values = take (&arguments, "--heartbeat", 1)) != NULL)
+        if (parse_setup (settings, &arguments))
+            continue;
+        if ((values = take (&arguments, "--heartbeat", 1)) != NULL)
             settings->options.heartbeat_ms = number (values[0]);
         else if ((values = take (&arguments, "--liveness", 1)) != NULL)
             settings->options.liveness = number (values[0]);
+        else if ((values = take (&arguments, "--max-requests", 1)) != NULL)
+            settings->options.max_requests = number (values[0]);
+        else if (take (&arguments, "--wait", 0))
+            settings->options.when_full = ZQB_FULL_WAIT;
         else if (take (&arguments, "-v", 0) || take (&arguments, "--verbose", 0))
             settings->options.log = print_log;
         else if (take (&arguments, "-h", 0) || take (&arguments, "--help", 0))
@@ -126,7 +155,7 @@ static void parse (settings_t *settings, char **arguments)
         else
             usage_error ("unknown option", *arguments);
     }
-    if (settings->count == 0)
+    if (!settings->has_workers)
         usage_error ("nothing to bind", "give --bind or --lru");
 }
 
@@ -155,24 +184,43 @@ static int failed (const char *what)
     return -1;
 }
 
-static int bind_one (const binding_t *binding)
+static int set_up_one (const setup_t *setup)
 {
-    if (binding->backend == NULL)
-        return zqb_broker_bind (broker, binding->frontend) == 0 ? 0 : failed (binding->frontend);
-    if (zqb_broker_bind_lru (broker, binding->frontend, binding->backend, binding->service) == 0)
-        return 0;
-    fprintf (stderr, "zqbrokerd: %s, %s, service %s: %s\n", binding->frontend, binding->backend,
-             binding->service, zqb_strerror (errno));
+    char **values = setup->values;
+
+    switch (setup->what) {
+        case BIND:
+            return zqb_broker_bind (broker, values[0]);
+        case BIND_CLIENTS:
+            return zqb_broker_bind_clients (broker, values[0]);
+        case BIND_LRU:
+            return zqb_broker_bind_lru (broker, values[0], values[1], values[2]);
+        default:
+            return zqb_broker_time_limit (broker, values[0], number (values[1]));
+    }
+}
+
+static int failed_to_set_up (const setup_t *setup)
+{
+    const char *reason = zqb_strerror (errno);
+    char **values = setup->values;
+
+    fprintf (stderr, "zqbrokerd: ");
+    if (setup->what == BIND_LRU)
+        fprintf (stderr, "%s, %s, service %s", values[0], values[1], values[2]);
+    else
+        fprintf (stderr, "%s%s", setup->what == TIME_LIMIT ? "service " : "", values[0]);
+    fprintf (stderr, ": %s\n", reason);
     return -1;
 }
 
-static int bind_all (const settings_t *settings)
+static int set_up_all (const settings_t *settings)
 {
     char endpoint[256];
 
     for (size_t i = 0; i < settings->count; i++)
-        if (bind_one (&settings->bindings[i]) == -1)
-            return -1;
+        if (set_up_one (&settings->setups[i]) == -1)
+            return failed_to_set_up (&settings->setups[i]);
     for (int i = 0; zqb_broker_endpoint (broker, i, endpoint, sizeof endpoint) == 0; i++)
         printf ("bound %s\n", endpoint);
     return 0;
@@ -181,7 +229,7 @@ static int bind_all (const settings_t *settings)
 /* Until a signal: 0; or -1. */
 static int serve (const settings_t *settings)
 {
-    if (bind_all (settings) == -1)
+    if (set_up_all (settings) == -1)
         return -1;
     stop_on (SIGINT);
     stop_on (SIGTERM);
@@ -196,8 +244,8 @@ int main (int argc, char **argv)
     void *ctx;
     int rc;
 
-    settings.bindings = (binding_t *) calloc ((size_t) argc, sizeof *settings.bindings);
-    if (settings.bindings == NULL) {
+    settings.setups = (setup_t *) calloc ((size_t) argc, sizeof *settings.setups);
+    if (settings.setups == NULL) {
         failed ("start");
         return 1;
     }
@@ -209,6 +257,6 @@ int main (int argc, char **argv)
 
     zqb_broker_destroy (&broker);
     zmq_ctx_term (ctx);
-    free (settings.bindings);
+    free (settings.setups);
     return rc == 0 ? 0 : 1;
 }

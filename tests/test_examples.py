@@ -269,18 +269,20 @@ def _():
     for option in ("--help", "-h"):
         status, output, errors = answer("zqbrokerd", option)
         same((status, errors), (0, ""))
-        for word in "--bind --lru --heartbeat --liveness -v --help".split():
+        for word in "--bind --clients --lru --heartbeat --liveness --time-limit --max-requests --wait -v --help".split():
             assert word in output, word
 
 
 for arguments in ("", "--nonsense", "stray", "--bind", "--lru tcp://127.0.0.1:* tcp://127.0.0.1:*",
                   "--bind tcp://127.0.0.1:* --heartbeat", "--bind tcp://127.0.0.1:* --heartbeat soon",
                   "--bind tcp://127.0.0.1:* --heartbeat 0", "--bind tcp://127.0.0.1:* --liveness -1",
-                  "--bind tcp://127.0.0.1:* --liveness 99999999999"):
+                  "--bind tcp://127.0.0.1:* --liveness 99999999999", "--clients tcp://127.0.0.1:*",
+                  "--bind tcp://127.0.0.1:* --max-requests 0", "--bind tcp://127.0.0.1:* --time-limit echo",
+                  "--bind tcp://127.0.0.1:* --time-limit echo never"):
     @case("zqbrokerd %s: status 2 and why" % (arguments or "without arguments"))
     def _(arguments=arguments):
         errors = refused("zqbrokerd", *arguments.split())
-        if arguments and not arguments.startswith("--bind tcp"):
+        if arguments and " tcp" not in arguments:
             assert arguments.split()[0] in errors, errors
 
 
@@ -293,6 +295,8 @@ def _():
                 (["--bind", "nonsense://here"], "nonsense://here"),
                 (["--bind", "nonsense"], "nonsense"),
                 (["--lru", "tcp://127.0.0.1:*", endpoint, "echo"], "in use"),
+                (["--bind", "tcp://127.0.0.1:*", "--clients", endpoint], "in use"),
+                (["--bind", "tcp://127.0.0.1:*", "--time-limit", "mmi.x", "100"], "mmi.x"),
                 (["--lru", "tcp://127.0.0.1:*", "tcp://127.0.0.1:*", "mmi.x"], "mmi.x"),
                 (["--lru", "tcp://127.0.0.1:*", "tcp://127.0.0.1:*", ""], "service"),
                 (["--lru", "tcp://127.0.0.1:*", "tcp://127.0.0.1:*", "x" * 256], "xxx")):
@@ -320,6 +324,33 @@ def _():
         broker.line("ready")
         with Started("zqecho", "-e", one, "echo"):
             same(answer("zqcall", "-e", other, "echo", "across"), (0, "across\n", ""))
+
+
+@case("zqbrokerd --clients serves clients, and refuses workers")
+def _():
+    with Started("zqbrokerd", "--bind", "tcp://127.0.0.1:*", "--clients", "tcp://127.0.0.1:*") as broker:
+        both, clients = (broker.line(r"bound (tcp://127\.0\.0\.1:\d+)") for _ in range(2))
+        broker.line("ready")
+        with Started("zqecho", "-e", both, "echo"):
+            same(answer("zqcall", "-e", clients, "echo", "x"), (0, "x\n", ""))
+            refused_worker = Started("zqecho", "-e", clients, "other")
+            with refused_worker:
+                same(refused_worker.ended(), 1)
+
+
+@case("zqbrokerd --max-requests 1 --wait: what there is no room for waits, and is served")
+def _():
+    front = "tcp://127.0.0.1:*"
+    with Started("zqbrokerd", "--bind", front, "--clients", front, "--max-requests", "1", "--wait") as broker:
+        both, clients = (broker.line(r"bound (tcp://127\.0\.0\.1:\d+)") for _ in range(2))
+        broker.line("ready")
+        calls = [Started("zqcall", "-e", clients, "--mdp", "0.1", "--timeout", "20000", "echo", text) for text in "abc"]
+        with calls[0], calls[1], calls[2], Started("zqecho", "-e", both, "echo"):
+            for call, text in zip(calls, "abc"):
+                same(call.line("([abc])"), text)
+                same(call.ended(), 0)
+            status, output, _ = answer("zqcall", "-e", clients, "mmi.stats", "")
+            assert status == 0 and re.search(r"^refused_full=0$", output, re.MULTILINE), output
 
 
 # ---- zqcall and zqecho
@@ -399,7 +430,8 @@ def _():
     broker, endpoint, *_ = zqbrokerd()
     nobody = "ipc://" + os.path.join(os.path.relpath(folder("examples", "nobody"), TOP), "n")
     with broker, Started("zqecho", "-e", endpoint, "echo"):
-        same(answer("zqcall", "-e", nobody + "," + endpoint, "--timeout", "300", "echo", "x"), (0, "x\n", ""))
+        same(answer("zqcall", "-e", nobody + "," + endpoint, "--timeout", "300", "--retries", "50", "echo", "x"),
+             (0, "x\n", ""))
 
 
 for name, wrong in (
