@@ -421,10 +421,10 @@ typedef void (zqb_log_fn) (int level, const char *text, void *arg);
    rules as for a log function. */
 typedef void (zqb_dead_letter_fn) (zqb_request_t *request, void *arg);
 
-/* When there is no room for a request (max_requests, max_bytes; on LRU frontends max_queue, too), a ZQB/1 client is told,
-   but the other dialects have no word for it. Either their requests are dropped, and their clients time out; or what
-   comes over endpoints for clients alone (zqb_broker_bind_clients, LRU frontends) waits in their sockets until there is
-   room, and so in time in the clients. Limits of one client, and of names, are never waited for. */
+/* When there is no room for a request (max_requests, max_bytes; on LRU frontends max_queue and max_no_worker, too), a
+   ZQB/1 client is told, but the other dialects have no word for it. Either their requests are dropped, and their clients
+   time out; or what comes over endpoints for clients alone (zqb_broker_bind_clients, LRU frontends) waits in their
+   sockets until there is room, and so in time in the clients. Limits of one client, and of names, are never waited for. */
 enum { ZQB_FULL_DROP = 0, ZQB_FULL_WAIT = 1 };
 
 typedef struct zqb_broker_options_t {
@@ -439,6 +439,7 @@ typedef struct zqb_broker_options_t {
     int max_clients;     /* 65536    clients with requests at once */
     int max_requests;    /* 1000000  requests queued and running, in all */
     int max_queue;       /* 1000000  requests queued for one service */
+    int max_no_worker;   /* 1000000  the same as long as it has no worker; then the error is ZQB_ENOWORKER */
     int max_outstanding; /* 100000   requests queued and running of one client */
     int max_frames;      /* 1000     frames of a body */
     int64_t max_message; /* 64 MiB   bytes of a body, with 4 more for each frame; a frame of much more than twice as many
@@ -531,7 +532,7 @@ ZQB_API void zqb_broker_destroy (zqb_broker_t **broker);
     X (client_gone, "requests whose client went away")                                                             \
     X (queued, "requests waiting now")                                                                             \
     X (running, "requests held by workers now")                                                                    \
-    X (bytes, "bytes that the bodies of both take, now")                                                                 \
+    X (bytes, "bytes that the bodies of both take, now")                                                           \
     X (services, "services known now")                                                                             \
     X (workers, "workers registered now")                                                                          \
     X (clients, "clients with requests now")                                                                       \
@@ -540,10 +541,18 @@ ZQB_API void zqb_broker_destroy (zqb_broker_t **broker);
     X (joined, "retries that found their request still here")                                                      \
     X (workers_lost, "workers gone without a word: silent, unreachable or broken")                                 \
     X (workers_left, "workers that said goodbye")                                                                  \
-    X (refused_full, "requests refused because a limit was reached")                                               \
+    X (refused_requests, "requests refused at max_requests")                                                       \
+    X (refused_queue, "requests refused at max_queue")                                                             \
+    X (refused_no_worker, "requests refused at max_no_worker")                                                     \
+    X (refused_outstanding, "requests refused at max_outstanding")                                                 \
+    X (refused_clients, "requests refused at max_clients")                                                         \
+    X (refused_bytes, "requests and replies refused at max_bytes")                                                 \
+    X (refused_services, "requests and workers refused at max_services")                                           \
+    X (refused_workers, "workers refused at max_workers")                                                          \
+    X (refused_endpoint, "workers refused at an endpoint for clients")                                             \
     X (refused_name, "requests and workers refused because of the name of the service")                            \
-    X (refused_large, "messages refused because of their size or number of frames")                                \
-    X (refused_worker, "workers refused because a limit was reached")                                              \
+    X (refused_large, "messages refused at max_message")                                                           \
+    X (refused_frames, "messages refused at max_frames")                                                           \
     X (bad_header, "messages without a header that we know")                                                       \
     X (bad_command, "messages with a command that is not known, or not in that direction")                         \
     X (bad_frames, "messages with frames missing, or too many, or cut short")                                      \
@@ -3071,7 +3080,7 @@ typedef struct zqb__sink_t {
 typedef struct zqb__limits_t {
     uint64_t credit; /* nanoseconds of work that a worker may hold; 0 one request */
     uint64_t heartbeat, expiry, no_worker; /* microseconds, UINT64_MAX never */
-    int attempts, services, workers, clients, requests, queue, outstanding;
+    int attempts, services, workers, clients, requests, queue, alone, outstanding;
     uint64_t frames, message, bytes;
 } zqb__limits_t;
 
@@ -3992,9 +4001,12 @@ static void zqb__refuse (zqb__engine_t *engine, zqb__peer_t *client, uint64_t id
     zqb__engine_send (engine, client, ZQB__CLIENT, &answer);
 }
 
-static int zqb__too_large (const zqb__engine_t *engine, const zqb__body_t *body)
+/* Where it counts that a body is too large; NULL: it is not. */
+static uint64_t *zqb__too_large (zqb__engine_t *engine, const zqb__body_t *body)
 {
-    return zqb__body_bytes (body) > engine->limits.message || body->frames > engine->limits.frames;
+    if (body->frames > engine->limits.frames)
+        return &engine->stats.refused_frames;
+    return zqb__body_bytes (body) > engine->limits.message ? &engine->stats.refused_large : NULL;
 }
 
 /* Whether so many bytes more would be too many for all requests together. */
@@ -4008,16 +4020,25 @@ static int zqb__too_many_bytes (const zqb__engine_t *engine, uint64_t more)
 static int zqb__refusal (zqb__engine_t *engine, const zqb__peer_t *client, const zqb__body_t *body, uint64_t **counter)
 {
     const zqb__limits_t *limits = &engine->limits;
-    const zqb_stats_t *stats = &engine->stats;
-    *counter = &engine->stats.refused_large;
-    if (zqb__too_large (engine, body))
+    zqb_stats_t *stats = &engine->stats;
+    if ((*counter = zqb__too_large (engine, body)) != NULL)
         return ZQB_EREFUSED;
-    *counter = &engine->stats.refused_full;
-    if (stats->queued + stats->running >= (uint64_t) limits->requests || client->outstanding >= limits->outstanding
-        || (client->outstanding == 0 && stats->clients >= (uint64_t) limits->clients)
-        || zqb__too_many_bytes (engine, zqb__body_bytes (body)))
-        return ZQB_EQUEUEFULL;
-    return 0;
+    if (stats->queued + stats->running >= (uint64_t) limits->requests)
+        *counter = &stats->refused_requests;
+    else if (client->outstanding >= limits->outstanding)
+        *counter = &stats->refused_outstanding;
+    else if (client->outstanding == 0 && stats->clients >= (uint64_t) limits->clients)
+        *counter = &stats->refused_clients;
+    else if (zqb__too_many_bytes (engine, zqb__body_bytes (body)))
+        *counter = &stats->refused_bytes;
+    return *counter ? ZQB_EQUEUEFULL : 0;
+}
+
+/* Whether the queue of a service is as long as it may be, and nobody takes the next at once. */
+static int zqb__service_is_full (const zqb__engine_t *engine, const zqb__service_t *service)
+{
+    int alone = !service->worker_count && service->queued >= engine->limits.alone;
+    return (alone || service->queued >= engine->limits.queue) && !zqb__service_choose (service);
 }
 
 /* The body, and the number by which it may be found. -1 and ENOMEM: what there is must be freed. */
@@ -4103,19 +4124,28 @@ static void zqb__serve_queued (zqb__engine_t *engine, zqb__service_t *service)
 static void zqb__accept (zqb__engine_t *engine, zqb__service_t *service, zqb__peer_t *client,
                          const zqb__command_t *command)
 {
-    if (service->queued >= engine->limits.queue && !zqb__service_choose (service)) {
-        zqb__refuse (engine, client, command->id, ZQB_EQUEUEFULL, &engine->stats.refused_full);
+    zqb_stats_t *stats = &engine->stats;
+    if (zqb__service_is_full (engine, service)) {
+        int by_queue = service->queued >= engine->limits.queue;
+        zqb__refuse (engine, client, command->id, by_queue ? ZQB_EQUEUEFULL : ZQB_ENOWORKER,
+                     by_queue ? &stats->refused_queue : &stats->refused_no_worker);
         return;
     }
     zqb__request_t *request = zqb__request_new (engine, client, service, command);
     if (!request) {
         zqb__service_settle (engine, service);
-        zqb__refuse (engine, client, command->id, ZQB_EQUEUEFULL, &engine->stats.no_memory);
+        zqb__refuse (engine, client, command->id, ZQB_EQUEUEFULL, &stats->no_memory);
         return;
     }
-    engine->stats.accepted++;
+    stats->accepted++;
     zqb__request_enqueue (engine, request, 0);
     zqb__service_dispatch (engine, service);
+}
+
+/* Where it counts that there is no service, by errno. */
+static uint64_t *zqb__no_service (zqb__engine_t *engine)
+{
+    return errno == ENOMEM ? &engine->stats.no_memory : &engine->stats.refused_services;
 }
 
 /* A request for a service that is not known: it becomes known, if there may be another. */
@@ -4125,7 +4155,7 @@ static void zqb__accept_first (zqb__engine_t *engine, zqb__peer_t *client, const
     if (service)
         zqb__accept (engine, service, client, command);
     else
-        zqb__refuse (engine, client, command->id, ZQB_EQUEUEFULL, &engine->stats.refused_full);
+        zqb__refuse (engine, client, command->id, ZQB_EQUEUEFULL, zqb__no_service (engine));
 }
 
 /* Whether a request that is sent again is here already, or that cannot be told for lack of memory: then it is as if the
@@ -4230,12 +4260,12 @@ static void zqb__on_ready (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__
         return;
     }
     if (engine->stats.workers >= (uint64_t) engine->limits.workers) {
-        zqb__refuse_worker (engine, peer, "there are too many", &engine->stats.refused_worker);
+        zqb__refuse_worker (engine, peer, "there are too many", &engine->stats.refused_workers);
         return;
     }
     zqb__service_t *service = zqb__service_require (engine, command->service, command->service_size);
     if (!service)
-        zqb__refuse_worker (engine, peer, "no room for its service", &engine->stats.refused_worker);
+        zqb__refuse_worker (engine, peer, "no room for its service", zqb__no_service (engine));
     else if (service->handler)
         zqb__refuse_worker (engine, peer, "a handler serves that name", &engine->stats.refused_name);
     else if (!zqb__worker_new (engine, peer, service, command)) {
@@ -4262,19 +4292,18 @@ static zqb__request_t *zqb__held_request (zqb__engine_t *engine, zqb__peer_t *pe
     return NULL;
 }
 
-/* Adds frames to the reply that is gathered for a client whose dialect has no partial replies. -1: ENOMEM; EMSGSIZE, it
-   grew too large; ENOSPC, all requests together take too much. */
-static int zqb__request_gather (zqb__engine_t *engine, zqb__request_t *request, const zqb__body_t *part)
+/* Adds frames to the reply that is gathered for a client whose dialect has no partial replies. NULL, or where it counts
+   that it cannot be. */
+static uint64_t *zqb__request_gather (zqb__engine_t *engine, zqb__request_t *request, const zqb__body_t *part)
 {
+    if (zqb__too_many_bytes (engine, zqb__body_bytes (part)))
+        return &engine->stats.refused_bytes;
     zqb__extra_t *extra = zqb__request_extra (request);
-    errno = ENOSPC;
-    if (!extra || zqb__too_many_bytes (engine, zqb__body_bytes (part))
-        || zqb__parcel_add_body (&extra->gathered, part) != 0)
-        return -1;
+    if (!extra || zqb__parcel_add_body (&extra->gathered, part) != 0)
+        return &engine->stats.no_memory;
     engine->stats.bytes += zqb__body_bytes (part);
     zqb__body_t whole = zqb__parcel_body (&extra->gathered);
-    errno = EMSGSIZE;
-    return zqb__too_large (engine, &whole) ? -1 : 0;
+    return zqb__too_large (engine, &whole);
 }
 
 /* A worker is done with a request. */
@@ -4289,14 +4318,14 @@ static void zqb__request_done (zqb__engine_t *engine, zqb__request_t *request, z
     zqb__service_dispatch (engine, service);
 }
 
-/* A reply, or a part of one, that cannot be passed on. error: ENOMEM, EMSGSIZE, ENOSPC. */
-static void zqb__reply_refused (zqb__engine_t *engine, zqb__request_t *request, int error)
+/* A reply, or a part of one, that cannot be passed on, and where that counts. */
+static void zqb__reply_refused (zqb__engine_t *engine, zqb__request_t *request, uint64_t *counter)
 {
-    const char *text = error == ENOMEM ? "the broker is out of memory" : error == ENOSPC ? "the broker holds too much"
-                                                                                         : "the reply is too large";
+    const char *text = counter == &engine->stats.no_memory       ? "the broker is out of memory"
+                       : counter == &engine->stats.refused_bytes ? "the broker holds too much"
+                                                                 : "the reply is too large";
     zqb__command_t answer = zqb__failure (text, strlen (text));
-    ++*(error == ENOMEM ? &engine->stats.no_memory : error == ENOSPC ? &engine->stats.refused_full
-                                                                     : &engine->stats.refused_large);
+    ++*counter;
     zqb__request_done (engine, request, &answer, &engine->stats.failed);
 }
 
@@ -4311,14 +4340,16 @@ static void zqb__on_partial (zqb__engine_t *engine, zqb__peer_t *peer, const zqb
     if (!request || !request->lane)
         return;
     engine->stats.partials++;
-    if (zqb__too_large (engine, &command->body))
-        zqb__reply_refused (engine, request, EMSGSIZE);
-    else if (!zqb__gathers (request)) {
+    uint64_t *refused = zqb__too_large (engine, &command->body);
+    if (!refused && zqb__gathers (request))
+        refused = zqb__request_gather (engine, request, &command->body);
+    else if (!refused) {
         zqb__command_t answer = zqb__command (ZQB__PARTIAL, 0);
         answer.body = command->body;
         zqb__request_answer (engine, request, &answer);
-    } else if (zqb__request_gather (engine, request, &command->body) != 0)
-        zqb__reply_refused (engine, request, errno);
+    }
+    if (refused)
+        zqb__reply_refused (engine, request, refused);
 }
 
 static void zqb__on_reply (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
@@ -4327,16 +4358,16 @@ static void zqb__on_reply (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__
     zqb__command_t answer = zqb__command (ZQB__REPLY, 0);
     if (!request)
         return;
-    answer.body = command->body;
+    uint64_t *refused;
     if (request->extra && request->extra->gathered.bytes.size && request->lane) {
-        if (zqb__request_gather (engine, request, &command->body) != 0) {
-            zqb__reply_refused (engine, request, errno);
-            return;
-        }
+        refused = zqb__request_gather (engine, request, &command->body);
         answer.body = zqb__parcel_body (&request->extra->gathered);
+    } else {
+        refused = zqb__too_large (engine, &command->body);
+        answer.body = command->body;
     }
-    if (zqb__too_large (engine, &answer.body))
-        zqb__reply_refused (engine, request, EMSGSIZE);
+    if (refused)
+        zqb__reply_refused (engine, request, refused);
     else
         zqb__request_done (engine, request, &answer, &engine->stats.replied);
 }
@@ -4436,7 +4467,7 @@ static int zqb__engine_has_room (zqb__engine_t *engine, const char *name, size_t
         return 0;
     if (stats->bytes && zqb__too_many_bytes (engine, engine->limits.message))
         return 0;
-    return !service || service->queued < engine->limits.queue || zqb__service_choose (service) != NULL;
+    return !service || !zqb__service_is_full (engine, service);
 }
 
 static int zqb__engine_init (zqb__engine_t *engine, const zqb__limits_t *limits, const zqb__sink_t *sink, uint64_t seed,
@@ -4614,7 +4645,7 @@ static void zqb__engine_malformed (zqb__engine_t *engine, zqb__peer_t *peer, int
 /* A worker registers where there are none to be. */
 static void zqb__engine_turn_away (zqb__engine_t *engine, zqb__peer_t *peer)
 {
-    zqb__refuse_worker (engine, peer, "this endpoint is for clients", &engine->stats.refused_worker);
+    zqb__refuse_worker (engine, peer, "this endpoint is for clients", &engine->stats.refused_endpoint);
     zqb__engine_bury (engine);
 }
 
@@ -5230,8 +5261,8 @@ static zqb__port_t *zqb__port_new (zqb_broker_t *broker, int place, const char *
 static int zqb__broker_options_valid (const zqb_broker_options_t *o)
 {
     int64_t numbers[] = {o->heartbeat_ms, o->liveness, o->credit_us, o->attempts, o->no_worker_ms, o->max_services,
-                         o->max_workers, o->max_clients, o->max_requests, o->max_queue, o->max_outstanding,
-                         o->max_frames, o->max_message, o->max_bytes, o->max_unsent, o->send_hwm, o->spin_us, o->log_level};
+                         o->max_workers, o->max_clients, o->max_requests, o->max_queue, o->max_no_worker,
+                         o->max_outstanding, o->max_frames, o->max_message, o->max_bytes, o->max_unsent, o->send_hwm, o->spin_us, o->log_level};
     return zqb__all_valid (numbers, sizeof numbers / sizeof numbers[0])
            && (o->when_full == ZQB_FULL_DROP || o->when_full == ZQB_FULL_WAIT);
 }
@@ -5247,6 +5278,7 @@ static zqb_broker_options_t zqb__broker_options (const zqb_broker_options_t *giv
     options.max_clients = zqb__option (options.max_clients, 65536);
     options.max_requests = zqb__option (options.max_requests, 1000000);
     options.max_queue = zqb__option (options.max_queue, 1000000);
+    options.max_no_worker = zqb__option (options.max_no_worker, 1000000);
     options.max_outstanding = zqb__option (options.max_outstanding, 100000);
     options.max_frames = zqb__option (options.max_frames, 1000);
     options.max_message = zqb__option64 (options.max_message, (int64_t) 64 << 20);
@@ -5272,6 +5304,7 @@ static zqb__limits_t zqb__broker_limits (const zqb_broker_options_t *options)
     limits.clients = options->max_clients;
     limits.requests = options->max_requests;
     limits.queue = options->max_queue;
+    limits.alone = options->max_no_worker;
     limits.outstanding = options->max_outstanding;
     limits.frames = (uint64_t) options->max_frames;
     limits.message = (uint64_t) options->max_message;
@@ -5669,7 +5702,7 @@ static void zqb__broker_deliver (zqb_broker_t *broker, int index)
     if ((peer = zqb__broker_sender (broker, &in, index)) == NULL)
         return;
     if (inbox->overflow)
-        engine->stats.refused_large++;
+        engine->stats.refused_frames++;
     else if ((error = zqb__broker_read (broker, &in, index, peer)) != ZQB__FINE)
         zqb__broker_count_bad (&engine->stats, error);
     if (error || inbox->overflow) {

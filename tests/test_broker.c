@@ -713,13 +713,13 @@ TEST (too_many_frames_are_refused_without_being_kept)
     send_text (peer, "|MDPC01|echo|1|2|3|4|5|6|7|8|9|10");
     eventually (stat (other, accepted) == 1);
     send_text (peer, "|MDPC01|echo|1|2|3|4|5|6|7|8|9|10|11");
-    eventually (stat (other, refused_large) == 1);
+    eventually (stat (other, refused_frames) == 1);
     zmq_send (peer, "", 0, ZMQ_SNDMORE);
     zmq_send (peer, "MDPC01", 6, ZMQ_SNDMORE);
     for (int i = 0; i < 5000; i++)
         zmq_send (peer, "x", 1, ZMQ_SNDMORE);
     zmq_send (peer, "x", 1, 0);
-    eventually (stat (other, refused_large) == 2);
+    eventually (stat (other, refused_frames) == 2);
     zmq_close (peer);
     zqb_broker_destroy (&other);
 }

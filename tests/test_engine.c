@@ -1166,7 +1166,7 @@ TEST (a_reply_that_grows_too_large_is_a_failure)
         say ("zqb worker", partial (token, "part"));
     nothing_is_heard ();
     assert_int_equal (stats ()->failed, 1);
-    assert_int_equal (stats ()->refused_large, 1);
+    assert_int_equal (stats ()->refused_frames, 1);
     assert_int_equal (stats ()->stale, 1);
     end ();
 }
@@ -1200,10 +1200,11 @@ TEST (each_limit_refuses_what_is_over_it_and_counts_that)
         size_t counter;
         int error;
     } cases[] = {
-        {offsetof (zqb__limits_t, requests), 0, offsetof (zqb_stats_t, refused_full), ZQB_EQUEUEFULL},
-        {offsetof (zqb__limits_t, queue), 0, offsetof (zqb_stats_t, refused_full), ZQB_EQUEUEFULL},
-        {offsetof (zqb__limits_t, outstanding), 0, offsetof (zqb_stats_t, refused_full), ZQB_EQUEUEFULL},
-        {offsetof (zqb__limits_t, bytes), 1, offsetof (zqb_stats_t, refused_full), ZQB_EQUEUEFULL},
+        {offsetof (zqb__limits_t, requests), 0, offsetof (zqb_stats_t, refused_requests), ZQB_EQUEUEFULL},
+        {offsetof (zqb__limits_t, queue), 0, offsetof (zqb_stats_t, refused_queue), ZQB_EQUEUEFULL},
+        {offsetof (zqb__limits_t, alone), 0, offsetof (zqb_stats_t, refused_no_worker), ZQB_ENOWORKER},
+        {offsetof (zqb__limits_t, outstanding), 0, offsetof (zqb_stats_t, refused_outstanding), ZQB_EQUEUEFULL},
+        {offsetof (zqb__limits_t, bytes), 1, offsetof (zqb_stats_t, refused_bytes), ZQB_EQUEUEFULL},
     };
     for (size_t i = 0; i < COUNT (cases); i++) {
         zqb__limits_t limits = usual_limits ();
@@ -1238,7 +1239,7 @@ TEST (a_full_queue_does_not_refuse_what_a_free_worker_can_take)
     assert_int_equal (stats ()->running, 10);
     say_requests ("zqb client", "echo", 2);
     assert_int_equal (stats ()->queued, 1);
-    assert_int_equal (stats ()->refused_full, 1);
+    assert_int_equal (stats ()->refused_queue, 1);
     end ();
 }
 
@@ -1251,10 +1252,10 @@ TEST (services_are_bounded)
     say ("zqb client", request ("two", 1, "x"));
     say ("zqb client", request ("three", 2, "x"));
     hears_error ("zqb client", 2, ZQB_EQUEUEFULL);
-    assert_int_equal (stats ()->refused_full, 1);
+    assert_int_equal (stats ()->refused_services, 1);
     say ("zqb worker", ready ("four", 1));
     assert_int_equal (heard ("zqb worker", ZQB__DISCONNECT)->status + ZQB_ERRNO, ZQB_EREFUSED);
-    assert_int_equal (stats ()->refused_worker, 1);
+    assert_int_equal (stats ()->refused_services, 2);
     assert_int_equal (stats ()->services, 2);
     end ();
 }
@@ -1267,9 +1268,9 @@ TEST (workers_are_bounded)
     say ("mdp one", ready ("echo", 0));
     say ("mdp two", ready ("echo", 0));
     heard ("mdp two", ZQB__DISCONNECT);
-    assert_int_equal (stats ()->refused_worker, 1);
+    assert_int_equal (stats ()->refused_workers, 1);
     say ("mdp one", ready ("echo", 0));
-    assert_int_equal (stats ()->refused_worker, 1);
+    assert_int_equal (stats ()->refused_workers, 1);
     assert_int_equal (worker_count (), 1);
     end ();
 }
@@ -1305,7 +1306,8 @@ TEST (a_request_that_is_too_large_or_has_too_many_frames_is_refused)
     zqb__body_measure (&command.body);
     say ("zqb client", named (command, "echo"));
     hears_error ("zqb client", 3, ZQB_EREFUSED);
-    assert_int_equal (stats ()->refused_large, 2);
+    assert_int_equal (stats ()->refused_large, 1);
+    assert_int_equal (stats ()->refused_frames, 1);
     end ();
 }
 

@@ -350,7 +350,7 @@ def _():
                 same(call.line("([abc])"), text)
                 same(call.ended(), 0)
             status, output, _ = answer("zqcall", "-e", clients, "mmi.stats", "")
-            assert status == 0 and re.search(r"^refused_full=0$", output, re.MULTILINE), output
+            assert status == 0 and re.search(r"^refused_requests=0$", output, re.MULTILINE), output
 
 
 # ---- zqcall and zqecho

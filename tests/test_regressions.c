@@ -504,7 +504,7 @@ TEST (what_our_own_client_and_worker_pack_together_the_broker_takes)
     zqb_worker_recv (worker, 0);
     step ();
     assert_int_equal (count_replies (), MANY);
-    assert_int_equal (stat (broker, refused_large) + stat (broker, workers_lost), 0);
+    assert_int_equal (stat (broker, refused_frames) + stat (broker, workers_lost), 0);
 }
 
 /* A message that is full but for a byte, and then takes the largest command that there may be. */
@@ -553,7 +553,7 @@ static void reply_with_a_part (int dialect, size_t frames, size_t size)
     assert_ok (reply_text (request, "y"));
     eventually (stat (broker, running) == 0);
     assert_int_equal (stat (broker, failed), 1);
-    assert_int_equal (stat (broker, refused_large), 1);
+    assert_int_equal (stat (broker, refused_large) + stat (broker, refused_frames), 1);
     assert_int_equal (stat (broker, replied), 0);
 }
 

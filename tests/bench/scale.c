@@ -127,10 +127,10 @@ static void wait_until_loaded (zqb_broker_t *broker, uint64_t queued, uint64_t w
         if (stats.queued >= queued && stats.workers >= workers)
             return;
         if (now_ns () > deadline)
-            fail ("after 20 s %llu of %llu queued, %llu of %llu workers; refused: %llu full, %llu workers",
+            fail ("after 20 s %llu of %llu queued, %llu of %llu workers; refused: %llu requests, %llu workers",
                   (unsigned long long) stats.queued, (unsigned long long) queued, (unsigned long long) stats.workers,
-                  (unsigned long long) workers, (unsigned long long) stats.refused_full,
-                  (unsigned long long) stats.refused_worker);
+                  (unsigned long long) workers, (unsigned long long) (stats.refused_requests + stats.refused_queue),
+                  (unsigned long long) stats.refused_workers);
         sleep_ns (2000000);
     }
 }

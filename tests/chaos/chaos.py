@@ -488,8 +488,9 @@ class Chaos:
         stats = await self.place.stats(control)
         if stats["accepted"] != sum(stats[name] for name in ENDED):
             self.faults["accounts"].append(str({name: stats[name] for name in ("accepted", *ENDED)}))
-        for name in ("bad_header", "bad_command", "bad_frames", "no_memory", "refused_full", "refused_name", "refused_large",
-                     "refused_worker", "requeued", "joined", "stale", "workers_lost", "workers_left", "dead"):
+        refused = [name for name in stats if name.startswith("refused_")]
+        for name in ("bad_header", "bad_command", "bad_frames", "no_memory", *refused, "requeued", "joined", "stale",
+                     "workers_lost", "workers_left", "dead"):
             self.tally["mmi " + name] += stats[name]
         pid = self.broker.process.pid
         self.memory.append(memory(pid))

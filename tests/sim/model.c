@@ -682,9 +682,12 @@ static int find_request (const model_t *model, int client, uint64_t id)
     return -1;
 }
 
-static int is_too_large (const model_t *model, body_t body)
+/* Where it counts that a body is too large; NULL: it is not. */
+static uint64_t *too_large (model_t *model, body_t body)
 {
-    return body.bytes > model->limits.message || body.frames > model->limits.frames;
+    if (body.frames > model->limits.frames)
+        return &model->counters.refused_frames;
+    return body.bytes > model->limits.message ? &model->counters.refused_large : NULL;
 }
 
 static int too_many_bytes (const model_t *model, body_t body)
@@ -693,14 +696,18 @@ static int too_many_bytes (const model_t *model, body_t body)
     return now >= most ? body.bytes > 0 : body.bytes > most - now;
 }
 
-static int is_full (const model_t *model, const peer_t *client, body_t body)
+/* Where it counts that there is no room; NULL: there is. */
+static uint64_t *is_full (model_t *model, const peer_t *client, body_t body)
 {
     const model_limits_t *limits = &model->limits;
-    const counters_t *counters = &model->counters;
-    return counters->queued + counters->running >= (uint64_t) limits->requests
-           || client->outstanding >= limits->outstanding
-           || (client->outstanding == 0 && counters->clients >= (uint64_t) limits->clients)
-           || too_many_bytes (model, body);
+    counters_t *counters = &model->counters;
+    if (counters->queued + counters->running >= (uint64_t) limits->requests)
+        return &counters->refused_requests;
+    if (client->outstanding >= limits->outstanding)
+        return &counters->refused_outstanding;
+    if (client->outstanding == 0 && counters->clients >= (uint64_t) limits->clients)
+        return &counters->refused_clients;
+    return too_many_bytes (model, body) ? &counters->refused_bytes : NULL;
 }
 
 /* A handler does it; what it answered is not for the model to say. */
@@ -728,13 +735,8 @@ static void serve_here (model_t *model, int client, const command_t *command)
     ++*(tell (model, client, &answer) == 0 ? outcome : &model->counters.client_gone);
 }
 
-static void accept_request (model_t *model, int client, const command_t *command)
+static void take_request (model_t *model, int client, const command_t *command)
 {
-    service_t *service = require_service (model, command->service);
-    if (!service || (service->queue.count >= (size_t) model->limits.queue && choose (model, service) < 0)) {
-        refuse (model, client, command->id, QUEUE_FULL, &model->counters.refused_full);
-        return;
-    }
     int number = new_request (model);
     request_t *request = &model->requests[number];
     memset (request, 0, sizeof *request);
@@ -753,6 +755,20 @@ static void accept_request (model_t *model, int client, const command_t *command
     dispatch (model, command->service);
 }
 
+static void accept_request (model_t *model, int client, const command_t *command)
+{
+    service_t *service = require_service (model, command->service);
+    int nobody = service && choose (model, service) < 0;
+    if (!service)
+        refuse (model, client, command->id, QUEUE_FULL, &model->counters.refused_services);
+    else if (nobody && service->queue.count >= (size_t) model->limits.queue)
+        refuse (model, client, command->id, QUEUE_FULL, &model->counters.refused_queue);
+    else if (nobody && !service->workers.count && service->queue.count >= (size_t) model->limits.alone)
+        refuse (model, client, command->id, NO_WORKER, &model->counters.refused_no_worker);
+    else
+        take_request (model, client, command);
+}
+
 static int has_handler (const model_t *model, int service)
 {
     return model->services[service].known ? model->services[service].handler : service >= MMI_FROM && model->mmi;
@@ -760,12 +776,13 @@ static int has_handler (const model_t *model, int service)
 
 static void on_request (model_t *model, int client, const command_t *command)
 {
+    uint64_t *counter;
     if (command->again && find_request (model, client, command->id) >= 0)
         model->counters.joined++;
-    else if (is_too_large (model, command->body))
-        refuse (model, client, command->id, REFUSED, &model->counters.refused_large);
-    else if (is_full (model, &model->peers[client], command->body))
-        refuse (model, client, command->id, QUEUE_FULL, &model->counters.refused_full);
+    else if ((counter = too_large (model, command->body)) != NULL)
+        refuse (model, client, command->id, REFUSED, counter);
+    else if ((counter = is_full (model, &model->peers[client], command->body)) != NULL)
+        refuse (model, client, command->id, QUEUE_FULL, counter);
     else if (has_handler (model, command->service))
         serve_here (model, client, command);
     else
@@ -833,9 +850,9 @@ static void on_ready (model_t *model, int peer, const command_t *command)
     if (command->service >= MMI_FROM)
         refuse_worker (model, peer, &model->counters.refused_name);
     else if (model->counters.workers >= (uint64_t) model->limits.workers)
-        refuse_worker (model, peer, &model->counters.refused_worker);
+        refuse_worker (model, peer, &model->counters.refused_workers);
     else if (!require_service (model, command->service))
-        refuse_worker (model, peer, &model->counters.refused_worker);
+        refuse_worker (model, peer, &model->counters.refused_services);
     else if (model->services[command->service].handler)
         refuse_worker (model, peer, &model->counters.refused_name);
     else {
@@ -889,15 +906,16 @@ static int gather (model_t *model, int number, body_t part)
 {
     request_t *request = &model->requests[number];
     if (too_many_bytes (model, part)) {
-        refused (model, number, &model->counters.refused_full);
+        refused (model, number, &model->counters.refused_bytes);
         return -1;
     }
     model->counters.bytes += part.bytes;
     request->gathered = request->gathers ? body_join (request->gathered, part) : part;
     request->gathers = 1;
-    if (!is_too_large (model, request->gathered))
+    uint64_t *counter = too_large (model, request->gathered);
+    if (!counter)
         return 0;
-    refused (model, number, &model->counters.refused_large);
+    refused (model, number, counter);
     return -1;
 }
 
@@ -911,8 +929,9 @@ static void on_partial (model_t *model, int peer, const command_t *command)
     model->counters.partials++;
     answer.service = request->service;
     answer.body = command->body;
-    if (is_too_large (model, command->body))
-        refused (model, number, &model->counters.refused_large);
+    uint64_t *counter = too_large (model, command->body);
+    if (counter)
+        refused (model, number, counter);
     else if (has_partials (model->peers[request->client].dialect[CLIENT]))
         tell (model, request->client, &answer);
     else
@@ -932,8 +951,9 @@ static void on_reply (model_t *model, int peer, const command_t *command)
             return;
         answer.body = request->gathered;
     }
-    if (is_too_large (model, answer.body))
-        refused (model, number, &model->counters.refused_large);
+    uint64_t *counter = too_large (model, answer.body);
+    if (counter)
+        refused (model, number, counter);
     else
         done (model, number, &answer, &model->counters.replied);
 }

@@ -54,7 +54,7 @@ typedef struct output_t {
 /* Limits, as the engine has them: nothing is 0, UINT64_MAX and INT_MAX are none. */
 typedef struct model_limits_t {
     uint64_t heartbeat, expiry, no_worker, credit;
-    int attempts, services, workers, clients, requests, queue, outstanding;
+    int attempts, services, workers, clients, requests, queue, alone, outstanding;
     uint64_t frames, message, bytes;
     uint64_t hand; /* bytes of bodies behind which nothing waits */
 } model_limits_t;
@@ -62,8 +62,9 @@ typedef struct model_limits_t {
 #define COUNTERS(X)                                                                                                \
     X (accepted) X (replied) X (failed) X (expired) X (cancelled) X (dead) X (client_gone) X (queued) X (running)  \
     X (bytes) X (services) X (workers) X (clients) X (partials) X (requeued) X (joined) X (workers_lost)           \
-    X (workers_left) X (refused_full) X (refused_name) X (refused_large) X (refused_worker) X (bad_state)          \
-    X (stale) X (unsendable)
+    X (workers_left) X (refused_requests) X (refused_queue) X (refused_no_worker) X (refused_outstanding)          \
+    X (refused_clients) X (refused_bytes) X (refused_services) X (refused_workers) X (refused_name)                \
+    X (refused_large) X (refused_frames) X (bad_state) X (stale) X (unsendable)
 
 typedef struct counters_t {
 #define X(name) uint64_t name;

@@ -1456,6 +1456,7 @@ static void draw_limits (sim_t *sim)
     limits->clients = draw_limit (sim, 10);
     limits->requests = draw_limit (sim, 60);
     limits->queue = draw_limit (sim, 20);
+    limits->alone = draw_limit (sim, 12);
     limits->outstanding = draw_limit (sim, 10);
     limits->frames = one_in (sim, 4) ? 1 + (uint64_t) below (sim, 8) : 1000;
     limits->message = draw_size (sim, 1000);
@@ -1468,7 +1469,7 @@ static model_limits_t limits_of_model (const zqb__limits_t *limits)
 {
     model_limits_t copy = {limits->heartbeat, limits->expiry, limits->no_worker, limits->credit, limits->attempts,
                            limits->services, limits->workers, limits->clients, limits->requests, limits->queue,
-                           limits->outstanding, limits->frames, limits->message, limits->bytes, ZQB__HAND_BYTES};
+                           limits->alone, limits->outstanding, limits->frames, limits->message, limits->bytes, ZQB__HAND_BYTES};
     return copy;
 }
 
