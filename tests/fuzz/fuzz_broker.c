@@ -1,4 +1,4 @@
-/*  Fuzzes a whole broker: peers of all dialects at all three kinds of ports say anything, move, are reborn and
+/*  Fuzzes a whole broker: peers of all dialects at all four kinds of ports say anything, move, are reborn and
     vanish; time passes, sends and memory fail, a handler comes and goes. Shows that after each pass of its loop the
     counters add up, and everything that the engine has hangs together (tests/sim/walk.h); that what it sends is
     well-formed; and that at the end nothing is left.
@@ -10,10 +10,11 @@
 
 #include "tests/sim/walk.h"
 
-enum { ACTORS = 12, PORTS = 3 };
+enum { ACTORS = 14 };
 enum { SENDS, UNREACHABLE, DOES_NOT_READ };
 
-/* Somebody at the other end: 0 to 5 at the Majordomo port, 6 to 8 at the frontend, 9 to 11 at the backend. */
+/* Somebody at the other end: 0 to 5 at the Majordomo port, 6 to 8 at the frontend, 9 to 11 at the backend, 12 and
+   13 at the port for clients. */
 typedef struct actor_t {
     unsigned address; /* counts: another one each time that it moves */
     int connection;
@@ -28,7 +29,7 @@ static zqb_broker_t *broker;
 
 static int port_of (size_t actor)
 {
-    return actor < 6 ? 0 : actor < 9 ? 1 : 2;
+    return actor < 6 ? 0 : actor < 9 ? 1 : actor < 12 ? 2 : 3;
 }
 
 /* ---- what the broker says */
@@ -95,7 +96,7 @@ static void heard_from_broker (UNUSED socket_t *socket, frames_t *frames)
         return; /* only where nothing is checked */
     int port = port_of ((size_t) (actor - actors));
     CHECK (frames->count > 1, "there is something behind the address");
-    if (port == 0) {
+    if (port == 0 || port == 3) {
         world_listen (ZQB__FROM_BROKER, &rest, see_command, actor);
         see_mdp_token (actor, frames);
     } else if (port == 2)
@@ -130,12 +131,31 @@ static void nothing_logged (int level, const char *text, void *arg)
     CHECK (level >= ZQB_LOG_ERROR && level <= ZQB_LOG_DEBUG && strlen (text) < 512 && arg == NULL, "lines are logged");
 }
 
+static void take_letter (zqb_request_t *request, UNUSED void *arg)
+{
+    zqb_msg_t *body = zqb_request_body (request);
+    CHECK (zqb_request_partial (request, body) == -1 && errno == ENOTCONN, "a dead letter cannot be answered");
+    CHECK (zqb_broker_time_limit (broker, "echo", 1) == -1 && errno == EBUSY, "its reader cannot change the broker");
+    if (zqb_msg_count (body) & 1)
+        zqb_msg_close (body);
+}
+
+/* By the third byte. */
+static void set_rules (zqb_broker_options_t *options, unsigned chosen)
+{
+    options->log = chosen & 1 ? nothing_logged : NULL;
+    options->log_level = ZQB_LOG_DEBUG;
+    options->when_full = chosen & 2 ? ZQB_FULL_WAIT : ZQB_FULL_DROP;
+    options->dead_letter = chosen & 4 ? take_letter : NULL;
+    options->max_no_worker = chosen & 8 ? 1 : 0;
+    options->max_unsent = chosen & 16 ? 1 : 0;
+}
+
 static int begin (script_t *script)
 {
     zqb_broker_options_t options;
     set_limits (&options, script_number (script));
-    options.log = script_byte (script) & 1 ? nothing_logged : NULL;
-    options.log_level = ZQB_LOG_DEBUG;
+    set_rules (&options, script_byte (script));
     memset (&all_heard, 0, sizeof all_heard);
     memset (actors, 0, sizeof actors);
     for (size_t i = 0; i < ACTORS; i++) {
@@ -143,7 +163,8 @@ static int begin (script_t *script)
         actors[i].connection = (int) i;
     }
     broker = zqb_broker_new (world.dice ? NULL : "a context", &options);
-    return broker && zqb_broker_bind_lru (broker, "tcp://f", "tcp://b", "lru") == 0;
+    return broker && zqb_broker_bind_lru (broker, "tcp://f", "tcp://b", "lru") == 0
+           && zqb_broker_bind_clients (broker, "tcp://c") == 0;
 }
 
 /* Parts, a failure, or the same again. */
@@ -169,6 +190,7 @@ static void check (void)
                == stats->replied + stats->failed + stats->expired + stats->cancelled + stats->dead
                       + stats->client_gone + stats->queued + stats->running,
            "accepted = replied + failed + expired + cancelled + dead + client_gone + queued + running");
+    CHECK (broker->unsent->bytes == 0, "what was sent or dropped does not wait");
     if (!zqb__list_empty (&broker->unreachable))
         return; /* they are retired, and not buried yet */
     const char *wrong = walk_engine (&broker->engine, world.failed == 0);
@@ -221,6 +243,11 @@ static void set_handler (unsigned how)
     zqb_broker_handle (broker, how & 1 ? "local" : how & 2 ? "lru" : "echo", how & 4 ? handler : NULL, NULL);
 }
 
+static void set_time_limit (unsigned how)
+{
+    zqb_broker_time_limit (broker, how & 1 ? "lru" : "echo", (int) (how >> 1) * 50);
+}
+
 static void take_step (script_t *step)
 {
     unsigned kind = script_byte (step) % BROKER_STEPS;
@@ -233,6 +260,7 @@ static void take_step (script_t *step)
         case BROKER_STATE: actors[actor].state = (int) (script_byte (step) % 3); break;
         case BROKER_MEMORY: fail_memory (step); break;
         case BROKER_HANDLE: set_handler (script_byte (step)); break;
+        case BROKER_LIMIT: set_time_limit (script_byte (step)); break;
         case BROKER_INTERRUPT: world.interrupts = script_byte (step) % 4; break;
         case BROKER_CONNECTION: actors[actor].connection = (int) script_byte (step) % 16 - 1; break;
         default: break;

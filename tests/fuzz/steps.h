@@ -15,6 +15,7 @@ enum {
     BROKER_HANDLE,     /* bits: 1, 2 which service, 4 a handler, or none */
     BROKER_INTERRUPT,  /* so many calls */
     BROKER_CONNECTION, /* which one it comes over from now on */
+    BROKER_LIMIT,      /* of time: of lru if odd, or of echo, in 100 ms; 0 and 1 none */
     BROKER_STEPS
 };
 
