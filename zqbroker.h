@@ -1597,10 +1597,16 @@ static void zqb__heap_settle (zqb__heap_t *heap, size_t place, zqb__timer_t *tim
     zqb__heap_down (heap, timer->place, timer);
 }
 
+/* Makes sure that so many timers can run at once. -1 and ENOMEM. */
+static int zqb__heap_reserve (zqb__heap_t *heap, size_t timers)
+{
+    return zqb__grow ((void **) &heap->timers, &heap->capacity, timers + 1, sizeof *heap->timers);
+}
+
 /* Sets a timer, whether it runs or not. -1 and ENOMEM: it does not run. A timer that runs can always be set. */
 static int zqb__heap_set (zqb__heap_t *heap, zqb__timer_t *timer, uint64_t at)
 {
-    if (!timer->place && zqb__grow ((void **) &heap->timers, &heap->capacity, heap->count + 2, sizeof *heap->timers))
+    if (!timer->place && zqb__heap_reserve (heap, heap->count + 1) != 0)
         return -1;
     timer->at = at;
     zqb__heap_settle (heap, timer->place ? timer->place : ++heap->count, timer);
@@ -3274,6 +3280,14 @@ static void zqb__lane_had_turn (zqb__lane_t *lane)
     zqb__list_append (&lane->service->turns, &lane->turn);
 }
 
+/* Makes sure that the timers of all peers, services and workers can run, and that of one more: whoever could not be given
+   up in time would be kept for ever. -1 and ENOMEM. */
+static int zqb__engine_reserve_timer (zqb__engine_t *engine)
+{
+    const zqb_stats_t *stats = &engine->stats;
+    return zqb__heap_reserve (&engine->timers, engine->peers.count + (size_t) (stats->services + stats->workers) + 1);
+}
+
 /* ---- peers */
 
 static int zqb__peer_is_at (const zqb__peer_t *peer, const void *address, size_t size)
@@ -3434,6 +3448,8 @@ static void zqb__peer_move (zqb__engine_t *engine, zqb__peer_t *peer, int port, 
 
 static zqb__peer_t *zqb__peer_new (zqb__engine_t *engine, int port, const void *address, size_t size, uint64_t hash)
 {
+    if (zqb__engine_reserve_timer (engine) != 0)
+        return NULL;
     zqb__peer_t *peer = (zqb__peer_t *) zqb__alloc (sizeof *peer);
     char *copy = peer ? zqb__copy_text (address, size) : NULL;
     if (!copy) {
@@ -3476,6 +3492,8 @@ static zqb__service_t *zqb__service_find (zqb__engine_t *engine, const void *nam
 
 static zqb__service_t *zqb__service_new (zqb__engine_t *engine, const void *name, size_t size)
 {
+    if (zqb__engine_reserve_timer (engine) != 0)
+        return NULL;
     zqb__service_t *service = (zqb__service_t *) zqb__alloc (sizeof *service);
     char *copy = service ? zqb__copy_text (name, size) : NULL;
     if (!copy) {
@@ -3705,6 +3723,8 @@ static zqb__worker_t *zqb__worker_new (zqb__engine_t *engine, zqb__peer_t *peer,
                                        const zqb__command_t *ready)
 {
     uint32_t credit = peer->dialect[ZQB__WORKER] == ZQB__ZQB1 ? ready->credit : 1;
+    if (zqb__engine_reserve_timer (engine) != 0)
+        return NULL;
     zqb__worker_t *worker = (zqb__worker_t *) zqb__alloc (sizeof *worker);
     if (!worker)
         return NULL;
