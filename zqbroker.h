@@ -2404,8 +2404,8 @@ enum { ZQB__CLIENT, ZQB__WORKER };
 /* Where a message came in. */
 enum { ZQB__MAJORDOMO, ZQB__FRONTEND, ZQB__BACKEND, ZQB__FROM_BROKER };
 
-/* What can be wrong with a message; 0 is nothing. */
-enum { ZQB__FINE, ZQB__BAD_HEADER, ZQB__BAD_COMMAND, ZQB__BAD_FRAMES, ZQB__BAD_NAME };
+/* What can be wrong with a message, or, in the last case, with us; 0 is nothing. */
+enum { ZQB__FINE, ZQB__BAD_HEADER, ZQB__BAD_COMMAND, ZQB__BAD_FRAMES, ZQB__BAD_NAME, ZQB__NO_MEMORY };
 
 #define ZQB__MAGIC "ZQB\1"
 enum { ZQB__HEAD = 12, ZQB__COMMAND_HEAD = 16, ZQB__ENVELOPE_MAX = 8, ZQB__ADDRESS_MAX = 1024, ZQB__TOKEN = 8 };
@@ -2428,7 +2428,7 @@ typedef struct zqb__incoming_t {
     size_t at;         /* ZQB/1: where the next command starts in it; else whether the command was read */
     size_t large;      /* ZQB/1: how many large frames the commands so far have used */
     unsigned allowed;      /* which commands may come, as bits */
-    int error;             /* ZQB__BAD_... */
+    int error;             /* ZQB__BAD_..., ZQB__NO_MEMORY */
     zqb__parcel_t *packed; /* scratch for the bodies of the other dialects */
 } zqb__incoming_t;
 
@@ -2635,7 +2635,7 @@ static int zqb__wire_take_body (zqb__incoming_t *in, zqb__command_t *command)
 {
     zqb__parcel_clear (in->packed);
     if (zqb__parcel_add_frames (in->packed, in->frames, in->count) != 0)
-        return zqb__wire_wrong (in, ZQB__BAD_FRAMES);
+        return zqb__wire_wrong (in, errno == ENOMEM ? ZQB__NO_MEMORY : ZQB__BAD_FRAMES);
     command->body = zqb__parcel_view (in->packed, in->count);
     in->count = 0;
     return 0;
@@ -2940,9 +2940,9 @@ static int zqb__wire_frames (zqb_msg_t *out, int dialect, int side, const zqb__c
    >>engine
    Owns:    peers, services, workers, requests: the state machine. What time it is (now), and whether all that peers sent
             was read (caught_up), is what the caller says
-   Door:    zqb__engine_init, _finish, _close; _peer, _receive, _malformed, _turn_away, _release (what a peer says); _suspect,
-            _lost, _disconnected, _bury (what became of one); _tick, _next (time); _handle, _limit, _has_room; commands come
-            out through zqb__sink_t
+   Door:    zqb__engine_init, _finish, _close; _peer, _receive, _malformed, _missed, _turn_away, _release (what a peer says);
+            _suspect, _lost, _disconnected, _bury (what became of one); _tick, _next (time); _handle, _limit, _has_room;
+            commands come out through zqb__sink_t
    Uses:    containers, message, wire (commands and dialects, not their bytes)
    Never:   a socket, a clock, a thread
    Where to look: a command of a peer is handled in zqb__on_ready, _on_request, _on_reply ...;
@@ -3992,7 +3992,14 @@ static void zqb__service_dispatch (zqb__engine_t *engine, zqb__service_t *servic
     zqb__service_settle (engine, service);
 }
 
-/* Takes a worker out: what it holds goes back, the oldest to the head. The service may be gone afterwards. */
+/* What a worker holds goes back, the oldest to the head. */
+static void zqb__worker_take_back (zqb__engine_t *engine, zqb__worker_t *worker)
+{
+    while (!zqb__list_empty (&worker->hand))
+        zqb__request_give_back (engine, ZQB__OF (zqb__request_t, place, worker->hand.prev));
+}
+
+/* Takes a worker out, and what it holds back. The service may be gone afterwards. */
 static void zqb__worker_remove (zqb__engine_t *engine, zqb__worker_t *worker)
 {
     zqb__service_t *service = worker->service;
@@ -4004,8 +4011,7 @@ static void zqb__worker_remove (zqb__engine_t *engine, zqb__worker_t *worker)
     if (--service->worker_count == 0)
         service->alone_since = engine->now;
     engine->stats.workers--;
-    while (!zqb__list_empty (&worker->hand))
-        zqb__request_give_back (engine, ZQB__OF (zqb__request_t, place, worker->hand.prev));
+    zqb__worker_take_back (engine, worker);
     ZQB_FREE (worker);
     zqb__service_dispatch (engine, service);
 }
@@ -4666,6 +4672,24 @@ static void zqb__engine_malformed (zqb__engine_t *engine, zqb__peer_t *peer, int
 static void zqb__engine_turn_away (zqb__engine_t *engine, zqb__peer_t *peer)
 {
     zqb__refuse_worker (engine, peer, "this endpoint is for clients", &engine->stats.refused_endpoint);
+    zqb__engine_bury (engine);
+}
+
+/* Something that a peer has said is lost for lack of memory. It may have been the reply of a worker: that is let go,
+   and what it holds goes to others. LRU has no word for it, but there whoever said something is ready for the next. */
+static void zqb__engine_missed (zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    zqb__worker_t *worker = peer->worker;
+    if (!worker)
+        return;
+    if (peer->dialect[ZQB__WORKER] == ZQB__LRU) {
+        zqb__worker_take_back (engine, worker);
+        zqb__worker_place (worker);
+        zqb__service_dispatch (engine, worker->service);
+    } else {
+        zqb__worker_lost (engine, worker, "no memory for what it said");
+        zqb__send_away (engine, peer, 0);
+    }
     zqb__engine_bury (engine);
 }
 
@@ -5391,6 +5415,16 @@ static void zqb__broker_free (zqb_broker_t *broker)
     ZQB_FREE (broker);
 }
 
+/* Room for the front of any message, so that it can always be told who has sent it. -1 and ENOMEM. */
+static int zqb__broker_reserve (zqb_broker_t *broker)
+{
+    enum { ADDRESS_FRAMES = 1 + ZQB__ENVELOPE_MAX };
+    zqb__inbox_t *inbox = &broker->inbox;
+    size_t address = ADDRESS_FRAMES * (4 + (size_t) ZQB__ADDRESS_MAX);
+    int failed = zqb__grow ((void **) &inbox->frames, &inbox->capacity, ADDRESS_FRAMES + 1, sizeof *inbox->frames);
+    return failed || !zqb__buffer_room (&broker->address, address) ? -1 : 0;
+}
+
 /* The parts that can fail. The first has been made when this is called. */
 static int zqb__broker_fill (zqb_broker_t *broker)
 {
@@ -5400,7 +5434,7 @@ static int zqb__broker_fill (zqb_broker_t *broker)
         return -1;
     }
     broker->unsent = zqb__ledger_new ((uint64_t) broker->options.max_bytes, (uint64_t) broker->options.max_unsent);
-    return broker->unsent ? zqb__broker_init_engine (broker) : -1;
+    return broker->unsent && zqb__broker_reserve (broker) == 0 ? zqb__broker_init_engine (broker) : -1;
 }
 
 /* How many frames a message may have: an envelope, what a header takes, what a full parcel has, and one body more. */
@@ -5565,6 +5599,7 @@ static void zqb__broker_count_bad (zqb_stats_t *stats, int error)
         case ZQB__BAD_HEADER: stats->bad_header++; break;
         case ZQB__BAD_COMMAND: stats->bad_command++; break;
         case ZQB__BAD_NAME: stats->refused_name++; break;
+        case ZQB__NO_MEMORY: stats->no_memory++; break;
         default: stats->bad_frames++; break;
     }
 }
@@ -5709,10 +5744,6 @@ static void zqb__broker_deliver (zqb_broker_t *broker, int index)
     zqb__peer_t *peer;
     int place = broker->ports[index]->place;
     engine->stats.messages_in++;
-    if (inbox->starved) {
-        engine->stats.no_memory++; /* who sent it, and what, can no longer be told */
-        return;
-    }
     int error = zqb__wire_open (&in, place, inbox->frames, inbox->count, &broker->packed) == 0 ? ZQB__FINE : in.error;
     if (error) {
         zqb__broker_count_bad (&engine->stats, error);
@@ -5723,9 +5754,11 @@ static void zqb__broker_deliver (zqb_broker_t *broker, int index)
         return;
     if (inbox->overflow)
         engine->stats.refused_frames++;
-    else if ((error = zqb__broker_read (broker, &in, index, peer)) != ZQB__FINE)
+    else if ((error = inbox->starved ? ZQB__NO_MEMORY : zqb__broker_read (broker, &in, index, peer)) != ZQB__FINE)
         zqb__broker_count_bad (&engine->stats, error);
-    if (error || inbox->overflow) {
+    if (error == ZQB__NO_MEMORY)
+        zqb__engine_missed (engine, peer);
+    else if (error || inbox->overflow) {
         zqb__broker_warn (broker, "a malformed message (%s)", zqb__dialects[in.dialect].name);
         peer->dialect[in.side] = in.dialect;
         zqb__engine_malformed (engine, peer, in.side);
