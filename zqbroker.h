@@ -6744,8 +6744,8 @@ static void zqb__line_begin (zqb__line_t *line)
     }
 }
 
-/* The next command from the broker: 1; 0: none for now; -1: ETERM, EINTR. What is malformed is passed over. flags as
-   for zqb__inbox_receive. */
+/* The next command from the broker: 1; 0: none for now; -1: ETERM, EINTR. What is malformed is passed over, and what
+   there is no memory for, which starved tells. flags as for zqb__inbox_receive. */
 static int zqb__line_next (zqb__line_t *line, zqb__command_t *command, int flags)
 {
     for (;;) {
@@ -6753,6 +6753,7 @@ static int zqb__line_next (zqb__line_t *line, zqb__command_t *command, int flags
         line->reading = more == 1 && !zqb__wire_is_read (&line->in);
         if (more == 1)
             return 1;
+        line->starved |= more < 0 && line->in.error == ZQB__NO_MEMORY;
         if (!line->socket && line->ended)
             errno = ETERM;
         if (!line->socket)
@@ -7652,6 +7653,24 @@ static int zqb__client_on (zqb_client_t *client, const zqb__command_t *command, 
     return 1;
 }
 
+/* A message was lost for lack of memory, and with it a reply, or a part of one that must not be missing in the whole.
+   Whose it was cannot be told: all that may be meant end. 1 if so; with MDP, what came behind it is lost, too. */
+static int zqb__client_starve (zqb_client_t *client)
+{
+    int mdp = zqb__client_is_mdp (client);
+    if (!client->line.starved)
+        return 0;
+    client->line.starved = 0;
+    if (mdp)
+        zqb__line_connect (&client->line); /* as above */
+    for (zqb__pending_t *first; (first = zqb__client_first (client)) != NULL;) {
+        zqb__pending_end (client, first, ENOMEM);
+        if (mdp)
+            break;
+    }
+    return mdp;
+}
+
 /* A request that ended without a reply: 1 if there was one. */
 static int zqb__client_take_ended (zqb_client_t *client, zqb_reply_t *reply)
 {
@@ -7687,7 +7706,7 @@ static int zqb__client_read (zqb_client_t *client, zqb_reply_t *reply, int flags
     zqb__command_t command;
     int more;
     while ((more = zqb__line_next (&client->line, &command, flags)) == 1) {
-        int answered = zqb__client_on (client, &command, reply);
+        int answered = zqb__client_starve (client) ? 0 : zqb__client_on (client, &command, reply);
         if (client->line.restarted) {
             client->line.restarted = 0;
             zqb__client_transmit_all (client);
@@ -7695,6 +7714,7 @@ static int zqb__client_read (zqb_client_t *client, zqb_reply_t *reply, int flags
         if (answered)
             return 1;
     }
+    zqb__client_starve (client);
     return more;
 }
 

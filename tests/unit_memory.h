@@ -1,5 +1,4 @@
-/* Memory that runs out when a test wants it, and knows what was not given back. Included before zqbroker.h. For tests of
-   one thread. */
+/* Memory that runs out when a test wants it, and knows what was not given back. Included before zqbroker.h. */
 #ifndef UNIT_MEMORY_H_INCLUDED
 #define UNIT_MEMORY_H_INCLUDED
 
@@ -8,36 +7,64 @@
 #endif
 #include <stdlib.h>
 
+/* Of all threads. Tests of one thread may look at them, and set the first, as they like. */
 static long unit_memory_left = -1; /* so many allocations will still succeed; -1: all */
 static long unit_memory_live;      /* pieces that were given out and are not back */
+static long unit_memory_failed;    /* allocations that failed */
+static int unit_memory_once;       /* only one fails, and then all succeed again */
 
 static int unit_memory_out (void)
 {
-    if (unit_memory_left < 0)
+    long left = __atomic_load_n (&unit_memory_left, __ATOMIC_SEQ_CST), next;
+    do {
+        if (left < 0)
+            return 0;
+        next = left > 0 || unit_memory_once ? left - 1 : 0;
+    } while (!__atomic_compare_exchange_n (&unit_memory_left, &left, next, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+    if (left > 0)
         return 0;
-    if (unit_memory_left == 0)
-        return 1;
-    unit_memory_left--;
-    return 0;
+    __atomic_fetch_add (&unit_memory_failed, 1, __ATOMIC_SEQ_CST);
+    return 1;
+}
+
+/* So many allocations succeed, and then one fails, or all do. Called before there are other threads. */
+__attribute__ ((unused)) static void unit_memory_fail (long left, int once)
+{
+    unit_memory_once = once;
+    unit_memory_failed = 0;
+    unit_memory_left = left;
+}
+
+/* All succeed again. How many have failed. */
+__attribute__ ((unused)) static long unit_memory_is_back (void)
+{
+    __atomic_store_n (&unit_memory_left, -1, __ATOMIC_SEQ_CST);
+    return __atomic_load_n (&unit_memory_failed, __ATOMIC_SEQ_CST);
+}
+
+static void unit_memory_count (long pieces)
+{
+    __atomic_fetch_add (&unit_memory_live, pieces, __ATOMIC_SEQ_CST);
 }
 
 static void *unit_malloc (size_t size)
 {
     void *memory = unit_memory_out () ? NULL : malloc (size);
-    unit_memory_live += memory != NULL;
+    unit_memory_count (memory != NULL);
     return memory;
 }
 
 static void *unit_realloc (void *old, size_t size)
 {
+    int had = old != NULL;
     void *memory = unit_memory_out () ? NULL : realloc (old, size);
-    unit_memory_live += memory != NULL && !old;
+    unit_memory_count (memory != NULL && !had);
     return memory;
 }
 
 static void unit_free (void *memory)
 {
-    unit_memory_live -= memory != NULL;
+    unit_memory_count (-(memory != NULL));
     free (memory);
 }
 
