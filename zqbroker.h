@@ -6353,19 +6353,27 @@ static void zqb__broker_dead (void *self, const zqb__command_t *command)
 
 enum { ZQB__MMI_LINES = 1000 };
 
-/* Adds a line of text; past the most that are listed, "..." once. Returns 0 when there is no need to go on. */
+/* Adds a line of text; past the most that are listed, "..." once. 0; 1 when there is no need to go on; -1 and ENOMEM. */
 static int zqb__mmi_line (zqb_msg_t *reply, const char *format, ...)
 {
     char line[1400];
     va_list args;
-    if (zqb_msg_count (reply) == ZQB__MMI_LINES) {
-        zqb_msg_add_str (reply, "...");
-        return 0;
-    }
+    if (zqb_msg_count (reply) == ZQB__MMI_LINES)
+        return zqb_msg_add_str (reply, "...") == 0 ? 1 : -1;
     va_start (args, format);
     vsnprintf (line, sizeof line, format, args);
     va_end (args);
-    return zqb_msg_add_str (reply, line) == 0;
+    return zqb_msg_add_str (reply, line);
+}
+
+/* A list of which a line is missing for lack of memory is none. */
+static int zqb__mmi_end (zqb_msg_t *reply, int failed)
+{
+    if (!failed)
+        return 0;
+    zqb_msg_close (reply);
+    zqb_msg_add_str (reply, "the broker is out of memory");
+    return -1;
 }
 
 static int zqb__mmi_service (zqb_request_t *request, zqb_msg_t *reply, void *arg)
@@ -6384,14 +6392,15 @@ static int zqb__mmi_services (zqb_request_t *request, zqb_msg_t *reply, void *ar
 {
     zqb__link_t *all = &((zqb_broker_t *) arg)->engine.all_services;
     char name[ZQB__NAME_TEXT];
+    int ended = 0;
     (void) request;
-    for (zqb__link_t *at = all->next; at != all; at = at->next) {
+    for (zqb__link_t *at = all->next; !ended && at != all; at = at->next) {
         zqb__service_t *service = ZQB__OF (zqb__service_t, all, at);
-        if (!zqb__mmi_line (reply, "%s queued=%d running=%d workers=%d handler=%d", zqb__service_text (service, name),
-                            service->queued, service->running, service->worker_count, service->handler != NULL))
-            break;
+        ended = zqb__mmi_line (reply, "%s queued=%d running=%d workers=%d handler=%d",
+                               zqb__service_text (service, name), service->queued, service->running,
+                               service->worker_count, service->handler != NULL);
     }
-    return 0;
+    return zqb__mmi_end (reply, ended < 0);
 }
 
 static int zqb__mmi_worker (zqb_msg_t *reply, const zqb__worker_t *worker, uint64_t now)
@@ -6407,24 +6416,25 @@ static int zqb__mmi_workers (zqb_request_t *request, zqb_msg_t *reply, void *arg
 {
     zqb__engine_t *engine = &((zqb_broker_t *) arg)->engine;
     zqb__link_t *all = &engine->all_services;
+    int ended = 0;
     (void) request;
     for (zqb__link_t *at = all->next; at != all; at = at->next) {
         zqb__link_t *workers = &ZQB__OF (zqb__service_t, all, at)->workers;
-        for (zqb__link_t *of = workers->next; of != workers; of = of->next)
-            if (!zqb__mmi_worker (reply, ZQB__OF (zqb__worker_t, of_service, of), engine->now))
-                return 0;
+        for (zqb__link_t *of = workers->next; !ended && of != workers; of = of->next)
+            ended = zqb__mmi_worker (reply, ZQB__OF (zqb__worker_t, of_service, of), engine->now);
     }
-    return 0;
+    return zqb__mmi_end (reply, ended < 0);
 }
 
 static int zqb__mmi_stats (zqb_request_t *request, zqb_msg_t *reply, void *arg)
 {
     const zqb_stats_t *stats = &((zqb_broker_t *) arg)->engine.stats;
+    int failed = 0;
     (void) request;
-#define ZQB__X(name, text) zqb__mmi_line (reply, #name "=%llu", (unsigned long long) stats->name);
+#define ZQB__X(name, text) failed |= zqb__mmi_line (reply, #name "=%llu", (unsigned long long) stats->name);
     ZQB_STATS (ZQB__X)
 #undef ZQB__X
-    return 0;
+    return zqb__mmi_end (reply, failed);
 }
 
 static const struct {
