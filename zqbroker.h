@@ -5713,6 +5713,14 @@ static void zqb__broker_set_dialect (zqb__peer_t *peer, const zqb__incoming_t *i
         peer->dialect[in->side] = in->dialect;
 }
 
+/* Room to pass a body on in a dialect in which each of its frames is one of its own: for lack of that the worker would be
+   lost whose turn it is, and one of LRU could not be told. -1 and ENOMEM. */
+static int zqb__broker_expect (zqb_broker_t *broker, const zqb__command_t *command)
+{
+    enum { FRONT = 1 + ZQB__ENVELOPE_MAX + 8 };
+    return zqb__msg_reserve (&broker->outbox, FRONT + command->body.frames);
+}
+
 /* Takes the commands out of a message. 0, or what is wrong with it. */
 static int zqb__broker_read (zqb_broker_t *broker, zqb__incoming_t *in, int index, zqb__peer_t *peer)
 {
@@ -5725,6 +5733,8 @@ static int zqb__broker_read (zqb_broker_t *broker, zqb__incoming_t *in, int inde
             command.service = (const unsigned char *) port->service;
             command.service_size = port->service_size;
         }
+        if (zqb__broker_expect (broker, &command) != 0)
+            return ZQB__NO_MEMORY;
         if (port->for_clients && command.type == ZQB__READY)
             zqb__engine_turn_away (&broker->engine, peer);
         else if (zqb__engine_receive (&broker->engine, peer, &command) != 0)
