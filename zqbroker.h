@@ -5859,12 +5859,12 @@ static int zqb__broker_pass (zqb_broker_t *broker, int flags)
            + zqb__broker_let_go (broker);
 }
 
-/* What to wait for: of each port the socket and the monitor, and the signal. How many; -1: ENOMEM. */
+/* What to wait for: of each port the socket and the monitor, and the signal. How many; 0: there is no memory for them. */
 static int zqb__broker_items (zqb_broker_t *broker)
 {
     size_t count = 0, wanted = 2 * broker->port_count + 1;
     if (zqb__grow ((void **) &broker->items, &broker->item_capacity, wanted, sizeof *broker->items) != 0)
-        return -1;
+        return 0;
     for (size_t i = 0; i < broker->port_count; i++) {
         broker->items[count++] = zqb__poll_item (broker->ports[i]->held ? (zmq_fd_t) -1 : broker->ports[i]->fd);
         broker->items[count++] = zqb__poll_item (broker->ports[i]->monitor_fd);
@@ -5873,14 +5873,17 @@ static int zqb__broker_items (zqb_broker_t *broker)
     return (int) count;
 }
 
-/* Waits, with the lock open, for input, a timer, a signal or the time-out. -1: EINTR, ENOMEM. */
+enum { ZQB__NO_ITEMS_US = 1000 };
+
+/* Waits, with the lock open, for input, a timer, a signal or the time-out; without memory only for a moment. -1:
+   EINTR. */
 static int zqb__broker_wait (zqb_broker_t *broker, uint64_t timeout)
 {
     int count = zqb__broker_items (broker);
     uint64_t next = zqb__engine_next (&broker->engine), now = zqb__clock ();
     uint64_t until_next = next == UINT64_MAX ? UINT64_MAX : next > now ? next - now : 0;
-    if (count < 0)
-        return -1;
+    if (!count && timeout > ZQB__NO_ITEMS_US)
+        timeout = ZQB__NO_ITEMS_US;
     zqb__lock_leave (&broker->lock);
     int got = zqb__wait (broker->items, count, until_next < timeout ? until_next : timeout);
     zqb__lock_enter (&broker->lock);
