@@ -497,7 +497,7 @@ ZQB_API int zqb_broker_time_limit (zqb_broker_t *broker, const char *service, in
 
 /* Three ways to run it. EALREADY if it runs already, or has not ended since it was asked to; EBUSY inside a handler or a
    log function.
-   start: in a thread of its own, until stop or destroy. EAGAIN when there is no thread to be had.
+   start: in a thread of its own, until stop or destroy. EAGAIN when there is no thread to be had; ENOMEM.
    run: in the calling thread, until stop (returns 0) or the end of the context (-1, ETERM).
    step: from a loop of the host's: takes what there is, waiting at most timeout_ms for it (0 not at all, -1 as long as
    it takes), and returns in how many milliseconds it wants to be called again at the latest. To wait elsewhere, poll
@@ -632,7 +632,7 @@ enum { ZQB_REPLY_FINAL = 0, ZQB_REPLY_PARTIAL = 1, ZQB_REPLY_ERROR = 2 };
 typedef struct zqb_reply_t {
     uint64_t id;    /* which request this is about */
     int kind;       /* FINAL and ERROR end a request, PARTIAL is followed by more */
-    int error;      /* why, for ERROR: ETIMEDOUT or one of ZQB_ERRORS; else 0 */
+    int error;      /* why, for ERROR: ETIMEDOUT, ENOMEM (what came of it is lost) or one of ZQB_ERRORS; else 0 */
     zqb_msg_t body; /* the reply, or a text about the error in one frame, or nothing */
 } zqb_reply_t;
 
@@ -653,7 +653,7 @@ ZQB_API int zqb_client_call (zqb_client_t *client, const char *service, zqb_msg_
    as it was: EINVAL, EMSGSIZE, EAGAIN, ENOMEM, ETERM. */
 ZQB_API int zqb_client_submit (zqb_client_t *client, const char *service, zqb_msg_t *request, uint64_t *id);
 
-/* Sends what waits to be sent. Only needed when no zqb_client_recv follows soon. ETERM. */
+/* Sends what waits to be sent. Only needed when no zqb_client_recv follows soon. ENOMEM (it waits on), ETERM. */
 ZQB_API int zqb_client_flush (zqb_client_t *client);
 
 /* The next reply to a submitted request, in the order in which they arrive. Initialise reply->body before the first
@@ -5713,8 +5713,8 @@ static void zqb__broker_set_dialect (zqb__peer_t *peer, const zqb__incoming_t *i
         peer->dialect[in->side] = in->dialect;
 }
 
-/* Room to pass a body on in a dialect in which each of its frames is one of its own: for lack of that the worker would be
-   lost whose turn it is, and one of LRU could not be told. -1 and ENOMEM. */
+/* Room to pass a body on in a dialect in which each of its frames is one of its own: for lack of that the worker would
+   be lost whose turn it is, and one of LRU could not be told. -1 and ENOMEM. */
 static int zqb__broker_expect (zqb_broker_t *broker, const zqb__command_t *command)
 {
     enum { FRONT = 1 + ZQB__ENVELOPE_MAX + 8 };
@@ -5859,7 +5859,7 @@ static int zqb__broker_pass (zqb_broker_t *broker, int flags)
            + zqb__broker_let_go (broker);
 }
 
-/* What to wait for: of each port the socket and the monitor, and the signal. How many; 0: there is no memory for them. */
+/* What to wait for: of each port the socket and the monitor, and the signal. How many; 0: there is no memory for it. */
 static int zqb__broker_items (zqb_broker_t *broker)
 {
     size_t count = 0, wanted = 2 * broker->port_count + 1;
@@ -6366,7 +6366,7 @@ static void zqb__broker_dead (void *self, const zqb__command_t *command)
 
 enum { ZQB__MMI_LINES = 1000 };
 
-/* Adds a line of text; past the most that are listed, "..." once. 0; 1 when there is no need to go on; -1 and ENOMEM. */
+/* Adds a line of text; past the most that are listed, "..." once. 0; 1: there is no need to go on; -1 and ENOMEM. */
 static int zqb__mmi_line (zqb_msg_t *reply, const char *format, ...)
 {
     char line[1400];
