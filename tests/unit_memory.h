@@ -8,38 +8,47 @@
 #include <stdlib.h>
 
 /* Of all threads. Tests of one thread may look at them, and set the first, as they like. */
-static long unit_memory_left = -1; /* so many allocations will still succeed; -1: all */
-static long unit_memory_live;      /* pieces that were given out and are not back */
-static long unit_memory_failed;    /* allocations that failed */
-static int unit_memory_once;       /* only one fails, and then all succeed again */
+static long unit_memory_left = -1;      /* so many allocations will still succeed; -1: all */
+static long unit_memory_live;           /* pieces that were given out and are not back */
+static long unit_memory_failed;         /* allocations that failed */
+static long unit_memory_most;           /* so many fail, and then all succeed again; 0: there is no end to it */
+static __thread int unit_memory_spared; /* this thread's all succeed, and do not count among those */
 
 static int unit_memory_out (void)
 {
-    long left = __atomic_load_n (&unit_memory_left, __ATOMIC_SEQ_CST), next;
-    do {
-        if (left < 0)
-            return 0;
-        next = left > 0 || unit_memory_once ? left - 1 : 0;
-    } while (!__atomic_compare_exchange_n (&unit_memory_left, &left, next, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
-    if (left > 0)
+    long left = __atomic_load_n (&unit_memory_left, __ATOMIC_SEQ_CST);
+    if (unit_memory_spared)
         return 0;
-    __atomic_fetch_add (&unit_memory_failed, 1, __ATOMIC_SEQ_CST);
+    while (left > 0)
+        if (__atomic_compare_exchange_n (&unit_memory_left, &left, left - 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+            return 0;
+    if (left < 0)
+        return 0;
+    long failed = __atomic_add_fetch (&unit_memory_failed, 1, __ATOMIC_SEQ_CST);
+    if (unit_memory_most && failed == unit_memory_most)
+        __atomic_store_n (&unit_memory_left, -1, __ATOMIC_SEQ_CST);
     return 1;
 }
 
-/* So many allocations succeed, and then one fails, or all do. Called before there are other threads. */
-__attribute__ ((unused)) static void unit_memory_fail (long left, int once)
+/* So many allocations succeed, and behind them as many as `most` fail, or all for 0. Called before there are other
+   threads. */
+__attribute__ ((unused)) static void unit_memory_fail (long left, long most)
 {
-    unit_memory_once = once;
+    unit_memory_most = most;
     unit_memory_failed = 0;
     unit_memory_left = left;
 }
 
-/* All succeed again. How many have failed. */
-__attribute__ ((unused)) static long unit_memory_is_back (void)
+/* How many have failed. */
+__attribute__ ((unused)) static long unit_memory_failures (void)
+{
+    return __atomic_load_n (&unit_memory_failed, __ATOMIC_SEQ_CST);
+}
+
+/* All succeed again. */
+__attribute__ ((unused)) static void unit_memory_recover (void)
 {
     __atomic_store_n (&unit_memory_left, -1, __ATOMIC_SEQ_CST);
-    return __atomic_load_n (&unit_memory_failed, __ATOMIC_SEQ_CST);
 }
 
 static void unit_memory_count (long pieces)
