@@ -48,7 +48,7 @@ static int goes_without (path_fn *path, int variant, long left, long most)
 /* Under valgrind not every point is tried. */
 static long stride (void)
 {
-    return getenv ("ZQB_SLOW") ? 11 : 1;
+    return getenv ("ZQB_SLOW") ? 5 : 1;
 }
 
 /* Goes a path until it needs no more than there is. How many allocations that took. */
@@ -949,7 +949,7 @@ static void spend_a_day_together (int dialects)
 
 TEST (a_broker_a_worker_and_a_client_that_were_short_of_memory_go_on)
 {
-    static const int dialects[] = {000, 001, 011, 020, 022};
+    static const int dialects[] = {000, 002, 011, 021};
     for (size_t i = 0; i < COUNT (dialects); i++)
         at_every_allocation ("worker and client", spend_a_day_together, dialects[i], 0, 100);
 }
