@@ -119,7 +119,7 @@ TEST (an_endpoint_for_clients_that_cannot_be_bound_says_why)
 static uint64_t refused (void)
 {
     zqb_stats_t stats = unit_stats (broker);
-    return stats.refused_requests + stats.refused_queue + stats.refused_no_worker + stats.refused_bytes;
+    return unit_refused (&stats);
 }
 
 enum { MANY = 50 };

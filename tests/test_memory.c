@@ -411,10 +411,15 @@ static void check_services (void)
     assert_true (balances (&world.engine.stats));
 }
 
+static void sink_dead (UNUSED void *self, const zqb__command_t *request)
+{
+    assert_true (request->service_size > 0);
+}
+
 static int begin_world (void)
 {
     zqb_broker_options_t options;
-    zqb__sink_t sink = {NULL, sink_send, sink_serve, sink_log};
+    zqb__sink_t sink = {NULL, sink_send, sink_serve, sink_dead, sink_log};
     memset (&options, 0, sizeof options);
     memset (&world, 0, sizeof world);
     options.heartbeat_ms = BEAT_MS;
@@ -587,7 +592,7 @@ static void spend_a_day (int then)
     zqb__engine_close (&world.engine);
     assert_true (unit_adds_up (&world.engine.stats));
     assert_int_equal (world.engine.stats.queued + world.engine.stats.running + world.engine.stats.workers, 0);
-    assert_int_equal (world.engine.stats.refused_full + world.engine.stats.refused_worker, 0); /* there was room */
+    assert_int_equal (unit_refused (&world.engine.stats), 0); /* there was room */
 }
 
 TEST (an_engine_that_was_short_of_memory_serves_all_peers_afterwards)
@@ -924,7 +929,7 @@ static void only_memory_was_short (void)
 {
     zqb_stats_t stats = unit_stats (day.broker);
     assert_int_equal (stats.bad_header + stats.bad_command + stats.bad_frames, 0);
-    assert_int_equal (stats.refused_full + stats.refused_name + stats.refused_large + stats.refused_worker, 0);
+    assert_int_equal (unit_refused (&stats), 0);
     assert_int_equal (stats.dead, 0);
 }
 

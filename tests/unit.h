@@ -94,6 +94,16 @@ UNUSED static int unit_adds_up (const zqb_stats_t *stats)
                   + stats->queued + stats->running;
 }
 
+/* How much was refused, for whatever reason. */
+UNUSED static uint64_t unit_refused (const zqb_stats_t *stats)
+{
+    uint64_t sum = 0;
+#define UNIT_X(name, text) sum += strncmp (#name, "refused_", 8) == 0 ? stats->name : 0;
+    ZQB_STATS (UNIT_X)
+#undef UNIT_X
+    return sum;
+}
+
 /* Whether a frame of a message is this text. */
 UNUSED static int unit_frame_is (const zqb_msg_t *msg, size_t index, const char *text)
 {
