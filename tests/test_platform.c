@@ -128,6 +128,84 @@ TEST (a_lock_may_be_entered_again_by_whom_has_it)
     zqb__lock_close (&lock);
 }
 
+static void use_and_release (void *arg)
+{
+    zqb__account_t *account = (zqb__account_t *) arg;
+    for (uint64_t i = 0; i < 10000; i++) {
+        zqb__account_use (account, i);
+        zqb__account_release (account, i);
+    }
+}
+
+TEST (an_account_takes_bytes_until_there_are_too_many)
+{
+    zqb__ledger_t *ledger = zqb__ledger_new (1000, 100);
+    zqb__account_t *account = zqb__account_new (ledger);
+    assert_ok (zqb__account_use (account, 99));
+    assert_ok (zqb__account_use (account, 500)); /* one that is large still goes */
+    assert_fails (zqb__account_use (account, 1), EAGAIN);
+    assert_true (account->bytes == 599 && ledger->bytes == 599);
+    zqb__account_release (account, 500);
+    assert_ok (zqb__account_use (account, 1));
+    zqb__account_release (account, 99);
+    zqb__account_release (account, 1);
+    zqb__account_release (account, 0);
+    zqb__ledger_release (ledger);
+    assert_int_equal (unit_memory_live, 0);
+}
+
+/* Each may have as much as is left: half, a quarter ... */
+TEST (accounts_share_what_there_is_and_all_together_take_no_more)
+{
+    zqb__ledger_t *ledger = zqb__ledger_new (1024, UINT64_MAX);
+    zqb__account_t *accounts[10];
+    uint64_t taken[10] = {0};
+    for (int i = 0; i < 10; i++) {
+        accounts[i] = zqb__account_new (ledger);
+        while (zqb__account_use (accounts[i], 1) == 0)
+            taken[i]++;
+        assert_true (taken[i] <= 512 && (i == 0 || taken[i] <= taken[i - 1]));
+    }
+    assert_true (taken[0] == 512 && taken[1] == 256 && taken[2] == 128 && ledger->bytes <= 1024);
+    for (int i = 0; i < 10; i++) {
+        for (; taken[i]; taken[i]--)
+            zqb__account_release (accounts[i], 1);
+        zqb__account_release (accounts[i], 0);
+    }
+    zqb__ledger_release (ledger);
+    assert_int_equal (unit_memory_live, 0);
+}
+
+TEST (what_is_under_way_outlives_whoever_sent_it)
+{
+    zqb__ledger_t *ledger = zqb__ledger_new (1000, 100);
+    zqb__account_t *account = zqb__account_new (ledger);
+    assert_ok (zqb__account_use (account, 10));
+    zqb__account_release (account, 0);
+    zqb__ledger_release (ledger);
+    assert_true (unit_memory_live == 2);
+    zqb__account_release (account, 10);
+    assert_int_equal (unit_memory_live, 0);
+    zqb__account_release (NULL, 0);
+    zqb__ledger_release (NULL);
+}
+
+TEST (several_threads_may_use_an_account)
+{
+    enum { THREADS = 4 };
+    zqb__ledger_t *ledger = zqb__ledger_new (UINT64_MAX, UINT64_MAX);
+    zqb__account_t *account = zqb__account_new (ledger);
+    zqb__thread_t *threads[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        assert_non_null (threads[i] = zqb__thread_start (use_and_release, account));
+    for (int i = 0; i < THREADS; i++)
+        zqb__thread_join (&threads[i]);
+    assert_true (account->bytes == 0 && ledger->bytes == 0 && account->users == 1);
+    zqb__account_release (account, 0);
+    zqb__ledger_release (ledger);
+    assert_int_equal (unit_memory_live, 0);
+}
+
 TEST (without_descriptors_there_is_no_signal)
 {
     zqb__signal_t signal;
@@ -305,6 +383,10 @@ int main (void)
         cmocka_unit_test (growing_without_memory_leaves_everything_as_it_was),
         cmocka_unit_test (a_lock_lets_in_one_at_a_time),
         cmocka_unit_test (a_lock_may_be_entered_again_by_whom_has_it),
+        cmocka_unit_test (an_account_takes_bytes_until_there_are_too_many),
+        cmocka_unit_test (accounts_share_what_there_is_and_all_together_take_no_more),
+        cmocka_unit_test (what_is_under_way_outlives_whoever_sent_it),
+        cmocka_unit_test (several_threads_may_use_an_account),
         cmocka_unit_test (without_descriptors_there_is_no_signal),
         cmocka_unit_test (a_signal_wakes_whom_it_is_for),
         cmocka_unit_test (draining_a_signal_forgets_the_calls_but_not_the_stop),
