@@ -59,6 +59,15 @@ def _():
     same((len(PROGRAMS), len(COMMANDS), len(COMMANDS)), tuple(kinds.count(kind) for kind in ("c", "sh", "text")))
 
 
+@case("every test that tests/README.md names is there, and is run")
+def _():
+    named = re.findall(r"`(test_\w+): (\w+)`", read(os.path.join(TOP, "tests", "README.md")))
+    assert len(named) > 50, len(named)
+    for file, test in named:
+        source = read(os.path.join(TOP, "tests", file + ".c"))
+        assert "TEST (%s)" % test in source and re.search(r"\w+ \(%s\)," % test, source), (file, test)
+
+
 for number, (commands, expected) in enumerate(COMMANDS, 1):
     @case("what these commands print: " + commands.split("\n")[0])
     def _(number=number, commands=commands, expected=expected):
