@@ -4909,12 +4909,12 @@ static int zqb__inbox_receive (zqb__inbox_t *inbox, void *socket, int flags)
     return 1;
 }
 
-/* Whether a socket has a message for us. */
+/* Whether a receive would tell something: a message, or that the context has ended. */
 static int zqb__socket_readable (void *socket)
 {
     int events = 0;
     size_t size = sizeof events;
-    return zmq_getsockopt (socket, ZMQ_EVENTS, &events, &size) == 0 && (events & ZMQ_POLLIN);
+    return zmq_getsockopt (socket, ZMQ_EVENTS, &events, &size) != 0 || (events & ZMQ_POLLIN);
 }
 
 /* ---- monitors: libzmq says there what happens to the connections of a socket */
@@ -5906,12 +5906,13 @@ static int zqb__broker_may_block (const zqb_broker_t *broker)
            && zqb__list_empty (&broker->unreachable) && zqb__engine_next (&broker->engine) > broker->engine.now + ZQB__BLOCK_US;
 }
 
-/* Passes until there was something to do, for as long as the options say, and lets others run in between. A look at
-   ZMQ_EVENTS would do, but fetches a message from libzmq that then no longer tells its connection. */
-static int zqb__broker_spin (zqb_broker_t *broker)
+/* Passes until there was something to do, for as long as the options say, but no longer than that time, and lets others
+   run in between. A look at ZMQ_EVENTS would do, but fetches a message from libzmq that then no longer tells its
+   connection. */
+static int zqb__broker_spin (zqb_broker_t *broker, uint64_t timeout)
 {
     int did = 0;
-    uint64_t end = zqb__clock () + (uint64_t) broker->options.spin_us;
+    uint64_t spin = (uint64_t) broker->options.spin_us, end = zqb__clock () + (spin < timeout ? spin : timeout);
     while (did == 0 && broker->engine.now < end && !zqb__signal_stopped (&broker->signal)) {
         zqb__lock_yield (&broker->lock);
         zqb__give_way ();
@@ -5926,7 +5927,7 @@ static int zqb__broker_turn (zqb_broker_t *broker, uint64_t timeout)
     int may_block = timeout > ZQB__BLOCK_US && zqb__broker_may_block (broker);
     int did = zqb__broker_pass (broker, may_block ? 0 : ZMQ_DONTWAIT);
     if (did == 0 && timeout > ZQB__BLOCK_US && broker->options.spin_us > 0)
-        did = zqb__broker_spin (broker);
+        did = zqb__broker_spin (broker, timeout);
     if (did != 0 || timeout == 0 || zqb__signal_stopped (&broker->signal))
         return did;
     if (zqb__broker_wait (broker, timeout) != 0 && errno != EINTR)
@@ -6788,14 +6789,18 @@ static int zqb__line_next (zqb__line_t *line, zqb__command_t *command, int flags
     }
 }
 
-/* Looks for a message again and again, for as long as the options say, and lets others run in between. */
-static int zqb__line_spin (zqb__line_t *line)
+/* Looks for a message again and again, for as long as the options say, but not past that time or a stop, and lets
+   others run in between. */
+static int zqb__line_spin (zqb__line_t *line, zqb__signal_t *signal, uint64_t until)
 {
     uint64_t end = zqb__line_look_at_clock (line) + (uint64_t) line->spin_us;
-    for (; line->socket && line->now < end; zqb__line_look_at_clock (line)) {
+    if (end > until)
+        end = until;
+    while (line->socket && line->now < end && !(signal && zqb__signal_stopped (signal))) {
         if (zqb__socket_readable (line->socket))
             return 1;
         zqb__give_way ();
+        zqb__line_look_at_clock (line);
     }
     return 0;
 }
@@ -6805,7 +6810,7 @@ static int zqb__line_wait (zqb__line_t *line, zqb__signal_t *signal, uint64_t un
 {
     zqb__poll_t items[3];
     int count = 0;
-    if (line->spin_us > 0 && zqb__line_spin (line))
+    if (line->spin_us > 0 && zqb__line_spin (line, signal, until))
         return 0;
     uint64_t now = zqb__line_look_at_clock (line);
     if (line->monitor)
