@@ -5815,7 +5815,9 @@ static int zqb__broker_serve_port (zqb_broker_t *broker, int index, int look, in
         zqb__port_read_monitor (port, &broker->events);
     port->monitor_due = 0;
     int count = zqb__broker_drain (broker, index, port->burst, flags);
-    int drained = count >= 0 && count < port->burst;
+    if (count < 0)
+        return -1;
+    int drained = count < port->burst;
     if (port->gone_count && (drained || broker->behind == ZQB__BEHIND_PASSES - 1))
         zqb__broker_bury_gone (broker, index);
     *all_read &= drained;
