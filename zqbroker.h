@@ -6807,11 +6807,16 @@ static int zqb__line_spin (zqb__line_t *line, zqb__signal_t *signal, uint64_t un
     return 0;
 }
 
-/* Waits until there is something to read, a signal (if there is one), or the time comes. -1: EINTR. */
+/* Waits until there is something to read, a signal (if there is one), or the time comes. -1: EINTR; ETERM, as nothing
+   would ever come. */
 static int zqb__line_wait (zqb__line_t *line, zqb__signal_t *signal, uint64_t until)
 {
     zqb__poll_t items[3];
     int count = 0;
+    if (!line->socket && line->ended) {
+        errno = ETERM;
+        return -1;
+    }
     if (line->spin_us > 0 && zqb__line_spin (line, signal, until))
         return 0;
     uint64_t now = zqb__line_look_at_clock (line);
