@@ -6785,6 +6785,8 @@ static int zqb__line_next (zqb__line_t *line, zqb__command_t *command, int flags
         if (!line->socket)
             return line->ended ? -1 : 0;
         int got = zqb__inbox_receive (&line->inbox, line->socket, flags);
+        if (got < 0)
+            zqb__line_look_at_clock (line); /* who is always interrupted must still see that time passes */
         if (got != 1)
             return got;
         zqb__line_begin (line);
