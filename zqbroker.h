@@ -6787,6 +6787,7 @@ static int zqb__line_next (zqb__line_t *line, zqb__command_t *command, int flags
         int got = zqb__inbox_receive (&line->inbox, line->socket, flags);
         if (got < 0)
             zqb__line_look_at_clock (line); /* who is always interrupted must still see that time passes */
+        line->ended |= got < 0 && errno == ETERM;
         if (got != 1)
             return got;
         zqb__line_begin (line);
@@ -7874,8 +7875,8 @@ ZQB_API int zqb_client_submit (zqb_client_t *client, const char *service, zqb_ms
     size_t service_size = service ? strlen (service) : 0;
     if (!client || !request || !zqb__name_valid (service_size))
         return zqb__invalid ();
-    if (client->count >= client->most) {
-        errno = EAGAIN;
+    if (client->line.ended || client->count >= client->most) {
+        errno = client->line.ended ? ETERM : EAGAIN;
         return -1;
     }
     if (client->line.out.bytes.size)
@@ -7908,7 +7909,10 @@ ZQB_API int zqb_client_flush (zqb_client_t *client)
 {
     if (!client)
         return zqb__invalid ();
-    return zqb__client_flush (client) < 0 && !zqb__client_is_cut_off () ? -1 : 0;
+    int failed = zqb__client_flush (client) < 0 && !zqb__client_is_cut_off ();
+    if (client->line.ended)
+        errno = ETERM;
+    return failed || client->line.ended ? -1 : 0;
 }
 
 ZQB_API int zqb_client_recv (zqb_client_t *client, zqb_reply_t *reply, int timeout_ms)
