@@ -743,6 +743,7 @@ ZQB_API void zqb_pool_stop (zqb_pool_t **pool);
 #endif
 #ifdef __linux__
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #endif
 
 /* Zeroed memory, or NULL with errno ENOMEM. */
@@ -931,6 +932,33 @@ static int zqb__processors (void)
 typedef struct pollfd zqb__poll_t;
 #define zqb__poll(items, count, timeout) poll ((items), (nfds_t) (count), (timeout))
 
+static int zqb__pipe_read (zmq_fd_t end, char *buffer, size_t size)
+{
+    return (int) read (end, buffer, size);
+}
+
+#ifdef __linux__
+
+/* Closed on exec from the first moment: another thread may be forking. */
+static int zqb__pipe_open (zmq_fd_t ends[2])
+{
+    ends[0] = ends[1] = eventfd (0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return ends[0] < 0 ? -1 : 0;
+}
+
+static int zqb__pipe_write (zmq_fd_t end)
+{
+    uint64_t one = 1;
+    return (int) write (end, &one, sizeof one);
+}
+
+static void zqb__pipe_close (zmq_fd_t ends[2])
+{
+    close (ends[0]);
+}
+
+#else
+
 static int zqb__pipe_open (zmq_fd_t ends[2])
 {
     if (pipe (ends) != 0)
@@ -940,11 +968,6 @@ static int zqb__pipe_open (zmq_fd_t ends[2])
         fcntl (ends[i], F_SETFD, FD_CLOEXEC);
     }
     return 0;
-}
-
-static int zqb__pipe_read (zmq_fd_t end, char *buffer, size_t size)
-{
-    return (int) read (end, buffer, size);
 }
 
 static int zqb__pipe_write (zmq_fd_t end)
@@ -957,6 +980,8 @@ static void zqb__pipe_close (zmq_fd_t ends[2])
     close (ends[0]);
     close (ends[1]);
 }
+
+#endif
 
 typedef int zqb__flag_t;
 #define zqb__flag_set(flag) __atomic_store_n ((flag), 1, __ATOMIC_SEQ_CST)
