@@ -991,7 +991,9 @@ typedef int zqb__flag_t;
 
 #endif
 
-/* A thread, which blocks all signals: they are the host's. NULL and EAGAIN if there is none to be had. */
+/* A thread, which blocks all signals: they are the host's. But for those by which the system tells a thread of its own
+   mistake: were they blocked, it would end the process without asking the host's handler. NULL and EAGAIN if there is
+   none to be had. */
 typedef struct zqb__thread_t {
     zqb__native_thread_t native;
     void (*run) (void *arg);
@@ -1030,9 +1032,12 @@ static void *zqb__thread_main (void *arg)
 
 static int zqb__thread_begin (zqb__thread_t *thread)
 {
-    sigset_t all, before;
-    sigfillset (&all);
-    pthread_sigmask (SIG_SETMASK, &all, &before);
+    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+    sigset_t others, before;
+    sigfillset (&others);
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        sigdelset (&others, own[i]);
+    pthread_sigmask (SIG_SETMASK, &others, &before);
     int failed = pthread_create (&thread->native, NULL, zqb__thread_main, thread);
     pthread_sigmask (SIG_SETMASK, &before, NULL);
     return failed ? -1 : 0;
