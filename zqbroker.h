@@ -95,14 +95,27 @@
     2 OWNERSHIP AND THREADS
 
     Messages are values; each function says when it takes one over. A broker may be used by any thread. A worker, a
-    client and a request belong to one thread at a time. zqb_broker_stop and zqb_worker_stop may be called in signal
-    handlers. A pool and a started broker have threads of their own, which block all signals.
+    client and a request belong to one thread at a time. A pool and a started broker have threads of their own.
     Handlers of a pool run in several threads at once.
 
     The host keeps its context, its signals, its standard output and its process: nothing here prints, exits, aborts,
-    or handles a signal. Destroy workers, clients, pools and brokers before zmq_ctx_term, which otherwise waits for
-    them; after zmq_ctx_shutdown everything that blocks returns ETERM. Nothing of this may be used in a child after
-    fork, except to exec another program.
+    or handles a signal.
+
+    SIGNALS. Threads of ours block all of them, but for those by which the system tells a thread of its own mistake
+    (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS); a program that a handler starts inherits that. In a thread of
+    the host's a signal that is handled ends the waiting, with or without SA_RESTART: zqb_worker_recv, zqb_client_recv
+    and zqb_client_call return EINTR, and zqb_broker_step early; run goes on. Nothing is lost by it, but that a call is
+    cancelled. zqb_broker_stop and zqb_worker_stop are all that may be called in a signal handler.
+
+    THE END OF THE CONTEXT. After zmq_ctx_shutdown whatever blocks returns ETERM, and so does all that needs a socket
+    from then on; requests and replies that had come before may still be handed out. The threads of pools and of a
+    started broker end. Destroy workers, clients, pools and brokers before zmq_ctx_term, which otherwise waits for them.
+    It waits half a second at most for what was sent to peers that are away.
+
+    FORK. Nothing of this may be used in a child after fork, except to exec another program or to _exit, in which it
+    disturbs nobody. A program that is executed inherits no descriptor of ours. A child that does neither has them all:
+    should the parent die, its endpoints stay taken, and its peers hear of its death from heartbeats only. exit may be
+    called by any thread, whatever is at work; what is not answered by then is gone.
 
     3 WHAT IS GUARANTEED, AND WHAT IS NOT
 
@@ -390,12 +403,13 @@ ZQB_API const char *zqb_request_service (zqb_request_t *request, size_t *size);
 
 /* Sends a part of the reply, and more will come; takes msg over on success. Clients whose dialect has no partial
    replies get all parts as the frames of one reply; so do all clients of a handler inside the broker. ENOTCONN: the
-   broker that asked is gone; ENOTSUP: the worker speaks MDP/0.1; ENOMEM, EMSGSIZE (a frame of 2 GiB or more). */
+   broker that asked is gone, or the context has ended; ENOTSUP: the worker speaks MDP/0.1; ENOMEM, EMSGSIZE (a frame of
+   2 GiB or more). */
 ZQB_API int zqb_request_partial (zqb_request_t *request, zqb_msg_t *msg);
 
 /* Sends the reply, or its last part, takes msg over and releases the request: not for use in a handler, whose reply
-   is sent when it returns (EINVAL). ENOTCONN: the broker that asked is gone, and the request released all the same;
-   ENOMEM, EMSGSIZE: both are as before. */
+   is sent when it returns (EINVAL). ENOTCONN: the broker that asked is gone, or the context has ended, and the request
+   is released all the same; ENOMEM, EMSGSIZE: both are as before. */
 ZQB_API int zqb_request_reply (zqb_request_t *request, zqb_msg_t *msg);
 
 /* Reports that the work failed for good, with a text for the client (NULL for none, at most 255 bytes are sent),
@@ -497,12 +511,13 @@ ZQB_API int zqb_broker_time_limit (zqb_broker_t *broker, const char *service, in
 
 /* Three ways to run it. EALREADY if it runs already, or has not ended since it was asked to; EBUSY inside a handler or a
    log function.
-   start: in a thread of its own, until stop or destroy. EAGAIN when there is no thread to be had; ENOMEM.
-   run: in the calling thread, until stop (returns 0) or the end of the context (-1, ETERM).
+   start: in a thread of its own, until stop, destroy or the end of the context. EAGAIN when there is no thread to be
+   had; ENOMEM.
+   run: in the calling thread, until stop (returns 0) or the end of the context (-1, ETERM); signals do not end it.
    step: from a loop of the host's: takes what there is, waiting at most timeout_ms for it (0 not at all, -1 as long as
-   it takes), and returns in how many milliseconds it wants to be called again at the latest. To wait elsewhere, poll
-   zqb_broker_fd for reading, call step with 0 when it is readable or that time is over, and call it again until it
-   did nothing more: the descriptor tells changes, as ZMQ_FD does. ETERM when the context ends. */
+   it takes) or until a signal comes, and returns in how many milliseconds it wants to be called again at the latest. To
+   wait elsewhere, poll zqb_broker_fd for reading, call step with 0 when it is readable or that time is over, and call
+   it again until it did nothing more: the descriptor tells changes, as ZMQ_FD does. ETERM when the context ends. */
 ZQB_API int zqb_broker_start (zqb_broker_t *broker);
 ZQB_API int zqb_broker_run (zqb_broker_t *broker);
 ZQB_API int zqb_broker_step (zqb_broker_t *broker, int timeout_ms);
@@ -511,8 +526,9 @@ ZQB_API int zqb_broker_step (zqb_broker_t *broker, int timeout_ms);
    ENOTSUP after zqb_broker_bind_lru or _bind_clients, except on Linux. */
 ZQB_API int zqb_broker_fd (zqb_broker_t *broker);
 
-/* Asks start's thread, run or step to end, and returns at once. May be called in a signal handler. The sockets stay
-   bound and the requests stay queued, until it is started again or destroyed. */
+/* Asks start's thread, run or step to end, and returns at once. Any thread, and signal handlers, as often as wanted. If
+   none of them is under way, the next run or step ends at once; start forgets it. The sockets stay bound and the
+   requests stay queued, until it is started again or destroyed. */
 ZQB_API void zqb_broker_stop (zqb_broker_t *broker);
 
 /* Stops it, waits for its thread, and frees everything. Workers that can be told are told to disconnect; requests
@@ -599,10 +615,12 @@ ZQB_API zqb_worker_t *zqb_worker_new (
    context ended), ZQB_EREFUSED (the broker does not want it; going on tries again later). */
 ZQB_API zqb_request_t *zqb_worker_recv (zqb_worker_t *worker, int timeout_ms);
 
-/* recv, handler, reply, for ever: until zqb_worker_stop (returns 0), or ETERM or ZQB_EREFUSED (-1). */
+/* recv, handler, reply, for ever: until zqb_worker_stop (returns 0), or ETERM or ZQB_EREFUSED (-1). Signals do not end
+   it. */
 ZQB_API int zqb_worker_run (zqb_worker_t *worker, zqb_handler_fn *handler, void *arg);
 
-/* Ends run, and makes recv say ECANCELED, from now on. Returns at once. Any thread, and signal handlers. */
+/* Ends run, and makes recv say ECANCELED, from now on; a recv that the signal itself interrupts may say EINTR first.
+   Returns at once. Any thread, and signal handlers. */
 ZQB_API void zqb_worker_stop (zqb_worker_t *worker);
 
 /* Readable when zqb_worker_recv with a timeout of 0 might do something; like ZMQ_FD it tells changes: call recv until
@@ -650,10 +668,12 @@ ZQB_API int zqb_client_call (zqb_client_t *client, const char *service, zqb_msg_
 /* Takes a request over and returns at once; id (which may be NULL) gets its number, never 0. It leaves at once if you
    submit one at a time, and take its reply. Those that you submit in a row leave together: as soon as the first has
    waited for 50 microseconds, and at the latest in the next zqb_client_recv or zqb_client_flush. Errors leave request
-   as it was: EINVAL, EMSGSIZE, EAGAIN, ENOMEM, ETERM. */
+   as it was: EINVAL, EMSGSIZE, EAGAIN, ENOMEM; ETERM from when the end of the context is noticed, which may be some
+   milliseconds later, and is only where something is sent or received. */
 ZQB_API int zqb_client_submit (zqb_client_t *client, const char *service, zqb_msg_t *request, uint64_t *id);
 
-/* Sends what waits to be sent. Only needed when no zqb_client_recv follows soon. ENOMEM (it waits on), ETERM. */
+/* Sends what waits to be sent. Only needed when no zqb_client_recv follows soon. ENOMEM (it waits on); ETERM as for
+   zqb_client_submit. */
 ZQB_API int zqb_client_flush (zqb_client_t *client);
 
 /* The next reply to a submitted request, in the order in which they arrive. Initialise reply->body before the first
