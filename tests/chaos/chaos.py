@@ -1,25 +1,37 @@
 #!/usr/bin/env python3
-"""Chaos with real processes: zqbrokerd, 20 workers and 20 clients, all of which are killed, stopped and cut off at random.
+"""Chaos with real processes: zqbrokerd, 20 workers and 20 clients of four dialects, all of which are killed, stopped
+and cut off at random.
 
     chaos.py [--seconds N] [--seed N] [--transport tcp|ipc] [--only WHOM-WHAT,...] [--verbose]
 
 For each transport it first measures how long it takes, from kill -9 of a worker at work, until another begins its
-request; what becomes of a worker and a client that were turned away for a while (tcp); and, beside the rest, what becomes
-of requests while a broker stands still. Then come rounds of at most half a minute.
+request, in each dialect; what becomes of workers and clients that were turned away for a while (tcp); and, beside the
+rest, when the requests of workers that are stopped at work are begun by others, and what becomes of requests while a
+broker stands still. Then come rounds of at most half a minute.
 
-In a round, 20 workers and 20 clients (peer.c) do numbered requests, while they and the broker are killed with -9 and started again, stopped and continued, or leave with SIGTERM; over tcp
-each of them has a proxy of its own (proxy.py), which cuts, delays, drops, refuses, doubles and garbles connections. At
-the end of a round the disturbances stop, the clients ask nothing more, everything ends, and what the peers wrote down is
-compared. The seed, which is printed, decides what is done to whom; the processes themselves do not obey it.
+In a round, 20 workers and 20 clients (peer.c) do numbered requests: of each 8 speak ZQB/1, 4 MDP/0.1, 4 MDP/0.2, and 4
+are plain REQ sockets at the --lru pair of the same broker. All serve and ask for one service, so that any client is
+served by any worker. Meanwhile they and the broker are killed with -9 and started again, stopped and continued, or
+leave with SIGTERM; over tcp each of them has a proxy of its own (proxy.py), which cuts, delays, drops, refuses, doubles
+and garbles connections. At the end of a round the disturbances stop, the clients ask nothing more, everything ends, and
+what the peers wrote down is compared. The seed, which is printed, decides what is done to whom; the processes
+themselves do not obey it.
 
-THE RULE for executions, from section 3 of the manual. A request gets into a broker when its client sends it, and that
-broker does not have it (any more): so at most as often as the client sends it,
+WHAT MUST HOLD, in all dialects: each request has exactly one outcome at the client that asked, if that was not killed:
+a reply that is right, an error that is explained, or its own giving up; nobody hears of what he did not ask; a reply
+comes from a worker that executed it. ZQB/1 clients may hear that a request was lost too often, or cut off by the end of
+a broker; the others have no words for that, and can only time out.
 
-    sent  <=  1 + 2 P + T + M
+THE RULE for executions, from section 3 of the manual. A request gets into a broker when its client sends it. With ZQB/1
+that broker must not have it (any more), otherwise it is joined. So it gets in at most as often as the client sends it,
+
+    ZQB/1         sent  <=  1 + 2 P + T + M
+    the others    sent  <=  1 + P + min (T, retries)        each time as another request, as they have no numbers
 
     P  disturbances of the client, of its connection or of the broker while it was outstanding: for each the client may
-       send it again once when it is connected again, and once when it hears that the broker is another
-    T  its time divided by the time-out: so often its own time-out came
+       send it again once when it is connected again, and, with ZQB/1, once when it hears that the broker is another
+    T  its time divided by the time-out: so often its own time-out came. With MDP, one request of a client is under way
+       at a time, and the time of the next one runs from when it is over
     M  time-outs of other requests of its client meanwhile, but at most T + 1: a client that hears nothing at all for so
        long then sends everything again
 
@@ -29,9 +41,13 @@ Each time it got in, workers get it at most `attempts` times (3), and a second t
 
     D  disturbances of the workers that executed it, and of the broker, from when it was asked to its last execution
 
-A request that nothing happened to is executed once. And while a broker has a request, a retry joins it: it is not begun
-again while a worker that nothing happened to is at it. Disturbances count for SLACK longer than they last: that is how long
-it takes until everybody has noticed and come back.
+and, with ZQB/1, in one life of the broker, where its end is no reason to send it again,
+
+    executions  <=  attempts x (1 + 2 P' + T + M)           P' is P without the ends of brokers
+
+A request that nothing happened to is executed once. And while a broker has a request of ZQB/1, a retry joins it: it is
+not begun again while a worker that nothing happened to is at it. Disturbances count for SLACK longer than they last:
+that is how long it takes until everybody has noticed and come back.
 
 Environment: ZQBROKERD, ZQB_CHAOS_PEER (programs; below tests/build), ZQB_CHAOS_RSS_MB (64, the most that the broker may
 hold).
@@ -62,8 +78,12 @@ RSS_MOST = int(os.environ.get("ZQB_CHAOS_RSS_MB", "64")) << 20
 
 WORKERS, CLIENTS, FIRST_CLIENT, SERVICE = 20, 20, 100, "job"
 HEARTBEAT_MS, ATTEMPTS = 300, 3
-PACES = ((300, 9), (500, 5), (1000, 3), (2500, 2))  # of a client: time-out in ms, retries
-OUTSTANDING, PER_SECOND = 8, 25  # of a client
+DIALECTS = ("ZQB/1", "MDP/0.1", "MDP/0.2", "LRU")
+MIXED = ("ZQB/1", *DIALECTS)  # of four workers or clients each
+# Of a client: time-out in ms, retries. Without numbers a try that is not over in time was in vain.
+PACES = {"ZQB/1": ((300, 9), (500, 5), (1000, 3), (2500, 2)), "others": ((800, 5), (1000, 3), (1500, 3), (2500, 2))}
+OUTSTANDING = {"ZQB/1": 8, "MDP/0.1": 2, "MDP/0.2": 2, "LRU": 1}  # of a client
+PER_SECOND = 25  # of a client
 EVENTS_PER_SECOND = 14
 ROUND = 30  # seconds
 SLACK = 1_500_000_000  # ns
@@ -71,8 +91,9 @@ AWAY = 400_000_000  # ns; clients that are back sooner have never been thought g
 FROZEN = 4.0  # seconds, of which the peers of a frozen broker lose their patience after 0.9
 LATE = 200_000_000  # ns; so late a time-out may be noticed
 PATIENCE = 15
-KILLS, HOLDERS = 24, 26
-REDISPATCH_MS = 50
+STOPPED = 4  # workers
+SLOW_HEARTBEAT_MS = 5000  # of the measured broker and its workers, who are lost after three
+REDISPATCH_MS = 1000
 
 # peer.c has the same
 RECORD = struct.Struct("QQIIII")
@@ -158,13 +179,13 @@ class Process:
             return None
         return "%s (pid %d) ended with status %d" % (self.name, self.pid, self.ended.result())
 
-    async def line(self):
+    async def line(self, patience=PATIENCE):
         if self.reader is None:
             loop = asyncio.get_running_loop()
             self.reader = asyncio.StreamReader()
             await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(self.reader), self.process.stdout)
         try:
-            line = await asyncio.wait_for(self.reader.readline(), PATIENCE)
+            line = await asyncio.wait_for(self.reader.readline(), patience)
         except asyncio.TimeoutError:
             line = b""
         if not line:
@@ -193,26 +214,35 @@ class Place:
     building others."""
 
     def __init__(self, transport, folder, verbose=False):
-        self.transport, self.folder, self.verbose, self.port = transport, folder, verbose, 0
+        self.transport, self.folder, self.verbose = transport, folder, verbose
         self.log = open(os.path.join(folder, transport + ".log"), "ab")
-        self.endpoint = "tcp://127.0.0.1:*" if transport == "tcp" else "ipc://%s/socket" % folder
-        self.faults = []
+        self.endpoints = ["tcp://127.0.0.1:*" if transport == "tcp" else "ipc://%s/socket%d" % (folder, i)
+                          for i in range(3)]  # for all dialects but LRU, for LRU clients, for LRU workers
 
     def path(self, name):
         return os.path.join(self.folder, "%s-%s" % (self.transport, name))
+
+    def endpoint(self, dialect, role):
+        return self.endpoints[0 if dialect != "LRU" else 1 if role == "client" else 2]
+
+    def port(self, dialect, role):
+        return int(self.endpoint(dialect, role).rsplit(":", 1)[1])
+
+    def control(self):
+        return self.peer("control", "control", self.endpoints[0], talks=True)
 
     def peer(self, name, *command, talks=False):
         command = [self.folder + "/peer", *map(str, command)]
         return Process(name, command, self.log, talks, blocked=[signal.SIGTERM])  # which it opens when it can handle it
 
-    async def broker(self):
-        command = [self.folder + "/zqbrokerd", "--bind", self.endpoint, "--heartbeat", str(HEARTBEAT_MS)]
+    async def broker(self, heartbeat_ms=HEARTBEAT_MS, lru=True):
+        command = [self.folder + "/zqbrokerd", "--bind", self.endpoints[0], "--heartbeat", str(heartbeat_ms)]
+        command += ["--lru", *self.endpoints[1:], SERVICE] if lru else []
         command += ["-v"] if self.verbose else []
-        process = Process("broker", command, self.log, talks=True)
+        process, bound = Process("broker", command, self.log, talks=True), []
         while (line := await process.line()) != "ready":
-            self.endpoint = line.split()[1]
-        if self.transport == "tcp":
-            self.port = int(self.endpoint.rsplit(":", 1)[1])
+            bound.append(line.split()[1])
+        self.endpoints[:len(bound)] = bound
         return process
 
     async def stats(self, control):
@@ -232,46 +262,94 @@ class Place:
             raise Fault("waited in vain for %s; it is %s; %s" % (wanted, line, [one for one in workers if " load=0 " not in one]))
 
 
-# ---- how long a request waits when its worker is killed -----------------------------------------------------------
+# ---- how long a request waits when its worker is killed, or stands still ------------------------------------------
 
-async def measure(place):
-    """Milliseconds from kill -9 of a worker at work until another has begun its request, many times."""
-    broker = await place.broker()
-    holders = [place.peer("hold%d" % i, "hold", place.endpoint, "hold", talks=True) for i in range(HOLDERS)]
-    control = place.peer("control", "control", place.endpoint, talks=True)
-    caller = place.peer("caller", "control", place.endpoint, talks=True)
-    await place.until(control, "hold", "queued=0 running=0 workers=%d" % HOLDERS)
-    began = {asyncio.ensure_future(one.line()): one for one in holders}
+class Holders:
+    """Workers of one dialect that hold what they get, and say when they got it."""
 
-    async def next_begun():
-        done, _ = await asyncio.wait(began, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+    def __init__(self, place, dialect, count, heartbeat_ms):
+        self.place, self.count, self.began = place, count, {}
+        command = ("hold", dialect, place.endpoint(dialect, "worker"), SERVICE, heartbeat_ms)
+        self.processes = [place.peer("hold%d" % i, *command, talks=True) for i in range(count)]
+
+    async def ready(self, control):
+        await self.place.until(control, SERVICE, "queued=0 running=0 workers=%d" % self.count)
+        for one in self.processes:
+            self.listen(one)
+
+    def listen(self, one):
+        self.began[asyncio.ensure_future(one.line(None))] = one
+
+    async def next_begun(self):
+        """Who began a request, and when: ns."""
+        done, _ = await asyncio.wait(self.began, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
         if not done:
             raise Fault("nobody began a request")
         one = done.pop()
-        return began.pop(one), int(one.result())
+        return self.began.pop(one), int(one.result())
 
-    taken, answer = [], None
-    try:
-        for _ in range(KILLS):
-            answer = asyncio.ensure_future(caller.ask("hold"))
-            worker, _ = await next_begun()
-            killed = time.monotonic_ns()
-            worker.send(signal.SIGKILL)
-            other, begun = await next_begun()
-            taken.append((begun - killed) / 1e6)
-            other.tell("!")
-            await answer
-            began[asyncio.ensure_future(other.line())] = other
-    finally:
-        waiting = [*began, *([answer] if answer else [])]
-        for one in waiting:
+    def answer(self, one):
+        one.tell("!")
+        self.listen(one)
+
+    async def end(self, broker, callers, answers):
+        for one in (*self.began, *answers):
             one.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-    kept = [one for one in holders if not one.expected]
-    await asyncio.gather(*(one.end(signal.SIGKILL) for one in kept + [control, caller]))
-    if await broker.end(signal.SIGTERM) != 0:
-        raise Fault("the broker ended with status %d" % broker.ended.result())
+        await asyncio.gather(*self.began, *answers, return_exceptions=True)
+        await asyncio.gather(*(one.end(signal.SIGKILL) for one in self.processes + callers if not one.expected))
+        if await broker.end(signal.SIGTERM) != 0:
+            raise Fault("the broker ended with status %d" % broker.ended.result())
+
+
+async def killed(place, dialect, kills):
+    """Milliseconds from kill -9 of a worker at work until another has begun its request, many times."""
+    broker = await place.broker(SLOW_HEARTBEAT_MS, dialect == "LRU")
+    holders = Holders(place, dialect, kills + 1, SLOW_HEARTBEAT_MS)
+    control, caller, taken, answers = place.control(), place.control(), [], []
+    try:
+        await holders.ready(control)
+        for _ in range(kills):
+            answers = [asyncio.ensure_future(caller.ask(SERVICE))]
+            worker, _ = await holders.next_begun()
+            at = time.monotonic_ns()
+            worker.send(signal.SIGKILL)
+            other, begun = await holders.next_begun()
+            taken.append((begun - at) / 1e6)
+            holders.answer(other)
+            await answers[0]
+    finally:
+        await holders.end(broker, [control, caller], answers)
     return taken
+
+
+async def stopped(place, dialect):
+    """Milliseconds from SIGSTOP of workers at work until others have begun their requests. They are at work for a while
+    before: libzmq waits for nothing more from a connection when a message came over it after the last heartbeat of
+    ZMTP, until the next heartbeat, so that it does not notice who is stopped in between."""
+    broker = await place.broker(lru=False)
+    holders = Holders(place, dialect, 2 * STOPPED, HEARTBEAT_MS)
+    control, callers, taken, answers = place.control(), [place.control() for _ in range(STOPPED)], [], []
+    try:
+        await holders.ready(control)
+        answers = [asyncio.ensure_future(one.ask(SERVICE)) for one in callers]
+        workers = [(await holders.next_begun())[0] for _ in range(STOPPED)]
+        await asyncio.sleep(2 * HEARTBEAT_MS / 1000)
+        at = time.monotonic_ns()
+        for one in workers:
+            one.send(signal.SIGSTOP)
+        for _ in range(STOPPED):
+            other, begun = await holders.next_begun()
+            taken.append((begun - at) / 1e6)
+            holders.answer(other)
+        await asyncio.gather(*answers)
+    finally:
+        await holders.end(broker, [control, *callers], answers)
+    return taken
+
+
+def spread(taken):
+    middle = statistics.median(taken)
+    return "median %.2f ms, least %.2f, most %.2f, of %d" % (middle, min(taken), max(taken), len(taken))
 
 
 # ---- peers that are turned away -----------------------------------------------------------------------------------
@@ -279,24 +357,32 @@ async def measure(place):
 async def turned_away(place):
     """Something in front of the broker takes connections and ends them at once, as a load balancer does whose server is
     away. When a worker and a client that this happened to for a while get through, it is as if it had not happened:
-    nothing is lost, nothing done twice. What is wrong with that."""
+    nothing is lost, nothing done twice. What is wrong with that, in each dialect."""
+    tries = [turned_away_in(Place(place.transport, place.folder), dialect) for dialect in DIALECTS]
+    return sum(await asyncio.gather(*tries), [])
+
+
+async def turned_away_in(place, dialect):
     broker = await place.broker()
-    proxies = [Proxy(place.port) for _ in range(2)]
-    for proxy in proxies:
-        await proxy.start()
-        proxy.refusing, proxy.turned_away = True, asyncio.Queue()
-    ways = ["tcp://127.0.0.1:%d" % proxy.port for proxy in proxies]
-    files = [place.path("away-worker"), place.path("away-client")]
-    worker = place.peer("worker", "worker", ways[0], "away", files[0], 1, 1, HEARTBEAT_MS)
-    client = place.peer("client", "client", ways[1], "away", files[1], FIRST_CLIENT << 16 | 1, 1, 10000, 1, 10, 1000)
+    files, proxies, ways = [], [], []
+    for role in ("worker", "client"):
+        files.append(place.path("away-%s-%s" % (dialect.replace("/", ""), role)))
+        proxies.append(Proxy(place.port(dialect, role)))
+        await proxies[-1].start()
+        proxies[-1].refusing, proxies[-1].turned_away = True, asyncio.Queue()
+        ways.append("tcp://127.0.0.1:%d" % proxies[-1].port)
+    outstanding, sent = (10, 10) if dialect == "ZQB/1" else (OUTSTANDING[dialect], 1)
+    worker = place.peer("worker", "worker", dialect, ways[0], SERVICE, files[0], 1, 1, HEARTBEAT_MS)
+    client = place.peer("client", "client", dialect, ways[1], SERVICE, files[1], FIRST_CLIENT << 16 | 1, 1, 10000, 1,
+                        outstanding, 1000)
     for proxy in reversed(proxies):  # the client comes through first, and its requests wait for the worker
         for _ in range(8):
             await asyncio.wait_for(proxy.turned_away.get(), PATIENCE)
     client.send(signal.SIGTERM)
-    control = place.peer("control", "control", place.endpoint, talks=True)
+    control = place.control()
     for proxy in reversed(proxies):
         proxy.refusing = False
-        await (place.until(control, "away", "queued=10 running=0 workers=0") if proxy is proxies[1]
+        await (place.until(control, SERVICE, "queued=%d running=0 workers=0" % sent) if proxy is proxies[1]
                else asyncio.wait_for(asyncio.shield(client.ended), PATIENCE))
     await worker.end(signal.SIGTERM)
     await control.end(signal.SIGKILL)
@@ -305,18 +391,29 @@ async def turned_away(place):
         proxy.stop()
     told = tell(files)
     fine = told["replies"] + told["cancelled"] == told["requests"] and told["replies"] == told["executions"]
-    return [] if fine and not told["errors"] else [str(told)]
+    return [] if fine and not told["errors"] else ["%s: %s" % (dialect, told)]
+
+
+def records(files):
+    """(number, kind, detail) of all that a few peers wrote down."""
+    for path in files:
+        with open(path, "rb") as file:
+            for number, _, kind, detail, _, _ in RECORD.iter_unpack(file.read()):
+                yield number, kind, detail
+
+
+def given_up_unbegun(files):
+    begun = {number for number, kind, _ in records(files) if kind == BEGIN}
+    return [number for number, kind, detail in records(files) if (kind, detail) == (ERROR, ELOST) and number not in begun]
 
 
 def tell(files):
     """What a few peers wrote down, in numbers."""
     told = collections.Counter()
-    for path in files:
-        with open(path, "rb") as file:
-            for _, _, kind, detail, _, _ in RECORD.iter_unpack(file.read()):
-                told[kind] += 1
-                if kind == ERROR:
-                    told[NAMES.get(detail, detail)] += 1
+    for _, kind, detail in records(files):
+        told[kind] += 1
+        if kind == ERROR:
+            told[NAMES.get(detail, detail)] += 1
     return {"requests": told[SUBMIT], "executions": told[BEGIN], "replies": told[REPLY], "cancelled": told[CANCEL],
             "errors": {name: count for name, count in told.items() if not isinstance(name, int) or name > FINISH}}
 
@@ -325,22 +422,33 @@ def tell(files):
 
 async def frozen(place):
     """A broker is stopped for long, and continued. All think that it is gone, and come back; nobody is lost, so no
-    request may be given up for that. What is wrong with that."""
+    request that was begun may be given up for that. What is wrong with that. One that was not is given up now and then:
+    the broker hears of the connections that have ended meanwhile a few at a time, and may give it to three workers, one
+    after the other, who have hung up; that is told."""
     broker, count, faults = await place.broker(), 20, []
-    files = [place.path("frozen%d" % i) for i in range(count + 1)]
-    workers = [place.peer("worker%d" % i, "worker", place.endpoint, "frozen", files[i], i, 0, HEARTBEAT_MS)
-               for i in range(count)]
-    control = place.peer("control", "control", place.endpoint, talks=True)
-    await place.until(control, "frozen", "queued=0 running=0 workers=%d" % count)
-    client = place.peer("client", "client", place.endpoint, "frozen", files[-1], FIRST_CLIENT << 16 | 2, 1, 10000, 1, 200, 1000)
-    while not os.path.exists(files[-1]) or tell(files[-1:])["replies"] < 40:
-        await asyncio.sleep(0.01)
+    files = [place.path("frozen%d" % i) for i in range(count + len(DIALECTS))]
+    workers = []
+    for i in range(count):
+        dialect = MIXED[i % len(MIXED)]
+        endpoint = place.endpoint(dialect, "worker")
+        workers.append(place.peer("worker%d" % i, "worker", dialect, endpoint, SERVICE, files[i], i, 0, HEARTBEAT_MS))
+    control = place.control()
+    await place.until(control, SERVICE, "queued=0 running=0 workers=%d" % count)
+    clients = []
+    for i, dialect in enumerate(DIALECTS):
+        endpoint, outstanding = place.endpoint(dialect, "client"), 200 if dialect == "ZQB/1" else OUTSTANDING[dialect]
+        clients.append(place.peer("client", "client", dialect, endpoint, SERVICE, files[count + i],
+                                  FIRST_CLIENT + i << 16, 2, 10000, 1, outstanding, 1000))
+    while not all(os.path.exists(one) and tell([one])["replies"] >= 20 for one in files[count:]):
+        await asyncio.sleep(0.01)  # of this there is no event
     broker.send(signal.SIGSTOP)
     await asyncio.sleep(FROZEN)
     broker.send(signal.SIGCONT)
-    await client.end(signal.SIGTERM)
-    told = tell(files)
-    if told["errors"] or told["replies"] + told["cancelled"] != told["requests"]:
+    await asyncio.gather(*(one.end(signal.SIGTERM) for one in clients))
+    told, given_up = tell(files), len(given_up_unbegun(files))
+    if given_up:
+        show(place.transport, "given up, and never begun, as the broker stood still: %d of %d" % (given_up, told["requests"]))
+    if sum(told["errors"].values()) != given_up or told["replies"] + told["cancelled"] + given_up != told["requests"]:
         faults = [str(told)]
     await asyncio.gather(*(one.end(signal.SIGTERM) for one in workers))
     await control.end(signal.SIGKILL)
@@ -357,7 +465,8 @@ class Target:
         self.chaos, self.kind, self.slot, self.name = chaos, kind, slot, kind if kind == "broker" else kind + str(slot)
         self.process = self.proxy = None
         self.life, self.busy = 0, False
-        self.pace = PACES[slot % len(PACES)]
+        self.dialect = MIXED[slot // 4 % len(MIXED)]
+        self.pace = PACES.get(self.dialect, PACES["others"])[slot % 4]
         self.disturbed = []  # (from, to, what), ns
         self.killed = {}     # who: when
 
@@ -370,10 +479,13 @@ class Target:
         if self.kind == "broker":
             self.process = await place.broker()
         else:
-            endpoint = "tcp://127.0.0.1:%d" % self.proxy.port if self.proxy else place.endpoint
-            more = ((self.chaos.dice.choice((0, 0, 1, 4)), HEARTBEAT_MS) if self.kind == "worker" else
-                    (self.who(), *self.pace, OUTSTANDING, PER_SECOND))
-            self.process = place.peer(self.name, self.kind, endpoint, SERVICE, place.path(self.name), self.who(), *more)
+            endpoint = ("tcp://127.0.0.1:%d" % self.proxy.port if self.proxy else
+                        place.endpoint(self.dialect, self.kind))
+            credit = self.chaos.dice.choice((0, 0, 1, 4)) if self.dialect == "ZQB/1" else 0
+            more = ((credit, HEARTBEAT_MS) if self.kind == "worker" else
+                    (self.who(), *self.pace, OUTSTANDING[self.dialect], PER_SECOND))
+            self.process = place.peer(self.name, self.kind, self.dialect, endpoint, SERVICE, place.path(self.name),
+                                      self.who(), *more)
         self.chaos.processes.append(self.process)
 
     # ---- what can be done to it, as the dice want it
@@ -421,7 +533,7 @@ class Chaos:
         await self.broker.start()
         for one in self.peers:
             if self.place.transport == "tcp":
-                one.proxy = Proxy(self.place.port)
+                one.proxy = Proxy(self.place.port(one.dialect, one.kind))
                 await one.proxy.start()
 
     async def close(self):
@@ -470,7 +582,7 @@ class Chaos:
 
         clients = [one for one in self.peers if one.kind == "client"]
         await asyncio.gather(*(one.process.end(signal.SIGTERM) for one in clients))
-        control = self.place.peer("control", "control", self.place.endpoint, talks=True)
+        control = self.place.control()
         await self.check_broker(control)
         workers = [one for one in self.peers if one.kind == "worker"]
         await asyncio.gather(*(one.process.end(signal.SIGTERM) for one in workers))
@@ -504,10 +616,10 @@ class Chaos:
 # ---- what the peers wrote down ------------------------------------------------------------------------------------
 
 class Request:
-    __slots__ = ("asked", "outcomes", "executions", "finished")
+    __slots__ = ("asked", "begun", "outcomes", "executions", "finished")
 
-    def __init__(self):
-        self.asked, self.outcomes, self.executions, self.finished = None, [], [], {}  # ns; (kind, detail, ns); (who, ns)
+    def __init__(self):  # ns; when it got its turn, if its client has but one under way; (kind, detail, ns); (who, ns)
+        self.asked, self.begun, self.outcomes, self.executions, self.finished = None, None, [], [], {}
 
 
 class Check:
@@ -545,6 +657,15 @@ class Check:
         """How many disturbances of a target fell into that time."""
         return sum(1 for begin, over, _ in target.disturbed if begin <= end and over + SLACK >= start)
 
+    @staticmethod
+    def lives(broker, start, end):
+        """The times in which a broker, and no other, was there: from a little after its start, as what was given by the
+        one before may still be begun then."""
+        ends = [one for one in broker.disturbed if one[2] in ("kill", "terminate")]
+        starts = [0] + [over + SLACK for _, over, _ in ends]
+        return [(since, until) for since, until in zip(starts, [begin for begin, _, _ in ends] + [end])
+                if since <= end and until >= start]
+
     def timed_out(self, client, start, end):
         """How often requests of a client timed out in that time."""
         return sum(1 for at in self.time_outs[client] if start - LATE <= at <= end)
@@ -552,18 +673,31 @@ class Check:
     def find_time_outs(self):
         self.time_outs = collections.defaultdict(list)
         for number, request in self.requests.items():
-            if request.asked is not None:
-                client = self.client_of(number)
+            client = self.client_of(number)
+            if request.asked is not None and client.dialect == "ZQB/1":
                 span = client.pace[0] * 1_000_000
                 self.time_outs[client] += range(request.asked + span, self.end_of(number, request) + 1, span)
 
+    def find_turns(self):
+        """In the dialects without numbers a client has one request under way at a time, in the order of asking."""
+        free = collections.defaultdict(int)
+        for number in sorted(self.requests):
+            request = self.requests[number]
+            if request.asked is not None:
+                before = 0 if self.client_of(number).dialect == "ZQB/1" else free[number >> 32]
+                request.begun = max(request.asked, before)
+                free[number >> 32] = max(free[number >> 32], self.end_of(number, request))
+
     def all(self):
         self.find_time_outs()
+        self.find_turns()
         for number, request in self.requests.items():
             if request.asked is None:
                 self.faults["asked"].append("%#x was executed and never asked: %s" % (number, request.executions))
                 continue
-            self.tally["requests"] += 1
+            self.count_as(number, "requests")
+            for who, _ in request.executions:
+                self.tally["workers %s: executed" % self.targets["worker%d" % (who >> 16)].dialect] += 1
             self.outcome(number, request)
             self.rule(number, request)
 
@@ -572,33 +706,37 @@ class Check:
         client = self.client_of(number)
         return request.outcomes[0][2] if request.outcomes else client.killed.get(number >> 32, time.monotonic_ns())
 
+    def count_as(self, number, what):
+        self.tally[what] += 1
+        self.tally["clients %s: %s" % (self.client_of(number).dialect, what)] += 1
+
     def outcome(self, number, request):
         kinds = [kind for kind, _, _ in request.outcomes]
         survived = number >> 32 in self.survivors
         if len(kinds) > 1 or survived and len(kinds) != 1:
             self.faults["outcomes"].append("%s: %d outcomes %s" % (self.story(number, request), len(kinds), kinds))
         if not kinds:
-            self.tally["client killed"] += 1
+            self.count_as(number, "client killed")
             return
         kind, detail, at = request.outcomes[0]
         if kind == WRONG:
             self.faults["right"].append("%s: fault %d" % (self.story(number, request), detail))
         elif kind == REPLY:
-            self.tally["replied"] += 1
+            self.count_as(number, "replied")
             if detail not in {who for who, _ in request.executions}:
                 self.faults["right"].append("%s: answered by %#x" % (self.story(number, request), detail))
         elif kind == CANCEL:
-            self.tally["cancelled"] += 1
+            self.count_as(number, "cancelled")
         elif not self.explained(number, request, kind, detail, at):
             self.faults["errors"].append("%s: %s" % (self.story(number, request), NAMES.get(detail, detail)))
         else:
-            self.tally["error " + NAMES[detail]] += 1
+            self.count_as(number, "error " + NAMES[detail])
             if self.chaos.place.verbose:
                 show(self.chaos.place.transport, "%s: %s" % (NAMES[detail], self.story(number, request)))
 
     def explained(self, number, request, kind, detail, at):
         """Whether a request could come to this error by what was done."""
-        client, start = self.client_of(number), request.asked
+        client, start = self.client_of(number), request.begun
         workers = sum(self.count(one, start, at) for one in self.chaos.peers if one.kind == "worker")
         broker = self.count(self.chaos.broker, start, at)
         if kind == NOT_TAKEN:
@@ -606,26 +744,35 @@ class Check:
         if detail == errno.ETIMEDOUT:
             tries = client.pace[0] * (client.pace[1] + 1) * 1_000_000
             return at - start > tries * 0.9 and workers + broker + self.count(client, start, at)
+        if client.dialect != "ZQB/1":
+            return False  # it has no words for anything else
         if detail == ELOST:
             return workers + ATTEMPTS * broker >= ATTEMPTS
         return detail == ECANCELLED and broker
+
+    def sent(self, client, start, end, path):
+        """How often a client may have sent a request, whose way was disturbed so often."""
+        own = (end - start) // (client.pace[0] * 1_000_000)
+        if client.dialect == "ZQB/1":
+            return 1 + 2 * path + own + min(own + 1, self.timed_out(client, start, end))
+        return 1 + path + min(own, client.pace[1])
 
     def rule(self, number, request):
         """See the top of this file."""
         executed = len(request.executions)
         if executed < 2:
-            self.tally["executed once" if executed else "never executed"] += 1
+            self.count_as(number, "executed once" if executed else "never executed")
             return
-        client, start, end = self.client_of(number), request.asked, self.end_of(number, request)
+        client, start, end = self.client_of(number), request.begun, self.end_of(number, request)
         last = max(end, *(at for _, at in request.executions))
         path = self.count(client, start, end) + self.count(self.chaos.broker, start, end)
-        own = (end - start) // (client.pace[0] * 1_000_000)
-        sent = 1 + 2 * path + own + min(own + 1, self.timed_out(client, start, end))
+        sent = self.sent(client, start, end, path)
         executors = {self.targets["worker%d" % (who >> 16)] for who, _ in request.executions}
         lost = sum(self.count(one, start, last) for one in executors)
         broker = self.count(self.chaos.broker, start, last)
-        self.tally["executed more often"] += 1
-        self.tally["executed at most"] = max(self.tally["executed at most"], executed)
+        most = "clients %s: executed at most" % client.dialect
+        self.count_as(number, "executed more often")
+        self.tally[most] = max(self.tally[most], executed)
         if lost == 0:
             self.tally["executed more often, though no worker that did it was disturbed"] += 1
             if broker and self.count(client, start, end) == 0:
@@ -633,7 +780,22 @@ class Check:
         if executed > min(ATTEMPTS * sent, sent + lost + broker):
             self.faults["rule"].append("%s: sent at most %d times, %d disturbances of those workers, %d of the broker"
                                        % (self.story(number, request), sent, lost, broker))
-        self.at_once(number, request)
+        if client.dialect == "ZQB/1":
+            self.in_one_life(number, request, last)
+            self.at_once(number, request)
+
+    def in_one_life(self, number, request, last):
+        """What one broker had done, whose predecessors and successors are no reason to do it again."""
+        client, start, end = self.client_of(number), request.asked, self.end_of(number, request)
+        stood = sum(1 for begin, over, what in self.chaos.broker.disturbed
+                    if what == "freeze" and begin <= end and over + SLACK >= start)
+        sent = self.sent(client, start, end, self.count(client, start, end) + stood)
+        for since, until in self.lives(self.chaos.broker, start, last):
+            executed = sum(1 for _, at in request.executions if since <= at <= until)
+            self.tally["executed at most by one broker"] = max(self.tally["executed at most by one broker"], executed)
+            if executed > ATTEMPTS * sent:
+                self.faults["rule"].append("%s: %d times by one broker, sent to it at most %d times"
+                                           % (self.story(number, request), executed, sent))
 
     def at_once(self, number, request):
         """Whether it was begun while a worker that nothing happened to was at it: then the broker had it, and a retry
@@ -652,9 +814,10 @@ class Check:
         client, last = self.client_of(number), max(at for at in [request.asked] + [one[-1] for one in
                                                    request.executions + request.outcomes])
         names = {"worker%d" % (who >> 16) for who, _ in request.executions} | {client.name, "broker"}
-        return "request %#x of %s, asked at %.3f, executed %s, outcomes %s (%s)" % (
-            number, client.name, request.asked / 1e9,
-            " ".join("by worker%d %s" % (who >> 16, since(at)) for who, at in request.executions) or "never",
+        return "request %#x of %s (%s), asked at %.3f, executed %s, outcomes %s (%s)" % (
+            number, client.name, client.dialect, request.asked / 1e9,
+            " ".join("by worker%d (%s) %s" % (who >> 16, self.targets["worker%d" % (who >> 16)].dialect, since(at))
+                     for who, at in request.executions) or "never",
             " ".join("%d %s" % (kind, since(at)) for kind, _, at in request.outcomes) or "none",
             ", ".join("%s %s %s to %s" % (what, name, since(begin), since(over)) for name in sorted(names)
                       for begin, over, what in self.targets[name].disturbed
@@ -674,9 +837,10 @@ CASES = {
     "memory": "the broker's memory and descriptors are bounded",
     "ends": "nobody ended who was not told to, and all workers came back",
 }
-AWAY_CASE = "a worker and a client that were turned away for a while lose nothing, and do nothing twice"
-FROZEN_CASE = "no request is given up because the broker stood still"
-REDISPATCH = "a request of a worker that is killed is begun by another within %d ms" % REDISPATCH_MS
+AWAY_CASE = "workers and clients that were turned away for a while lose nothing, and do nothing twice"
+FROZEN_CASE = "no request that was begun is given up because the broker stood still"
+KILLED_CASE = "requests of workers that are killed are begun by others, and no heartbeat is waited for"
+STOPPED_CASE = "requests of workers that are stopped are begun by others"
 SETTLING = 1.5  # seconds of a round, beside the disturbances
 
 
@@ -704,23 +868,56 @@ async def tried(report, name, what):
         report.case(name, [repr(fault)])
 
 
-async def redispatched(place):
-    taken = await measure(place)
-    median = statistics.median(taken)
-    show(place.transport, "from kill -9 to the next worker: median %.2f ms, least %.2f, most %.2f, of %d"
-         % (median, min(taken), max(taken), len(taken)))
-    return [] if median < REDISPATCH_MS else ["%.1f ms" % median]
+async def all_killed(place, kills):
+    """The bound is far above what any machine needs, and far below the heartbeats that would tell of it otherwise."""
+    faults = []
+    for dialect in DIALECTS:
+        taken = await killed(place, dialect, kills)
+        show(place.transport, "%s: from kill -9 to the next worker: %s" % (dialect, spread(taken)))
+        if statistics.median(taken) >= REDISPATCH_MS:
+            faults.append("%s: %.1f ms" % (dialect, statistics.median(taken)))
+    return faults
+
+
+async def all_stopped(place):
+    """LRU workers have no heartbeats of any kind: with them it is not noticed."""
+    for dialect in DIALECTS:
+        if dialect != "LRU":
+            show(place.transport, "%s: from SIGSTOP to the next worker, where heartbeats expire after %d ms: %s"
+                 % (dialect, 3 * HEARTBEAT_MS, spread(await stopped(place, dialect))))
+    return []
+
+
+async def beside(place):
+    """What takes time more than work; two lists of faults. An error is its fault."""
+    other = Place(place.transport, place.folder + "/stopped", place.verbose)
+    both = await asyncio.gather(frozen(place), all_stopped(other), return_exceptions=True)
+    return [one if isinstance(one, list) else [repr(one)] for one in both]
+
+
+def show_tally(chaos):
+    rest = dict(sorted(chaos.tally.items()))
+    disturbances = ("kill", "term", "freeze", "cut", "refuse", "delay", "drop", "double", "garble", "broker")
+    for group, words, skipped in (("done", disturbances, 0), ("mmi", ("mmi ",), 4),
+                                  *(("clients " + one, ("clients %s: " % one,), 10 + len(one)) for one in DIALECTS),
+                                  *(("workers " + one, ("workers %s: " % one,), 10 + len(one)) for one in DIALECTS),
+                                  ("all", ("",), 0)):
+        chosen = {key: rest.pop(key) for key in list(rest) if key.startswith(words)}
+        text = ", ".join("%s %d" % (key[skipped:], chosen[key]) for key in chosen)
+        show(chaos.place.transport, "%s: %s" % (group, text))
+    show(chaos.place.transport, "broker: %s KiB, %s descriptors"
+         % (max(chaos.memory, default=0) >> 10, max(chaos.descriptors, default=0)))
 
 
 async def one_transport(report, place, until, seed, own):
     transport = place.transport
-    await tried(report, "%s: %s" % (transport, REDISPATCH), redispatched(place))
+    kills = 24 if until - time.monotonic() > 15 else 7
+    await tried(report, "%s: %s" % (transport, KILLED_CASE), all_killed(place, kills))
     if transport == "tcp":
         await tried(report, "%s: %s" % (transport, AWAY_CASE), turned_away(place))
     kill_all()
 
-    aside = Place(transport, os.path.join(place.folder, "aside"), place.verbose)
-    at_rest = asyncio.ensure_future(frozen(aside))
+    at_rest = asyncio.ensure_future(beside(Place(transport, place.folder + "/aside", place.verbose)))
     chaos = Chaos(place, seed)
     rounds = max(1, round((until - time.monotonic()) / ROUND))
     try:
@@ -737,22 +934,17 @@ async def one_transport(report, place, until, seed, own):
     except Fault as fault:
         chaos.faults["ends"].append(fault)
     chaos.faults["ends"] += filter(None, (process.fault() for process in chaos.processes))
-    await tried(report, "%s: %s" % (transport, FROZEN_CASE), at_rest)
+    for name, faults in zip((FROZEN_CASE, STOPPED_CASE), await at_rest):
+        report.case("%s: %s" % (transport, name), faults)
     kill_all()
-    for group, words in (("done", ("kill", "term", "freeze", "cut", "refuse", "delay", "drop", "double", "garble", "broker")),
-                         ("mmi", ("mmi ",)), ("outcomes", ("",))):
-        chosen = {k: v for k, v in sorted(chaos.tally.items()) if k.startswith(words)}
-        for key in chosen:
-            del chaos.tally[key]
-        show(transport, "%s: %s" % (group, ", ".join("%s %d" % (k[4:] if group == "mmi" else k, v) for k, v in chosen.items())))
-    show(transport, "broker: %s KiB, %s descriptors" % (max(chaos.memory, default=0) >> 10, max(chaos.descriptors, default=0)))
+    show_tally(chaos)
     for key, name in CASES.items():
         report.case("%s: %s" % (transport, name), chaos.faults[key])
 
 
 async def everything(options, folder):
     transports = [options.transport] if options.transport else ["tcp", "ipc"]
-    report, own = Report(len(transports) * (2 + len(CASES)) + ("tcp" in transports) + 1), []
+    report, own = Report(len(transports) * (3 + len(CASES)) + ("tcp" in transports) + 1), []
     print("# seed %d: chaos.py --seed %d --seconds %g%s" % (options.seed, options.seed, options.seconds, (
         " --transport " + options.transport) if options.transport else ""), flush=True)
     for i, transport in enumerate(transports):
@@ -783,7 +975,7 @@ def main():
     folder = tempfile.mkdtemp(prefix="zqb-chaos-")
     # libzmq asks for as much as garbled messages say; where that cannot be had it ends the connection.
     os.environ["ASAN_OPTIONS"] = os.environ.get("ASAN_OPTIONS", "") + ":allocator_may_return_null=1"
-    for place in (folder, folder + "/aside"):
+    for place in (folder, folder + "/aside", folder + "/aside/stopped"):
         os.makedirs(place, exist_ok=True)
         shutil.copy(BROKER, place + "/zqbrokerd")
         shutil.copy(PEER, place + "/peer")

@@ -1,12 +1,17 @@
 /*  peer.c - the processes that chaos.py starts, stops and kills: workers and clients that write down all they do
 
-        peer worker  ENDPOINT SERVICE FILE WHO CREDIT HEARTBEAT_MS
-        peer client  ENDPOINT SERVICE FILE WHO SEED TIMEOUT_MS RETRIES OUTSTANDING PER_SECOND
-        peer hold    ENDPOINT SERVICE        a worker that says on stdout what it began, and answers when told on stdin
-        peer control ENDPOINT                a client: each line of stdin is "SERVICE [TEXT]", each line of stdout its answer
+        peer worker  DIALECT ENDPOINT SERVICE FILE WHO CREDIT HEARTBEAT_MS
+        peer client  DIALECT ENDPOINT SERVICE FILE WHO SEED TIMEOUT_MS RETRIES OUTSTANDING PER_SECOND
+        peer hold    DIALECT ENDPOINT SERVICE HEARTBEAT_MS
+                                      a worker that says on stdout what it began, and answers when told on stdin
+        peer control ENDPOINT         a client: each line of stdin is "SERVICE [TEXT]", each line of stdout its answer
 
-    Worker and client end with SIGTERM: the worker says goodbye, the client asks nothing more and waits until each of its
-    requests has ended. Status 0: that is what happened.
+    DIALECT is ZQB/1, MDP/0.1, MDP/0.2 or LRU. LRU peers are written on libzmq alone, with a REQ socket each, and know
+    no service: their ENDPOINT does. The worker says READY, and starts anew when its connection is gone; the client asks
+    one thing at a time, and takes another socket to ask again: the "lazy pirate" of the Guide.
+
+    Worker and client end with SIGTERM: the worker says goodbye, if its dialect can, the client asks nothing more and
+    waits until each of its requests has ended. Status 0: that is what happened.
 
     A request is a head {number, work, size, checksum} and, as a second frame, so many random bytes, all of which follow
     from its number. A reply is a head {number, value, worker, checksum}, where value is computed from the body, and to
@@ -31,6 +36,7 @@
 #endif
 
 enum { OUTSTANDING_MOST = 1000, BODY_MOST = 200000 };
+enum { LRU = 100 }; /* beside ZQB_DIALECT_* */
 
 /* What a record tells; chaos.py has the same list. */
 enum { SUBMIT = 1, REPLY, ERROR, WRONG, STRANGER, CANCEL, NOT_TAKEN, BEGIN, DAMAGED, FINISH };
@@ -59,6 +65,7 @@ typedef struct answer_t {
 
 static volatile sig_atomic_t stopping;
 static zqb_worker_t *stopped_worker; /* for the signal handler */
+static int stop_pipe[2];             /* readable from SIGTERM on */
 static unsigned char body[BODY_MOST];
 static int file = -1;
 static uint32_t who;
@@ -183,116 +190,286 @@ static int reply_fault (const zqb_reply_t *reply, uint64_t number, uint32_t *wor
                                                                                    : 0;
 }
 
-/* ---- the worker */
+/* ---- LRU: sockets of libzmq */
+
+/* A REQ socket, with nothing of ours that would wait when it is closed. */
+static void *req_open (void *ctx)
+{
+    int linger = 0;
+    void *socket = zmq_socket (ctx, ZMQ_REQ);
+    if (!socket || zmq_setsockopt (socket, ZMQ_LINGER, &linger, sizeof linger) != 0)
+        fail ("REQ");
+    return socket;
+}
+
+static void req_connect (void *socket, const char *endpoint)
+{
+    if (zmq_connect (socket, endpoint) != 0)
+        fail (endpoint);
+}
+
+static void req_send (void *socket, zqb_msg_t *msg)
+{
+    for (size_t i = 0, count = zqb_msg_count (msg); i < count; i++)
+        while (zmq_msg_send (zqb_msg_frame (msg, i), socket, i + 1 < count ? ZMQ_SNDMORE : 0) < 0)
+            if (errno != EINTR)
+                fail ("send");
+    zqb_msg_close (msg);
+}
+
+/* The next message, without waiting for it: 1, or 0 if there is none. */
+static int req_take (void *socket, zqb_msg_t *msg)
+{
+    zmq_msg_t frame;
+    int more = 1;
+    zqb_msg_close (msg);
+    while (more) {
+        zmq_msg_init (&frame);
+        while (zmq_msg_recv (&frame, socket, ZMQ_DONTWAIT) < 0)
+            if (errno == EAGAIN)
+                return 0;
+            else if (errno != EINTR)
+                fail ("receive");
+        more = zmq_msg_more (&frame);
+        if (zqb_msg_add_frame (msg, &frame) != 0)
+            fail ("receive");
+    }
+    return 1;
+}
+
+/* ---- the worker, in each dialect */
 
 static void stop (int number)
 {
+    int error = errno;
     (void) number;
     stopping = 1;
     if (stopped_worker)
         zqb_worker_stop (stopped_worker);
+    if (write (stop_pipe[1], "", 1) != 1)
+        stopping = 1;
+    errno = error;
 }
 
-/* The question of a request; 0 if it came as it was sent. */
-static int read_question (zqb_request_t *request, question_t *question)
+/* One that serves: with zqb_worker_t, or, if that is NULL, with a REQ socket. */
+typedef struct server_t {
+    void *ctx;
+    const char *endpoint;
+    zqb_worker_t *worker;
+    zqb_request_t *request;
+    void *socket, *monitor;
+    zqb__inbox_t events;
+    int connected, lost;
+    zqb_msg_t asked; /* token, empty frame, body */
+} server_t;
+
+static void lru_close (server_t *server)
 {
-    const zqb_msg_t *msg = zqb_request_body (request);
+    if (!server->socket)
+        return;
+    zqb__monitor_close (server->socket, server->monitor);
+    zmq_close (server->socket);
+    server->socket = NULL;
+}
+
+static void lru_register (server_t *server)
+{
+    lru_close (server);
+    server->socket = req_open (server->ctx);
+    server->monitor = zqb__monitor_open (server->ctx, server->socket, ZQB__EVENT_THERE | ZMQ_EVENT_DISCONNECTED);
+    if (!server->monitor)
+        fail ("monitor");
+    server->connected = server->lost = 0;
+    req_connect (server->socket, server->endpoint);
+    if (zmq_send (server->socket, "READY", 5, 0) < 0)
+        fail ("READY");
+}
+
+/* Whether the connection over which it registered is gone: what it has to say then is of no use. */
+static int lru_is_lost (server_t *server)
+{
+    uint16_t event;
+    int32_t value;
+    while (zqb__monitor_next (server->monitor, &server->events, &event, &value)) {
+        server->lost |= server->connected && event == ZMQ_EVENT_DISCONNECTED;
+        server->connected = event != ZMQ_EVENT_DISCONNECTED;
+    }
+    return server->lost;
+}
+
+/* As zqb_worker_recv, for ever. */
+static int lru_next (server_t *server)
+{
+    zmq_pollitem_t items[3];
+    memset (items, 0, sizeof items);
+    while (!stopping) {
+        if (lru_is_lost (server))
+            lru_register (server);
+        if (req_take (server->socket, &server->asked))
+            return 1;
+        items[0].socket = server->socket;
+        items[1].socket = server->monitor;
+        items[2].fd = stop_pipe[0];
+        items[0].events = items[1].events = items[2].events = ZMQ_POLLIN;
+        if (zmq_poll (items, 3, -1) < 0 && errno != EINTR)
+            fail ("poll");
+    }
+    return 0;
+}
+
+static void server_open (server_t *server, void *ctx, char **argv, const zqb_worker_options_t *options)
+{
+    memset (server, 0, sizeof *server);
+    server->ctx = ctx;
+    server->endpoint = argv[3];
+    server->events.limit = SIZE_MAX;
+    zqb_msg_init (&server->asked);
+    if (options->dialect == LRU) {
+        lru_register (server);
+        return;
+    }
+    server->worker = zqb_worker_new (ctx, argv[3], argv[4], options);
+    if (!server->worker)
+        fail (argv[3]);
+    stopped_worker = server->worker;
+    if (stopping)
+        zqb_worker_stop (server->worker);
+}
+
+/* Waits for the next request: 1; 0: it is to stop. */
+static int server_next (server_t *server)
+{
+    if (!server->worker)
+        return lru_next (server);
+    while (!(server->request = zqb_worker_recv (server->worker, -1)))
+        if (errno == ECANCELED)
+            return 0;
+        else if (errno != EINTR && errno != ZQB_EREFUSED)
+            fail ("recv");
+    return 1;
+}
+
+/* The body of the request, from which frame on. */
+static zqb_msg_t *server_body (server_t *server, size_t *first)
+{
+    *first = server->worker ? 0 : 2;
+    return server->worker ? zqb_request_body (server->request) : &server->asked;
+}
+
+/* Answers the request, if there is still somebody to be told. */
+static void server_reply (server_t *server, zqb_msg_t *msg)
+{
+    zqb_msg_t whole;
+    if (server->worker) {
+        if (zqb_request_reply (server->request, msg) != 0 && errno != ENOTCONN)
+            fail ("reply");
+        zqb_msg_close (msg);
+        return;
+    }
+    zqb_msg_init (&whole);
+    zqb_msg_add_frame (&whole, zqb_msg_frame (&server->asked, 0));
+    zqb_msg_add (&whole, NULL, 0);
+    for (size_t i = 0; i < zqb_msg_count (msg); i++)
+        if (zqb_msg_add_frame (&whole, zqb_msg_frame (msg, i)) != 0)
+            fail ("reply");
+    zqb_msg_close (msg);
+    if (!lru_is_lost (server))
+        req_send (server->socket, &whole);
+    zqb_msg_close (&whole);
+}
+
+static void server_close (server_t *server)
+{
+    stopped_worker = NULL;
+    zqb_worker_destroy (&server->worker);
+    lru_close (server);
+    zqb__inbox_close (&server->events);
+    zqb_msg_close (&server->asked);
+}
+
+/* The question of a request, whose body starts at this frame; 0 if it came as it was sent. */
+static int read_question (const zqb_msg_t *msg, size_t first, question_t *question)
+{
     memset (question, 0, sizeof *question);
-    if (zqb_msg_count (msg) != 2 || zqb_msg_size (msg, 0) != sizeof *question)
+    if (zqb_msg_count (msg) != first + 2 || zqb_msg_size (msg, first) != sizeof *question)
         return -1;
-    memcpy (question, zqb_msg_data (msg, 0), sizeof *question);
-    return zqb_msg_size (msg, 1) == question->size
-                   && checksum_of (question, zqb_msg_data (msg, 1)) == question->checksum
+    memcpy (question, zqb_msg_data (msg, first), sizeof *question);
+    return zqb_msg_size (msg, first + 1) == question->size
+                   && checksum_of (question, zqb_msg_data (msg, first + 1)) == question->checksum
                ? 0 : -1;
 }
 
-static void answer_request (zqb_request_t *request, const question_t *question)
+static void make_answer (const question_t *question, zmq_msg_t *bytes, zqb_msg_t *msg)
 {
-    zqb_msg_t *asked = zqb_request_body (request), msg;
     answer_t answer;
     memset (&answer, 0, sizeof answer);
     answer.number = question->number;
-    answer.value = value_of (question, zqb_msg_data (asked, 1));
+    answer.value = value_of (question, zmq_msg_data (bytes));
     answer.worker = who;
     answer.checksum = digest (1, &answer, offsetof (answer_t, checksum));
-    zqb_msg_init (&msg);
-    if (zqb_msg_add (&msg, &answer, sizeof answer) != 0
-        || (question->number % 4 == 0 && zqb_msg_add_frame (&msg, zqb_msg_frame (asked, 1)) != 0))
+    if (zqb_msg_add (msg, &answer, sizeof answer) != 0
+        || (question->number % 4 == 0 && zqb_msg_add_frame (msg, bytes) != 0))
         fail ("reply");
-    if (zqb_request_reply (request, &msg) != 0 && errno != ENOTCONN)
-        fail ("reply");
-    zqb_msg_close (&msg);
 }
 
-static void work (zqb_request_t *request)
+static void work (server_t *server)
 {
     question_t question;
-    if (read_question (request, &question) != 0) {
+    size_t first;
+    zqb_msg_t msg, *asked = server_body (server, &first);
+    zqb_msg_init (&msg);
+    if (read_question (asked, first, &question) != 0) {
         note (DAMAGED, question.number, 0);
-        zqb_request_fail (request, "damaged");
-        return;
+        zqb_msg_add_str (&msg, "damaged");
+    } else {
+        note (BEGIN, question.number, 0);
+        if (question.work_us)
+            rest_ns ((uint64_t) question.work_us * 1000u, 1);
+        note (FINISH, question.number, 0); /* before the broker can know */
+        make_answer (&question, zqb_msg_frame (asked, first + 1), &msg);
     }
-    note (BEGIN, question.number, 0);
-    if (question.work_us)
-        rest_ns ((uint64_t) question.work_us * 1000u, 1);
-    note (FINISH, question.number, 0); /* before the broker can know */
-    answer_request (request, &question);
+    server_reply (server, &msg);
 }
 
-static int run_worker (void *ctx, char **argv)
+static int run_worker (void *ctx, int dialect, char **argv)
 {
+    server_t server;
     zqb_worker_options_t options;
     memset (&options, 0, sizeof options);
-    options.credit = atoi (argv[6]);
-    options.heartbeat_ms = atoi (argv[7]);
+    options.dialect = dialect;
+    options.credit = atoi (argv[7]);
+    options.heartbeat_ms = atoi (argv[8]);
     options.reconnect_max_ms = 1000;
-    zqb_worker_t *worker = zqb_worker_new (ctx, argv[2], argv[3], &options);
-    if (!worker)
-        fail (argv[2]);
-    stopped_worker = worker;
-    if (stopping)
-        zqb_worker_stop (worker);
-    for (;;) {
-        zqb_request_t *request = zqb_worker_recv (worker, -1);
-        if (request)
-            work (request);
-        else if (errno == ECANCELED)
-            break;
-        else if (errno != EINTR && errno != ZQB_EREFUSED)
-            fail ("recv");
-    }
-    stopped_worker = NULL;
-    zqb_worker_destroy (&worker);
+    server_open (&server, ctx, argv, &options);
+    while (server_next (&server))
+        work (&server);
+    server_close (&server);
     return 0;
 }
 
 /* ---- the worker that is killed at work */
 
-static int run_hold (void *ctx, char **argv)
+static int run_hold (void *ctx, int dialect, char **argv)
 {
+    server_t server;
     zqb_worker_options_t options;
-    memset (&options, 0, sizeof options);
-    options.credit = 1;
-    zqb_worker_t *worker = zqb_worker_new (ctx, argv[2], argv[3], &options);
+    zqb_msg_t msg;
     char go;
-    if (!worker)
-        fail (argv[2]);
-    for (;;) {
-        zqb_request_t *request = zqb_worker_recv (worker, -1);
-        if (!request && errno == EINTR)
-            continue;
-        if (!request)
-            fail ("recv");
+    memset (&options, 0, sizeof options);
+    options.dialect = dialect;
+    options.credit = 1;
+    options.heartbeat_ms = atoi (argv[5]);
+    server_open (&server, ctx, argv, &options);
+    while (server_next (&server)) {
         printf ("%llu\n", (unsigned long long) now_ns ());
         fflush (stdout);
         if (read (STDIN_FILENO, &go, 1) != 1)
             break;
-        zqb_msg_t msg;
         zqb_msg_init (&msg);
-        if (zqb_request_reply (request, &msg) != 0)
-            fail ("reply");
+        zqb_msg_add (&msg, NULL, 0);
+        server_reply (&server, &msg);
     }
-    zqb_worker_destroy (&worker);
+    server_close (&server);
     return 0;
 }
 
@@ -302,13 +479,113 @@ typedef struct asked_t {
     uint64_t id, number;
 } asked_t;
 
+/* A client of one REQ socket, with the face of zqb_client_t. */
+typedef struct lazy_t {
+    void *ctx, *socket;
+    const char *endpoint;
+    uint64_t timeout, times_out; /* ns */
+    int retries, tries_left;
+    uint64_t id, last_id; /* 0: nothing is outstanding */
+    zqb_msg_t body;
+} lazy_t;
+
+static void lazy_send (lazy_t *lazy)
+{
+    zqb_msg_t copy;
+    zqb_msg_init (&copy);
+    if (zqb_msg_copy (&copy, &lazy->body) != 0)
+        fail ("ask");
+    lazy->times_out = now_ns () + lazy->timeout;
+    lazy->socket = req_open (lazy->ctx);
+    req_connect (lazy->socket, lazy->endpoint);
+    req_send (lazy->socket, &copy);
+}
+
+/* A late answer comes to nobody: the next question goes over another socket. */
+static void lazy_hang_up (lazy_t *lazy)
+{
+    zmq_close (lazy->socket);
+    lazy->socket = NULL;
+}
+
+static int lazy_submit (lazy_t *lazy, zqb_msg_t *request, uint64_t *id)
+{
+    if (lazy->id) {
+        errno = EAGAIN;
+        return -1;
+    }
+    zqb_msg_move (&lazy->body, request);
+    lazy->tries_left = lazy->retries;
+    *id = lazy->id = ++lazy->last_id;
+    lazy_send (lazy);
+    return 0;
+}
+
+static int lazy_end (lazy_t *lazy, zqb_reply_t *reply, int error)
+{
+    lazy_hang_up (lazy);
+    reply->id = lazy->id;
+    reply->kind = error ? ZQB_REPLY_ERROR : ZQB_REPLY_FINAL;
+    reply->error = error;
+    lazy->id = 0;
+    return 0;
+}
+
+static int lazy_cancel (lazy_t *lazy)
+{
+    lazy_hang_up (lazy);
+    lazy->id = 0;
+    return 0;
+}
+
+static int lazy_recv (lazy_t *lazy, zqb_reply_t *reply, int wait_ms)
+{
+    zmq_pollitem_t item;
+    memset (&item, 0, sizeof item);
+    errno = ENOENT;
+    if (!lazy->id)
+        return -1;
+    uint64_t now = now_ns (), left = lazy->times_out > now ? (lazy->times_out - now) / 1000000u + 1 : 0;
+    item.socket = lazy->socket;
+    item.events = ZMQ_POLLIN;
+    if (zmq_poll (&item, 1, left < (uint64_t) wait_ms ? (long) left : wait_ms) < 0)
+        return -1;
+    if (req_take (lazy->socket, &reply->body))
+        return lazy_end (lazy, reply, 0);
+    if (now_ns () >= lazy->times_out && lazy->tries_left-- == 0)
+        return lazy_end (lazy, reply, ETIMEDOUT);
+    if (now_ns () >= lazy->times_out) {
+        lazy_hang_up (lazy);
+        lazy_send (lazy);
+    }
+    errno = EAGAIN;
+    return -1;
+}
+
 typedef struct asker_t {
-    zqb_client_t *client;
+    zqb_client_t *client; /* or NULL, and lazy is used */
+    lazy_t lazy;
     const char *service;
     asked_t asked[OUTSTANDING_MOST];
     size_t count, most;
     uint64_t next_number, dice, interval;
 } asker_t;
+
+static int submit (asker_t *asker, zqb_msg_t *request, uint64_t *id)
+{
+    return asker->client ? zqb_client_submit (asker->client, asker->service, request, id)
+                         : lazy_submit (&asker->lazy, request, id);
+}
+
+static int cancel (asker_t *asker, uint64_t id)
+{
+    return asker->client ? zqb_client_cancel (asker->client, id) : lazy_cancel (&asker->lazy);
+}
+
+static int receive (asker_t *asker, zqb_reply_t *reply, int wait_ms)
+{
+    return asker->client ? zqb_client_recv (asker->client, reply, wait_ms) : lazy_recv (&asker->lazy, reply, wait_ms);
+}
 
 static void ask (asker_t *asker)
 {
@@ -320,7 +597,7 @@ static void ask (asker_t *asker)
         fail ("ask");
     asked->number = question.number;
     note (SUBMIT, question.number, 0);
-    if (zqb_client_submit (asker->client, asker->service, &msg, &asked->id) == 0)
+    if (submit (asker, &msg, &asked->id) == 0)
         asker->count++;
     else
         note (NOT_TAKEN, question.number, (uint32_t) errno);
@@ -336,7 +613,7 @@ static void forget (asker_t *asker, size_t index)
 static void cancel_one (asker_t *asker)
 {
     size_t index = (size_t) (next_random (&asker->dice) % asker->count);
-    if (zqb_client_cancel (asker->client, asker->asked[index].id) == 0) {
+    if (cancel (asker, asker->asked[index].id) == 0) {
         note (CANCEL, asker->asked[index].number, 0);
         forget (asker, index);
     }
@@ -379,7 +656,7 @@ static void run_asker (asker_t *asker)
         if (now >= next) /* it could not keep up, or was stopped: that is not made up for */
             next = now + 1;
         int wait_ms = asker->count == asker->most || stopping ? 50 : (int) ((next - now) / 1000000u) + 1;
-        if (zqb_client_recv (asker->client, &reply, wait_ms < 50 ? wait_ms : 50) == 0)
+        if (receive (asker, &reply, wait_ms < 50 ? wait_ms : 50) == 0)
             hear (asker, &reply);
         else if (errno == ENOENT && asker->count)
             fail ("the client has forgotten what is outstanding");
@@ -388,30 +665,41 @@ static void run_asker (asker_t *asker)
         else if (errno != EAGAIN && errno != EINTR && errno != ENOENT)
             fail ("recv");
     }
-    if (zqb_client_recv (asker->client, &reply, 0) == 0)
+    if (receive (asker, &reply, 0) == 0)
         hear (asker, &reply);
     zqb_msg_close (&reply.body);
 }
 
-static int run_client (void *ctx, char **argv)
+static void open_asker (asker_t *asker, void *ctx, int dialect, char **argv)
 {
-    static asker_t asker;
     zqb_client_options_t options;
     memset (&options, 0, sizeof options);
-    options.timeout_ms = atoi (argv[7]);
-    options.retries = atoi (argv[8]);
-    asker.service = argv[3];
-    asker.dice = strtoull (argv[6], NULL, 10);
-    asker.most = (size_t) atoi (argv[9]);
-    asker.interval = 1000000000u / (uint64_t) atoi (argv[10]);
+    options.dialect = dialect;
+    options.timeout_ms = atoi (argv[8]);
+    options.retries = atoi (argv[9]);
+    asker->lazy.ctx = ctx;
+    asker->lazy.endpoint = argv[3];
+    asker->lazy.timeout = (uint64_t) options.timeout_ms * 1000000u;
+    asker->lazy.retries = options.retries;
+    zqb_msg_init (&asker->lazy.body);
+    if (dialect != LRU && !(asker->client = zqb_client_new (ctx, argv[3], &options)))
+        fail (argv[3]);
+}
+
+static int run_client (void *ctx, int dialect, char **argv)
+{
+    static asker_t asker;
+    asker.service = argv[4];
+    asker.dice = strtoull (argv[7], NULL, 10);
+    asker.most = (size_t) atoi (argv[10]);
+    asker.interval = 1000000000u / (uint64_t) atoi (argv[11]);
     asker.next_number = (uint64_t) who << 32;
-    asker.client = zqb_client_new (ctx, argv[2], &options);
-    if (!asker.client)
-        fail (argv[2]);
     if (asker.most > OUTSTANDING_MOST)
         asker.most = OUTSTANDING_MOST;
+    open_asker (&asker, ctx, dialect, argv);
     run_asker (&asker);
     zqb_client_destroy (&asker.client);
+    zqb_msg_close (&asker.lazy.body);
     return 0;
 }
 
@@ -470,33 +758,52 @@ static void stop_on_sigterm (void)
 
 static void open_file (char **argv)
 {
-    who = (uint32_t) strtoul (argv[5], NULL, 10);
-    file = open (argv[4], O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    who = (uint32_t) strtoul (argv[6], NULL, 10);
+    file = open (argv[5], O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     if (file < 0)
-        fail (argv[4]);
+        fail (argv[5]);
     stop_on_sigterm ();
+}
+
+/* -1: there is none of that name. */
+static int dialect_of (const char *name)
+{
+    return strcmp (name, "ZQB/1") == 0     ? ZQB_DIALECT_ZQB1
+           : strcmp (name, "MDP/0.1") == 0 ? ZQB_DIALECT_MDP01
+           : strcmp (name, "MDP/0.2") == 0 ? ZQB_DIALECT_MDP02
+           : strcmp (name, "LRU") == 0     ? LRU
+                                           : -1;
+}
+
+static int run (void *ctx, int argc, char **argv)
+{
+    const char *role = argc > 2 ? argv[1] : "";
+    int dialect = argc > 2 ? dialect_of (argv[2]) : -1;
+    if (strcmp (role, "control") == 0 && argc == 3)
+        return run_control (ctx, argv);
+    if (strcmp (role, "hold") == 0 && argc == 6 && dialect >= 0)
+        return run_hold (ctx, dialect, argv);
+    if (strcmp (role, "worker") == 0 && argc == 9 && dialect >= 0) {
+        open_file (argv);
+        return run_worker (ctx, dialect, argv);
+    }
+    if (strcmp (role, "client") == 0 && argc == 12 && dialect >= 0) {
+        open_file (argv);
+        return run_client (ctx, dialect, argv);
+    }
+    fprintf (stderr, "usage: see tests/chaos/peer.c\n");
+    return 2;
 }
 
 int main (int argc, char **argv)
 {
-    const char *role = argc > 2 ? argv[1] : "";
-    int status = 2;
 #ifdef __linux__
     prctl (PR_SET_PDEATHSIG, SIGKILL);
 #endif
     void *ctx = zmq_ctx_new ();
-    if (strcmp (role, "worker") == 0 && argc == 8) {
-        open_file (argv);
-        status = run_worker (ctx, argv);
-    } else if (strcmp (role, "client") == 0 && argc == 11) {
-        open_file (argv);
-        status = run_client (ctx, argv);
-    } else if (strcmp (role, "hold") == 0 && argc == 4)
-        status = run_hold (ctx, argv);
-    else if (strcmp (role, "control") == 0 && argc == 3)
-        status = run_control (ctx, argv);
-    else
-        fprintf (stderr, "usage: see tests/chaos/peer.c\n");
+    if (pipe (stop_pipe) != 0)
+        fail ("pipe");
+    int status = run (ctx, argc, argv);
     zmq_ctx_term (ctx);
     return status;
 }
