@@ -91,7 +91,8 @@ include tests/sim/sim.mk
 ## make fuzz       the fuzzers, each for FUZZ_SECONDS=60; FUZZ="fuzz_wire ..." for some of them; needs clang; see tests/fuzz/fuzz.mk
 include tests/fuzz/fuzz.mk
 
-## make chaos      real processes killed, stopped and cut off at random: CHAOS_SECONDS=15 CHAOS_SEED=N; make soak: an hour
+## make chaos      real processes killed, stopped and cut off at random: CHAOS_SECONDS=15 CHAOS_SEED=N
+## make soak       a broker under full load that must be as before at the end: SOAK_SECONDS=3600; see tests/chaos/chaos.mk
 include tests/chaos/chaos.mk
 
 ## make coverage   which lines and branches of the header the tests reach, and what is left: tests/support/coverage.mk
@@ -158,7 +159,8 @@ examples_run = "$(1)/test_examples:: ZQB_PROGRAMS=$(B)/$(1) $(2) $(PYTHON) tests
 VARIANTS := $(if $(filter %-rest %-check,$(MAKECMDGOALS)), $(if $(call HAVE,sanitizers),asan tsan) \
     $(if $(call HAVE,g++),c++) $(if $(call HAVE,clang),clang) $(if $(call HAVE,fuzzer),fuzz) \
     $(if $(call HAVE,gcov),coverage) $(if $(call HAVE,valgrind),valgrind))
-REST_RUNS  = $(foreach variant,$(VARIANTS),$(run_$(variant)))
+REST_RUNS  = "soak:: $(CHAOS_NICE) $(PYTHON) tests/chaos/soak.py --seconds 60" \
+    $(foreach variant,$(VARIANTS),$(run_$(variant)))
 REST_BUILT = $(foreach variant,$(VARIANTS),$(built_$(variant):%=$(B)/$(variant)/%)) \
     $(if $(filter valgrind,$(VARIANTS)),$(B)/cost) $(if $(filter asan,$(VARIANTS)),$(FUZZ_REPLAYED)) \
     $(if $(filter coverage,$(VARIANTS)),$(COVERAGE_BUILT)) \
@@ -179,7 +181,7 @@ run_valgrind = $(call runs,valgrind/,ZQB_SLOW=1 $(VALGRIND),unit) "cost:: $(PYTH
 .PHONY: built-examples built-test built-rest run-test run-rest run-check
 built-examples: $(EXAMPLES)
 built-test: $(EXAMPLES) $(UNITS:%=$(B)/unit/%) $(SIM_BUILD)/sim $(CHAOS_BUILD)/peer
-built-rest: $(UNITS:%=$(B)/unit/%) $(REST_BUILT) $(SIM_BUILD)/sim-asan
+built-rest: $(UNITS:%=$(B)/unit/%) $(REST_BUILT) $(SIM_BUILD)/sim-asan $(CHAOS_BUILD)/soak $(B)/zqbrokerd
 built-examples built-test built-rest:
 	@:
 

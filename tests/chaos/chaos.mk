@@ -2,14 +2,16 @@
 # make -f tests/chaos/chaos.mk chaos
 #
 #   make chaos      CHAOS_SECONDS=15 CHAOS_SEED=N (random if not given) CHAOS_ARGS="--transport tcp"
-#   make soak       the same for an hour: CHAOS_SOAK_SECONDS=3600
+#   make soak       a broker under load for an hour, which must be as before at the end: SOAK_SECONDS=3600
+#                   SOAK_ARGS="--only broker"; see tests/chaos/soak.py
 
 CC            ?= cc
 CHAOS_SECONDS ?= 15
-CHAOS_SOAK_SECONDS ?= 3600
 CHAOS_SEED    ?=
 CHAOS_ARGS    ?=
 CHAOS_NICE    ?= nice -n 10
+SOAK_SECONDS  ?= 3600
+SOAK_ARGS     ?=
 
 CHAOS_BUILD   = tests/build/chaos
 CHAOS_BROKER  = tests/build/zqbrokerd
@@ -24,12 +26,12 @@ CHAOS_RUN     = $(CHAOS_NICE) $(CHAOS_PYTHON) tests/chaos/chaos.py --seconds $(C
 chaos: $(CHAOS_BUILD)/peer $(CHAOS_BROKER)
 	$(CHAOS_RUN)
 
-soak: $(CHAOS_BUILD)/peer $(CHAOS_BROKER)
-	$(CHAOS_NICE) $(CHAOS_PYTHON) tests/chaos/chaos.py --seconds $(CHAOS_SOAK_SECONDS) $(CHAOS_ALL)
+soak: $(CHAOS_BUILD)/soak $(CHAOS_BROKER)
+	$(CHAOS_NICE) $(CHAOS_PYTHON) tests/chaos/soak.py --seconds $(SOAK_SECONDS) $(SOAK_ARGS)
 
-$(CHAOS_BUILD)/peer: tests/chaos/peer.c zqbroker.h
+$(CHAOS_BUILD)/%: tests/chaos/%.c zqbroker.h
 	@mkdir -p $(@D) && rm -f $@
-	$(CC) -std=c99 -O2 -g $(CHAOS_WARN) -I. -o $@ $< $(LDFLAGS) $(CHAOS_ZMQ)
+	$(CC) -std=c99 -O2 -g $(CHAOS_WARN) -I. -pthread -o $@ $< $(LDFLAGS) $(CHAOS_ZMQ)
 
 # Alone, there is no rule for the examples.
 ifndef EXAMPLE_NAMES
