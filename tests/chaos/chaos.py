@@ -618,8 +618,9 @@ class Chaos:
 class Request:
     __slots__ = ("asked", "begun", "outcomes", "executions", "finished")
 
-    def __init__(self):  # ns; when it got its turn, if its client has but one under way; (kind, detail, ns); (who, ns)
-        self.asked, self.begun, self.outcomes, self.executions, self.finished = None, None, [], [], {}
+    # ns; when it got its turn, if its client has but one under way; (kind, detail, ns); (who, ns), both times
+    def __init__(self):
+        self.asked, self.begun, self.outcomes, self.executions, self.finished = None, None, [], [], []
 
 
 class Check:
@@ -643,7 +644,7 @@ class Check:
             elif kind == BEGIN:
                 self.requests[number].executions.append((who, at))
             elif kind == FINISH:
-                self.requests[number].finished[who] = at
+                self.requests[number].finished.append((who, at))
             elif kind == SUBMIT:
                 self.requests[number].asked = at
             else:
@@ -802,7 +803,8 @@ class Check:
         had to join it. Unless the broker was another, or the client away for so long that it was thought gone."""
         client, executions = self.client_of(number), sorted(request.executions, key=lambda one: one[1])
         for (first, began), (_, again) in zip(executions, executions[1:]):
-            worker, finished = self.targets["worker%d" % (first >> 16)], request.finished.get(first, 0)
+            worker = self.targets["worker%d" % (first >> 16)]  # which may have done it twice, one after the other
+            finished = min((at for who, at in request.finished if who == first and at >= began), default=0)
             away = any(over - begin > AWAY for begin, over, _ in client.disturbed)
             if began < again < finished and not away and not self.count(worker, request.asked, again) \
                     and not self.count(self.chaos.broker, request.asked, again):
