@@ -5205,7 +5205,8 @@ typedef struct zqb__port_t {
     int held;  /* it is not read, as there is no room for what may come */
     int burst; /* how many messages to take in the next pass */
     int monitor_due; /* there is something to read from it */
-    int *gone; /* connections of whose end we have read, but perhaps not yet what came over them before */
+    int *gone; /* connections of whose end we have read, but perhaps not yet what came over them before; ~number: one
+                  with that number has begun meanwhile */
     size_t gone_count, gone_capacity;
     char *service; /* of an LRU port */
     size_t service_size;
@@ -5339,7 +5340,7 @@ static zqb__port_t *zqb__port_new (zqb_broker_t *broker, int place, const char *
     if (!service || port->service)
         port->socket = zmq_socket (broker->ctx, ZMQ_ROUTER);
     if (port->socket)
-        port->monitor = zqb__monitor_open (broker->ctx, port->socket, ZMQ_EVENT_DISCONNECTED);
+        port->monitor = zqb__monitor_open (broker->ctx, port->socket, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED);
     if (!port->monitor) {
         zqb__port_close (port);
         return NULL;
@@ -5684,10 +5685,10 @@ static int zqb__port_read_monitor (zqb__port_t *port, zqb__inbox_t *events)
     void **gone = (void **) &port->gone;
     while (zqb__grow (gone, &port->gone_capacity, port->gone_count + 1, sizeof *port->gone) == 0) {
         int32_t connection;
-        uint16_t event; /* can only be the one that we asked for */
+        uint16_t event;
         if (!zqb__monitor_next (port->monitor, events, &event, &connection))
             return 0;
-        port->gone[port->gone_count++] = connection;
+        port->gone[port->gone_count++] = event == ZMQ_EVENT_DISCONNECTED ? connection : ~connection;
     }
     return -1;
 }
@@ -5696,23 +5697,29 @@ static void zqb__broker_bury_gone (zqb_broker_t *broker, int index)
 {
     zqb__port_t *port = broker->ports[index];
     for (size_t i = 0; i < port->gone_count; i++)
-        zqb__engine_disconnected (&broker->engine, index, port->gone[i]);
+        if (port->gone[i] >= 0)
+            zqb__engine_disconnected (&broker->engine, index, port->gone[i]);
     port->gone_count = 0;
     zqb__engine_bury (&broker->engine);
 }
 
-/* The end of one connection, if we have read of it. */
-static void zqb__broker_bury_one (zqb_broker_t *broker, int index, int connection)
+/* The ends of the connections that had this number before, if we have read of them. Whether the last that had it has
+   ended, too: that is still to be acted upon. */
+static int zqb__broker_bury_one (zqb_broker_t *broker, int index, int connection)
 {
     zqb__port_t *port = broker->ports[index];
     size_t kept = 0;
+    int ended = 0;
     for (size_t i = 0; i < port->gone_count; i++)
-        if (port->gone[i] == connection)
-            zqb__engine_disconnected (&broker->engine, index, connection);
-        else
+        if (port->gone[i] == connection || port->gone[i] == ~connection) {
+            ended = port->gone[i] == connection;
+            if (ended)
+                zqb__engine_disconnected (&broker->engine, index, connection);
+        } else
             port->gone[kept++] = port->gone[i];
     port->gone_count = kept;
     zqb__engine_bury (&broker->engine);
+    return ended;
 }
 
 /* Whether a peer has chosen its name itself, and may have it again over its next connection. Those that libzmq chooses
@@ -5723,7 +5730,8 @@ static int zqb__peer_named_itself (const zqb__peer_t *peer)
 }
 
 /* Remembers the connection that the message at hand came over. Its number may have been another's, of whose end we have
-   not read yet: that is done first, so that it cannot be taken for the end of the new one. */
+   not read yet: that is done first, so that it cannot be taken for the end of the new one, which may have ended as well,
+   before it was heard. */
 static void zqb__broker_note_connection (zqb_broker_t *broker, int index, zqb__peer_t *peer)
 {
     int connection = zmq_msg_get (&broker->inbox.frames[0], ZMQ_SRCFD);
@@ -5732,8 +5740,10 @@ static void zqb__broker_note_connection (zqb_broker_t *broker, int index, zqb__p
     if (connection < 0 || (zqb__peer_came_over (peer, connection) && !zqb__peer_named_itself (peer)))
         return;
     zqb__port_read_monitor (broker->ports[index], &broker->events);
-    zqb__broker_bury_one (broker, index, connection);
+    int ended = zqb__broker_bury_one (broker, index, connection);
     zqb__peer_set_connection (&broker->engine, peer, connection);
+    if (ended) /* there is room: it was in there */
+        broker->ports[index]->gone[broker->ports[index]->gone_count++] = connection;
 }
 
 /* Who sent the message at hand; NULL if that cannot be told or remembered, which is counted. */

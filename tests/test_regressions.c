@@ -710,6 +710,19 @@ TEST (what_a_worker_said_before_it_went_is_heard_whoever_is_heard_first)
     assert_string_equal (hear_text (asks, 0), "|MDPC01|echo|y");
 }
 
+TEST (a_client_that_has_gone_before_it_was_heard_is_not_waited_for)
+{
+    step_broker_with (NULL);
+    const char *endpoint = bind_tcp ();
+    void *asks = dealer_at (endpoint);
+    says (asks, "|MDPC01|echo|x");
+    hangs_up (asks);
+    eventually (has_news ());
+    pass_ms (100); /* by now libzmq has told of the end, too */
+    steps_until (stat (broker, client_gone) == 1);
+    assert_int_equal (stat (broker, queued), 0);
+}
+
 /* Under the name of a connection that has just ended. libzmq refuses that until it has seen the end: it is tried again.
    The broker reads it in passes in which it does not look at its monitors, as one does that is busy. */
 static void calls_again (const char *endpoint, const char *name, const char *text)
@@ -1361,6 +1374,7 @@ int main (void)
         STEPPED (a_heartbeat_drops_no_reply_that_is_packed),
         STEPPED (a_worker_that_sent_heartbeats_is_not_lost_because_the_broker_was_not_run),
         STEPPED (what_a_worker_said_before_it_went_is_heard_whoever_is_heard_first),
+        STEPPED (a_client_that_has_gone_before_it_was_heard_is_not_waited_for),
         STEPPED (a_client_that_is_back_keeps_what_it_sent_when_the_end_of_its_last_connection_is_read),
         STEPPED (a_client_that_is_back_keeps_what_it_sent_even_if_its_connection_has_the_number_of_the_last),
         STEPPED (a_client_that_is_back_joins_what_is_running_although_a_reply_has_missed_it),
