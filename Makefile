@@ -50,7 +50,7 @@ test:
 	@$(AGAIN) -k -j$(JOBS) built-test || echo "what did not build counts as failed"
 	@$(AGAIN) run-test
 
-## make check      that, the unit tests again under the sanitizers, valgrind and another compiler, fuzzers, and coverage
+## make check      that, the unit tests again under the sanitizers, valgrind and another compiler, fuzzers, coverage, soak
 check:
 	@$(NEED) check
 	@$(AGAIN) -k -j$(JOBS) built-test built-rest || echo "what did not build counts as failed"
