@@ -102,7 +102,17 @@ static int is_readable (void *socket)
 
 /* Something lies in the broker's socket; its monitor tells of a connection that is gone. Neither is read by this. */
 #define something_came() is_readable (broker->ports[0]->socket)
-#define connection_ended() is_readable (broker->ports[0]->monitor)
+
+/* The broker's monitor has told of the end of a connection, upon which the broker has not acted yet. */
+static int connection_ended (void)
+{
+    zqb__port_t *port = broker->ports[0];
+    zqb__port_read_monitor (port, &broker->events);
+    for (size_t i = 0; i < port->gone_count; i++)
+        if (port->gone[i] >= 0)
+            return 1;
+    return 0;
+}
 
 /* There is news for the broker's socket. It does not look at it: libzmq would forget what connection a message came
    over. */
