@@ -89,8 +89,9 @@
     one that is at work may be silent as long as it likes, for a single thread cannot work and talk: of such a worker
     its connection tells whether it lives, and so of LRU workers, who know no heartbeats. When the connection of a
     worker is gone (its process died, or its machine no longer answers TCP), it is lost at once. Our workers and clients
-    also ask and answer with the heartbeats of ZMTP: a process of theirs that is frozen is lost like a silent one, even
-    at work. A handler that hangs is another matter: zqb_broker_time_limit.
+    also send the heartbeats of ZMTP: a process of theirs that is frozen at work is lost like a silent one, if such a
+    heartbeat was the last that came from it. One that was frozen before it sent the next, and a handler that hangs, are
+    found by zqb_broker_time_limit alone.
 
     2 OWNERSHIP AND THREADS
 
@@ -2991,8 +2992,8 @@ static int zqb__wire_frames (zqb_msg_t *out, int dialect, int side, const zqb__c
    Owns:    peers, services, workers, requests: the state machine. What time it is (now), and whether all that peers sent
             was read (caught_up), is what the caller says
    Door:    zqb__engine_init, _finish, _close; _peer, _receive, _malformed, _missed, _turn_away, _release (what a peer says);
-            _suspect, _lost, _disconnected, _bury (what became of one); _tick, _next (time); _handle, _limit, _has_room;
-            commands come out through zqb__sink_t
+            _suspect, _lost, _disconnected, _bury (what became of one); _tick, _next, _is_late (time); _hold, _go_on;
+            _handle, _limit, _has_room; commands come out through zqb__sink_t
    Uses:    containers, message, wire (commands and dialects, not their bytes)
    Never:   a socket, a clock, a thread
    Where to look: a command of a peer is handled in zqb__on_ready, _on_request, _on_reply ...;
@@ -3156,6 +3157,7 @@ typedef struct zqb__engine_t {
     zqb__peer_t *heard;     /* whose message is being read, or NULL */
     int deaf;               /* it cannot be told anything any more: the rest of its message is not for us */
     int caught_up;          /* what peers have sent until now was read, so that who seems silent is silent */
+    int held;               /* nobody gets a request for now: see zqb__engine_hold */
     zqb__service_t mmi;     /* serves all names that start with "mmi." and are not among the services */
     zqb__service_t *recent; /* the one that was asked for last, or NULL */
 } zqb__engine_t;
@@ -3612,10 +3614,10 @@ static void zqb__service_settle (zqb__engine_t *engine, zqb__service_t *service)
 }
 
 /* Which worker gets the next request: the least loaded, and of those the one that has waited longest. NULL: none has
-   room. */
-static zqb__worker_t *zqb__service_choose (const zqb__service_t *service)
+   room, or all wait. */
+static zqb__worker_t *zqb__service_choose (const zqb__engine_t *engine, const zqb__service_t *service)
 {
-    if (!service->ready_mask)
+    if (!service->ready_mask || engine->held)
         return NULL;
     int level = 0;
     while (!(service->ready_mask >> level & 1))
@@ -4037,7 +4039,7 @@ static void zqb__worker_assign (zqb__engine_t *engine, zqb__worker_t *worker, zq
 static void zqb__service_dispatch (zqb__engine_t *engine, zqb__service_t *service)
 {
     zqb__worker_t *worker;
-    while (service->queued && (worker = zqb__service_choose (service)) != NULL)
+    while (service->queued && (worker = zqb__service_choose (engine, service)) != NULL)
         zqb__worker_assign (engine, worker, zqb__service_first (service));
     zqb__service_settle (engine, service);
 }
@@ -4114,7 +4116,7 @@ static int zqb__refusal (zqb__engine_t *engine, const zqb__peer_t *client, const
 static int zqb__service_is_full (const zqb__engine_t *engine, const zqb__service_t *service)
 {
     int alone = !service->worker_count && service->queued >= engine->limits.alone;
-    return (alone || service->queued >= engine->limits.queue) && !zqb__service_choose (service);
+    return (alone || service->queued >= engine->limits.queue) && !zqb__service_choose (engine, service);
 }
 
 /* The body, and the number by which it may be found. -1 and ENOMEM: what there is must be freed. */
@@ -4803,6 +4805,29 @@ static uint64_t zqb__engine_next (const zqb__engine_t *engine)
     return zqb__heap_next_at (&engine->timers);
 }
 
+/* Whether what was due a whole heartbeat ago was not done: then we did not run, or our machine did not. */
+static int zqb__engine_is_late (const zqb__engine_t *engine)
+{
+    uint64_t next = zqb__engine_next (engine);
+    return next < engine->now && engine->now - next >= engine->limits.heartbeat;
+}
+
+/* Nobody gets a request until zqb__engine_go_on. After a standstill many may have gone, of which we hear one after the
+   other: a request that is given to each of them in turn would be given up soon. */
+static void zqb__engine_hold (zqb__engine_t *engine)
+{
+    engine->held = 1;
+}
+
+static void zqb__engine_go_on (zqb__engine_t *engine)
+{
+    zqb__link_t *services = &engine->all_services;
+    engine->held = 0;
+    for (zqb__link_t *at = services->next, *next = at->next; at != services; at = next, next = at->next)
+        zqb__service_dispatch (engine, ZQB__OF (zqb__service_t, all, at));
+    zqb__engine_bury (engine);
+}
+
 /* Sets or, with NULL, removes the handler of a service. -1: ENOMEM, ENOSPC, EADDRINUSE (it has workers). */
 static int zqb__engine_handle (zqb__engine_t *engine, const char *name, zqb_handler_fn *handler, void *arg)
 {
@@ -5227,6 +5252,7 @@ struct zqb_broker_t {
     size_t port_count, port_capacity;
     unsigned passes;
     int behind; /* passes since all was read; in the last of ZQB__BEHIND_PASSES it is as if all were */
+    uint64_t held_until; /* after a standstill */
     char **endpoints;
     size_t endpoint_count, endpoint_capacity;
     zqb__poll_t *items; /* the running thread's: what it waits for */
@@ -5247,6 +5273,7 @@ struct zqb_broker_t {
 
 enum { ZQB__MONITOR_PASSES = 16 }; /* a broker that never has to wait looks at its monitors so often */
 enum { ZQB__BEHIND_PASSES = 64 };
+enum { ZQB__STANDSTILL_US = 50000 }; /* behind a standstill: in this time libzmq tells what has become of connections */
 enum { ZQB__BURST = 256 }; /* so many messages at most are taken from one socket before the next has its turn */
 
 static void zqb__broker_log (void *self, int level, const char *format, va_list args)
@@ -5847,6 +5874,16 @@ static int zqb__port_must_wait (zqb_broker_t *broker, const zqb__port_t *port)
 
 static void zqb__port_hold (const zqb_broker_t *broker, zqb__port_t *port, int held);
 
+/* After a standstill workers have to wait for what is to be done, until it is known who of them is there. */
+static void zqb__broker_look_at_clock (zqb_broker_t *broker)
+{
+    broker->engine.now = zqb__clock ();
+    if (!zqb__engine_is_late (&broker->engine))
+        return;
+    zqb__engine_hold (&broker->engine);
+    broker->held_until = broker->engine.now + ZQB__STANDSTILL_US;
+}
+
 /* Takes at most so many messages from a port. How many; -1: ETERM. flags as for zqb__inbox_receive, for the first. */
 static int zqb__broker_drain (zqb_broker_t *broker, int index, int most, int flags)
 {
@@ -5859,7 +5896,7 @@ static int zqb__broker_drain (zqb_broker_t *broker, int index, int most, int fla
         if (got != 1)
             return got < 0 && errno != EINTR ? -1 : count;
         if (!flags)
-            broker->engine.now = zqb__clock ();
+            zqb__broker_look_at_clock (broker);
         zqb__broker_deliver (broker, index);
     }
     return most;
@@ -5904,7 +5941,7 @@ static int zqb__broker_pass (zqb_broker_t *broker, int flags)
     uint64_t sent = broker->engine.stats.messages_out;
     int received = 0, all_read = 1, look = ++broker->passes % ZQB__MONITOR_PASSES == 0;
     if (flags)
-        broker->engine.now = zqb__clock ();
+        zqb__broker_look_at_clock (broker);
     for (size_t i = 0; i < broker->port_count; i++) {
         int count = zqb__broker_serve_port (broker, (int) i, look, flags, &all_read);
         if (count < 0)
@@ -5916,6 +5953,8 @@ static int zqb__broker_pass (zqb_broker_t *broker, int flags)
     if (broker->engine.caught_up)
         zqb__broker_bury_unreachable (broker);
     zqb__engine_tick (&broker->engine);
+    if (broker->engine.held && broker->engine.caught_up && broker->engine.now >= broker->held_until)
+        zqb__engine_go_on (&broker->engine);
     zqb__broker_flush (broker);
     return received + (broker->engine.stats.messages_out != sent) + !zqb__list_empty (&broker->unreachable)
            + zqb__broker_let_go (broker);
@@ -5937,12 +5976,19 @@ static int zqb__broker_items (zqb_broker_t *broker)
 
 enum { ZQB__NO_ITEMS_US = 1000 };
 
+/* When there is something to be done, whatever comes: UINT64_MAX is never. */
+static uint64_t zqb__broker_next (const zqb_broker_t *broker)
+{
+    uint64_t next = zqb__engine_next (&broker->engine);
+    return broker->engine.held && broker->held_until < next ? broker->held_until : next;
+}
+
 /* Waits, with the lock open, for input, a timer, a signal or the time-out; without memory only for a moment. -1:
    EINTR. */
 static int zqb__broker_wait (zqb_broker_t *broker, uint64_t timeout)
 {
     int count = zqb__broker_items (broker);
-    uint64_t next = zqb__engine_next (&broker->engine), now = zqb__clock ();
+    uint64_t next = zqb__broker_next (broker), now = zqb__clock ();
     uint64_t until_next = next == UINT64_MAX ? UINT64_MAX : next > now ? next - now : 0;
     if (!count && timeout > ZQB__NO_ITEMS_US)
         timeout = ZQB__NO_ITEMS_US;
@@ -5965,7 +6011,7 @@ static int zqb__broker_wait (zqb_broker_t *broker, uint64_t timeout)
 static int zqb__broker_may_block (const zqb_broker_t *broker)
 {
     return broker->port_count == 1 && broker->options.spin_us <= 0 && broker->passes
-           && zqb__list_empty (&broker->unreachable) && zqb__engine_next (&broker->engine) > broker->engine.now + ZQB__BLOCK_US;
+           && zqb__list_empty (&broker->unreachable) && zqb__broker_next (broker) > broker->engine.now + ZQB__BLOCK_US;
 }
 
 /* Passes until there was something to do, for as long as the options say, but no longer than that time, and lets others
@@ -6070,7 +6116,7 @@ ZQB_API int zqb_broker_start (zqb_broker_t *broker)
 /* Milliseconds until something is due, rounded up. */
 static int zqb__broker_patience (const zqb_broker_t *broker)
 {
-    uint64_t next = zqb__engine_next (&broker->engine), now = zqb__clock ();
+    uint64_t next = zqb__broker_next (broker), now = zqb__clock ();
     uint64_t ms = next > now ? (next - now + 999) / 1000 : 0;
     return ms > INT_MAX ? INT_MAX : (int) ms;
 }

@@ -145,7 +145,7 @@ static void check_service (const zqb__service_t *service, uint64_t *queued, uint
         check_worker (ZQB__OF (zqb__worker_t, of_service, at), running);
     assert_int_equal (service->queued, waiting);
     assert_int_equal (service->worker_count, count);
-    assert_true (!waiting || !zqb__service_choose (service)); /* nobody waits for nobody */
+    assert_true (!waiting || !zqb__service_choose (&world.engine, service)); /* nobody waits for nobody */
     assert_true (waiting || service->running || count || service->handler || service->limit != UINT64_MAX);
     *queued += (uint64_t) waiting;
     *workers += (uint64_t) count;
@@ -1752,6 +1752,42 @@ TEST (nobody_is_silent_as_long_as_we_have_not_read_everything)
     end ();
 }
 
+/* Workers have gone meanwhile, and we hear of it one after the other. */
+TEST (after_a_standstill_nobody_gets_anything_until_it_is_known_who_is_there)
+{
+    begin ();
+    for (int i = 0; i < 4; i++) {
+        come_over (i == 0 ? "mdp a" : i == 1 ? "mdp b" : i == 2 ? "mdp c" : "mdp d", i);
+        say (i == 0 ? "mdp a" : i == 1 ? "mdp b" : i == 2 ? "mdp c" : "mdp d", ready ("echo", 0));
+    }
+    world.engine.now += BEAT_MS * 1000;
+    assert_false (zqb__engine_is_late (&world.engine));
+    world.engine.now += BEAT_MS * 1000;
+    assert_true (zqb__engine_is_late (&world.engine));
+    zqb__engine_hold (&world.engine);
+    say ("zqb client", request ("echo", 1, "x"));
+    for (int i = 0; i < 3; i++)
+        connection_ends (i);
+    assert_int_equal (stats ()->workers_lost, 3);
+    assert_int_equal (stats ()->queued, 1);
+    whatever_is_heard ();
+    zqb__engine_go_on (&world.engine);
+    hears ("mdp d", ZQB__REQUEST, "x");
+    assert_int_equal (stats ()->requeued, 0);
+    end ();
+}
+
+TEST (without_heartbeats_nothing_is_late)
+{
+    zqb__limits_t limits = usual_limits ();
+    limits.heartbeat = limits.expiry = UINT64_MAX;
+    assert_ok (begin_with (&limits));
+    say ("zqb client", request ("echo", 1, "x"));
+    world.engine.now += 100000000;
+    assert_false (zqb__engine_is_late (&world.engine));
+    end ();
+}
+
 TEST (whatever_a_worker_sends_shows_that_it_lives)
 {
     begin ();
@@ -2394,6 +2430,8 @@ int main (void)
         cmocka_unit_test (a_worker_that_wants_to_hear_from_us_more_often_does),
         cmocka_unit_test (a_worker_that_speaks_less_often_may_be_silent_for_longer),
         cmocka_unit_test (nobody_is_silent_as_long_as_we_have_not_read_everything),
+        cmocka_unit_test (after_a_standstill_nobody_gets_anything_until_it_is_known_who_is_there),
+        cmocka_unit_test (without_heartbeats_nothing_is_late),
         cmocka_unit_test (whatever_a_worker_sends_shows_that_it_lives),
         cmocka_unit_test (a_worker_that_sends_heartbeats_does_not_hide_those_that_do_not),
         cmocka_unit_test (a_worker_at_work_may_be_silent_as_long_as_it_likes),

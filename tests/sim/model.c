@@ -57,7 +57,7 @@ struct model_t {
     const output_t *outputs;
     size_t count, next;
     char verdict[512];
-    int mmi;
+    int mmi, held;
     service_t services[SERVICES_MOST];
     peer_t *peers;
     int peer_count;
@@ -359,7 +359,7 @@ static void place (model_t *model, peer_t *peer)
 static int choose (const model_t *model, const service_t *service)
 {
     int best = -1, best_level = INT_MAX;
-    for (size_t i = 0; i < service->workers.count; i++) {
+    for (size_t i = 0; i < service->workers.count && !model->held; i++) {
         int number = service->workers.at[i];
         const peer_t *peer = &model->peers[number];
         int level = has_room (model, peer) ? level_of (peer->worker.hand.count) : INT_MAX;
@@ -1275,6 +1275,34 @@ int model_handle (model_t *model, int number, int handler)
     return 0;
 }
 
+void model_hold (model_t *model)
+{
+    model->held = 1;
+}
+
+/* The service that was made next after another; -1: there is none. */
+static int made_after (const model_t *model, uint64_t made)
+{
+    int next = -1;
+    for (int i = 0; i < SERVICES_MOST; i++)
+        if (model->services[i].known && model->services[i].made > made
+            && (next < 0 || model->services[i].made < model->services[next].made))
+            next = i;
+    return next;
+}
+
+/* Services in the order in which they were made. */
+void model_go_on (model_t *model)
+{
+    int number;
+    model->held = 0;
+    for (uint64_t made = 0; (number = made_after (model, made)) >= 0;) {
+        made = model->services[number].made;
+        dispatch (model, number);
+    }
+    model_bury (model);
+}
+
 static void finish_service (model_t *model, int number)
 {
     service_t *service = &model->services[number];
@@ -1293,15 +1321,6 @@ static void finish_service (model_t *model, int number)
         settle (model, number);
 }
 
-static int oldest_service (const model_t *model)
-{
-    int oldest = -1;
-    for (int i = 0; i < SERVICES_MOST; i++)
-        if (model->services[i].known && (oldest < 0 || model->services[i].made < model->services[oldest].made))
-            oldest = i;
-    return oldest;
-}
-
 /* Nobody gets anything more to do, workers are sent away, and who waits is told. */
 void model_finish (model_t *model)
 {
@@ -1310,7 +1329,7 @@ void model_finish (model_t *model)
         model->peers[i].worker.credit = 0;
         model->peers[i].worker.adapts = 0;
     }
-    while ((number = oldest_service (model)) >= 0)
+    while ((number = made_after (model, 0)) >= 0)
         finish_service (model, number);
     model_bury (model);
 }

@@ -109,6 +109,8 @@ void model_is_due (model_t *model, int kind, uint32_t whose);
 void model_tick (model_t *model);
 int model_handle (model_t *model, int service, int handler); /* 0, or ENOSPC or EADDRINUSE */
 int model_limit (model_t *model, int service, uint64_t limit); /* 0 or ENOSPC */
+void model_hold (model_t *model); /* nobody gets a request until model_go_on */
+void model_go_on (model_t *model);
 void model_finish (model_t *model);
 
 #endif

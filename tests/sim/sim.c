@@ -1360,6 +1360,16 @@ static void event_limit (sim_t *sim)
     check_agreement (sim);
 }
 
+/* The broker stood still, and goes on some time later. */
+static void event_hold (sim_t *sim, void (*engine_does) (zqb__engine_t *), void (*model_does) (model_t *))
+{
+    step (sim);
+    engine_does (&sim->engine);
+    if (modelled (sim))
+        model_does (sim->model);
+    check_agreement (sim);
+}
+
 /* ---- events: what may happen, and how often, of which each seed makes something else */
 
 #define EVENTS(X)                                                                                                  \
@@ -1370,7 +1380,8 @@ static void event_limit (sim_t *sim)
     X (disconnect, 3, event_worker (sim, DISCONNECT)) X (malformed, 2, event_malformed (sim))                      \
     X (later, 1, event_of_later_version (sim)) X (down, 2, event_down (sim)) X (lost, 1, event_lost (sim))         \
     X (flush, 20, event_flush (sim)) X (gone, 4, event_gone (sim)) X (restart, 1, event_restart (sim))             \
-    X (tick, 16, tick (sim)) X (jump, 2, event_jump (sim)) X (handle, 3, event_handle (sim)) X (limit, 1, event_limit (sim))
+    X (tick, 16, tick (sim)) X (jump, 2, event_jump (sim)) X (handle, 3, event_handle (sim)) X (limit, 1, event_limit (sim)) \
+    X (hold, 1, event_hold (sim, zqb__engine_hold, model_hold)) X (go_on, 4, event_hold (sim, zqb__engine_go_on, model_go_on))
 
 enum {
 #define X(name, weight, action) EVENT_##name,
