@@ -213,20 +213,21 @@
             6   2   bytes of the fields
             8   8   id, see below
            16       the fields: tag (1 byte), length (1 byte), value; a receiver skips a tag that it does not know
-           ..       the body block, up to the size: frame by frame, 4 bytes of length and so many bytes; or, if the top bit
-                    of the length is set, 4 bytes only: this frame is the next of the large frames behind the first
+           ..       the body block, up to the size: frame by frame, 4 bytes of length and so many bytes; or, if the top
+                    bit of the length is set, 4 bytes only: this frame is the next of the large frames behind the first
                     frame, and the lower 31 bits are its size
 
         fields      1  service   1 to 255 bytes
                     2  credit    2 bytes: how many requests the worker may hold; 0: as many as the broker thinks best
                     3  status    2 bytes: one of ZQB_ERRORS
                     4  text      0 to 255 bytes of UTF-8, for people
-                    5  heartbeat 4 bytes: how many milliseconds pass between a worker's heartbeats; 0: it sends none, and
-                                 needs none. Without this field, what the broker has as its own.
+                    5  heartbeat 4 bytes: how many milliseconds pass between a worker's heartbeats; 0: it sends none,
+                                 and needs none. Without this field, what the broker has as its own.
 
         types       id                       from, to           what
-         1 READY       0                     worker -> broker   service, credit (1 if missing), heartbeat: I serve this. A
-                                                                second one starts anew: what the worker held goes to others.
+         1 READY       0                     worker -> broker   service, credit (1 if missing), heartbeat: I serve this.
+                                                                A second one starts anew: what the worker held goes to
+                                                                others.
          2 REQUEST     the client's number   client -> broker   service, body. The number is the client's choice, and
                                                                 unique in its life. Who sends a number for the second
                                                                 time sets AGAIN: it joins the first, if the broker has
@@ -247,8 +248,8 @@
     A sender packs what it has for a peer at that moment into one message, and never waits for more. No command starts
     behind the first 65536 bytes, nor when 256 large frames are behind the first already. How large a body frame must
     be to travel on its own is the sender's choice (ours: more than 1024 bytes). An idle worker sends something at least
-    as often as its READY says, and the broker to it, so that their settings need not be the same. Types 9 to 31 and tags
-    6 to 31 are kept for later versions, the rest is free for experiments.
+    as often as its READY says, and the broker to it, so that their settings need not be the same. Types 9 to 31 and
+    tags 6 to 31 are kept for later versions, the rest is free for experiments.
 
     9 BUILDING
 
@@ -420,8 +421,8 @@ ZQB_API int zqb_request_fail (zqb_request_t *request, const char *text);
 
 /* ---- the broker --------------------------------------------------------------------------------------------
    Any thread may call any function of a broker at any time, except that nothing may be called while or after it is
-   destroyed, and that nobody may be in run or step by then. A handler inside it, or a log function, runs while the broker
-   waits: calling a client of the same broker from there would wait for ever. Its context stays the host's. */
+   destroyed, and that nobody may be in run or step by then. A handler inside it, or a log function, runs while the
+   broker waits: calling a client of the same broker from there would wait for ever. Its context stays the host's. */
 
 typedef struct zqb_broker_t zqb_broker_t;
 
@@ -431,15 +432,16 @@ enum { ZQB_LOG_ERROR = 1, ZQB_LOG_WARNING = 2, ZQB_LOG_INFO = 3, ZQB_LOG_DEBUG =
    the broker (EBUSY), nor wait for anything that the broker has to do. */
 typedef void (zqb_log_fn) (int level, const char *text, void *arg);
 
-/* Called by the broker's thread with a request that is given up, as too many workers were lost over it, before its client
-   hears of that. Reads zqb_request_service and reads or takes zqb_request_body; what is not taken is released. The same
-   rules as for a log function. */
+/* Called by the broker's thread with a request that is given up, as too many workers were lost over it, before its
+   client hears of that. Reads zqb_request_service and reads or takes zqb_request_body; what is not taken is released.
+   The same rules as for a log function. */
 typedef void (zqb_dead_letter_fn) (zqb_request_t *request, void *arg);
 
 /* When there is no room for a request (max_requests, max_bytes; on LRU frontends max_queue and max_no_worker, too), a
-   ZQB/1 client is told, but the other dialects have no word for it. Either their requests are dropped, and their clients
-   time out; or what comes over endpoints for clients alone (zqb_broker_bind_clients, LRU frontends) waits in their
-   sockets until there is room, and so in time in the clients. Limits of one client, and of names, are never waited for. */
+   ZQB/1 client is told, but the other dialects have no word for it. Either their requests are dropped, and their
+   clients time out; or what comes over endpoints for clients alone (zqb_broker_bind_clients, LRU frontends) waits in
+   their sockets until there is room, and so in time in the clients. Limits of one client, and of names, are never
+   waited for. */
 enum { ZQB_FULL_DROP = 0, ZQB_FULL_WAIT = 1 };
 
 typedef struct zqb_broker_options_t {
@@ -457,12 +459,12 @@ typedef struct zqb_broker_options_t {
     int max_no_worker;   /* 1000000  the same as long as it has no worker; then the error is ZQB_ENOWORKER */
     int max_outstanding; /* 100000   requests queued and running of one client */
     int max_frames;      /* 1000     frames of a body */
-    int64_t max_message; /* 64 MiB   bytes of a body, with 4 more for each frame; a frame of much more than twice as many
-                                     ends its connection, and is not read */
-    int64_t max_bytes;   /* 1 GiB    the same, of all bodies queued and running; and as many of all that waits to be sent */
-    int64_t max_unsent;  /* 256 MiB  bytes that may wait for one connection that is slow to read, before we give its peers
-                                     up; less when others are slow, too: no more than is left of max_bytes. Over inproc
-                                     only send_hwm holds, as what was sent is the receiver's at once */
+    int64_t max_message; /* 64 MiB   bytes of a body, with 4 more for each frame; a frame of much more than twice as
+                                     many ends its connection, and is not read */
+    int64_t max_bytes;   /* 1 GiB    the same, of all bodies queued and running; and as many of what waits to be sent */
+    int64_t max_unsent;  /* 256 MiB  bytes that may wait for one connection that is slow to read, before we give its
+                                     peers up; less when others are slow, too: no more than is left of max_bytes. Over
+                                     inproc only send_hwm holds, as what was sent is the receiver's at once */
     int send_hwm;        /* 10000    messages that may wait in libzmq for one peer, before we give it up */
     int when_full;       /* ZQB_FULL_DROP */
     int spin_us;         /* 0        how long to look again and again before sleeping: buys latency with a core */
@@ -493,8 +495,8 @@ ZQB_API int zqb_broker_bind_lru (zqb_broker_t *broker, const char *frontend, con
 
 /* An endpoint as libzmq spells it: "tcp://127.0.0.1:49152" for "tcp://127.0.0.1:*". index counts in the order of
    binding from 0 (bind_lru adds its frontend, then its backend), or back from the last, which is -1. buffer gets it
-   with its NUL, size says how large it is (256 is enough, unless one of inproc was given a longer name). EINVAL if it is
-   too small, or there is none. */
+   with its NUL, size says how large it is (256 is enough, unless one of inproc was given a longer name). EINVAL if it
+   is too small, or there is none. */
 ZQB_API int zqb_broker_endpoint (zqb_broker_t *broker, int index, char *buffer, size_t size);
 
 /* Serves a service inside the broker's own thread: for what takes microseconds, as everything else waits meanwhile.
@@ -510,8 +512,8 @@ ZQB_API int zqb_broker_handle (zqb_broker_t *broker, const char *service, zqb_ha
    function. */
 ZQB_API int zqb_broker_time_limit (zqb_broker_t *broker, const char *service, int limit_ms);
 
-/* Three ways to run it. EALREADY if it runs already, or has not ended since it was asked to; EBUSY inside a handler or a
-   log function.
+/* Three ways to run it. EALREADY if it runs already, or has not ended since it was asked to; EBUSY inside a handler or
+   a log function.
    start: in a thread of its own, until stop, destroy or the end of the context. EAGAIN when there is no thread to be
    had; ENOMEM.
    run: in the calling thread, until stop (returns 0) or the end of the context (-1, ETERM); signals do not end it.
@@ -633,14 +635,14 @@ ZQB_API int zqb_worker_fd (zqb_worker_t *worker);
 ZQB_API void zqb_worker_destroy (zqb_worker_t **worker);
 
 /* ---- the client --------------------------------------------------------------------------------------------
-   It belongs to one thread. Each request has an id of its own, so that a late answer can never be taken for another's. */
+   It belongs to one thread. Each request has an id of its own: a late answer can never be taken for another's. */
 
 typedef struct zqb_client_t zqb_client_t;
 
 typedef struct zqb_client_options_t {
     int dialect;     /* ZQB_DIALECT_ZQB1; with MDP one request is under way at a time, the others wait in the client */
     int timeout_ms;  /* 2500    how long one try may take; -1 for ever */
-    int retries;     /* 2       how often it is tried again after the first time; -1 never. ZQB/1 does not run it twice */
+    int retries;     /* 2       how often it is tried again after the first time; -1 never. ZQB/1 runs it once */
     int max_pending; /* 100000  requests outstanding at once */
     int spin_us;     /* 0       how long to look again and again before sleeping: buys latency with a core */
 } zqb_client_options_t;
@@ -724,8 +726,8 @@ ZQB_API void zqb_pool_stop (zqb_pool_t **pool);
    >>platform
    Owns:    the clock, memory, random bytes, threads, locks, what several threads count together, the signal that wakes
             a thread. Every #ifdef for a system is here.
-   Door:    zqb__clock, zqb__alloc, zqb__random, zqb__thread_*, zqb__lock_*, zqb__ledger_*, zqb__account_*, zqb__signal_*,
-            zqb__wait, zqb__processors
+   Door:    zqb__clock, zqb__alloc, zqb__random, zqb__thread_*, zqb__lock_*, zqb__ledger_*, zqb__account_*,
+            zqb__signal_*, zqb__wait, zqb__processors
    Uses:    libc
    Never:   knows what it is used for
    ================================================================================================================ */
@@ -1480,7 +1482,7 @@ typedef struct zqb__table_t {
     size_t count;
 } zqb__table_t;
 
-enum { ZQB__TABLE_FIRST_SIZE = 16, ZQB__TABLE_KEPT_SIZE = 4096 }; /* it shrinks no further, as it would soon grow again */
+enum { ZQB__TABLE_FIRST_SIZE = 16, ZQB__TABLE_KEPT_SIZE = 4096 }; /* it shrinks no further: it would soon grow again */
 
 static int zqb__table_init (zqb__table_t *table)
 {
@@ -2439,7 +2441,7 @@ typedef struct zqb__dialect_t {
 } zqb__dialect_t;
 
 static const zqb__dialect_t zqb__dialects[ZQB__DIALECTS] = {
-    /*                         beat partial error        READY     REQUEST    PARTIAL REPLY  ERROR HEARTBEAT DISCONNECT */
+    /*                         beat partial error        READY     REQUEST    PARTIAL REPLY  ERROR HEARTBEAT DISCONN. */
     {"ZQB/1", NULL,              1, 1, 1, {NULL}},
     {"MDP/0.1", "MDPW01",        1, 0, 0, {NULL, "\1",    "\2",      NULL, "\3",    NULL, "\4",      "\5", NULL}},
     {"MDP/0.2", "MDPW02",        1, 1, 0, {NULL, "\1",    "\2",      "\3", "\4",    NULL, "\5",      "\6", NULL}},
@@ -2462,7 +2464,7 @@ enum { ZQB__FINE, ZQB__BAD_HEADER, ZQB__BAD_COMMAND, ZQB__BAD_FRAMES, ZQB__BAD_N
 enum { ZQB__HEAD = 12, ZQB__COMMAND_HEAD = 16, ZQB__ENVELOPE_MAX = 8, ZQB__ADDRESS_MAX = 1024, ZQB__TOKEN = 8 };
 /* Bytes in the first frame, bytes and frames behind it, from which on no other command is packed. */
 enum { ZQB__PARCEL_FULL = 65536, ZQB__PARCEL_LARGE = 1048576, ZQB__PARCEL_FRAMES = 256 };
-enum { ZQB__FIELD_SERVICE = 1, ZQB__FIELD_CREDIT = 2, ZQB__FIELD_STATUS = 3, ZQB__FIELD_TEXT = 4, ZQB__FIELD_HEARTBEAT = 5 };
+enum { ZQB__FIELD_SERVICE = 1, ZQB__FIELD_CREDIT, ZQB__FIELD_STATUS, ZQB__FIELD_TEXT, ZQB__FIELD_HEARTBEAT };
 enum { ZQB__FIELDS_MOST = 2 * 257 + 2 * 4 + 6 }; /* bytes that they take together */
 
 /* A message that is being read. The frames are the caller's, and stay where they are. */
@@ -2772,7 +2774,8 @@ static int zqb__wire_read_backend (zqb__incoming_t *in, zqb__command_t *command)
     if (in->count == 1) {
         if (zqb__frame_is (in->frames, "READY") || zqb__frame_is (in->frames, "\1"))
             command->type = ZQB__READY;
-        else if (in->dialect != ZQB__LRU && (zqb__frame_is (in->frames, "HEARTBEAT") || zqb__frame_is (in->frames, "\2")))
+        else if (in->dialect != ZQB__LRU
+                 && (zqb__frame_is (in->frames, "HEARTBEAT") || zqb__frame_is (in->frames, "\2")))
             command->type = ZQB__HEARTBEAT;
         in->count = 0;
         return 0;
@@ -2989,11 +2992,11 @@ static int zqb__wire_frames (zqb_msg_t *out, int dialect, int side, const zqb__c
 
 /* ================================================================================================================
    >>engine
-   Owns:    peers, services, workers, requests: the state machine. What time it is (now), and whether all that peers sent
-            was read (caught_up), is what the caller says
-   Door:    zqb__engine_init, _finish, _close; _peer, _receive, _malformed, _missed, _turn_away, _release (what a peer says);
-            _suspect, _lost, _disconnected, _bury (what became of one); _tick, _next, _is_late (time); _hold, _go_on;
-            _handle, _limit, _has_room; commands come out through zqb__sink_t
+   Owns:    peers, services, workers, requests: the state machine. What time it is (now), and whether all that peers
+            sent was read (caught_up), is what the caller says
+   Door:    zqb__engine_init, _finish, _close; _peer, _receive, _malformed, _missed, _turn_away, _release (what a peer
+            says); _suspect, _lost, _disconnected, _bury (what became of one); _tick, _next, _is_late (time); _hold,
+            _go_on; _handle, _limit, _has_room; commands come out through zqb__sink_t
    Uses:    containers, message, wire (commands and dialects, not their bytes)
    Never:   a socket, a clock, a thread
    Where to look: a command of a peer is handled in zqb__on_ready, _on_request, _on_reply ...;
@@ -3066,8 +3069,8 @@ typedef struct zqb__extra_t {
     zqb__parcel_t gathered; /* partial replies for a client whose dialect has none */
 } zqb__extra_t;
 
-/* The requests of one client for one service. Lanes that have something queued take turns, so that no client has to wait
-   behind all that another has sent: "the broker SHOULD serve clients on a fair basis" (RFC 7, overall topology). */
+/* The requests of one client for one service. Lanes that have something queued take turns, so that no client has to
+   wait behind all that another has sent: "the broker SHOULD serve clients on a fair basis" (RFC 7, topology). */
 struct zqb__lane_t {
     zqb__node_t by_ends;
     zqb__service_t *service;
@@ -3332,8 +3335,8 @@ static void zqb__lane_had_turn (zqb__lane_t *lane)
     zqb__list_append (&lane->service->turns, &lane->turn);
 }
 
-/* Makes sure that the timers of all peers, services and workers can run, and that of one more: whoever could not be given
-   up in time would be kept for ever. -1 and ENOMEM. */
+/* Makes sure that the timers of all peers, services and workers can run, and that of one more: whoever could not be
+   given up in time would be kept for ever. -1 and ENOMEM. */
 static int zqb__engine_reserve_timer (zqb__engine_t *engine)
 {
     const zqb_stats_t *stats = &engine->stats;
@@ -3801,8 +3804,8 @@ static zqb__worker_t *zqb__worker_new (zqb__engine_t *engine, zqb__peer_t *peer,
 
 /* ---- requests */
 
-/* ---- numbers: the requests of a ZQB/1 client are found by their numbers only once it has asked for one, to try it again
-   or to cancel it, and as long as it has any */
+/* ---- numbers: the requests of a ZQB/1 client are found by their numbers only once it has asked for one, to try it
+   again or to cancel it, and as long as it has any */
 
 static uint64_t zqb__id_hash (const zqb__engine_t *engine, const zqb__peer_t *client, uint64_t id)
 {
@@ -4385,7 +4388,8 @@ static uint64_t *zqb__request_gather (zqb__engine_t *engine, zqb__request_t *req
 }
 
 /* A worker is done with a request. */
-static void zqb__request_done (zqb__engine_t *engine, zqb__request_t *request, zqb__command_t *answer, uint64_t *outcome)
+static void zqb__request_done (zqb__engine_t *engine, zqb__request_t *request, zqb__command_t *answer,
+                               uint64_t *outcome)
 {
     zqb__worker_t *worker = request->worker;
     zqb__service_t *service = worker->service;
@@ -4604,7 +4608,8 @@ static int zqb__peer_waited_for (zqb__engine_t *engine, zqb__peer_t *peer)
 static void zqb__peer_drop_out (zqb__engine_t *engine, zqb__peer_t *peer)
 {
     zqb__link_t *hand = peer->worker ? &peer->worker->hand : NULL;
-    for (zqb__link_t *at = hand ? hand->prev : NULL; peer->requests_out && at != hand; at = at->prev, peer->requests_out--)
+    zqb__link_t *at = hand ? hand->prev : NULL;
+    for (; peer->requests_out && at != hand; at = at->prev, peer->requests_out--)
         ZQB__OF (zqb__request_t, place, at)->attempts--;
     peer->requests_out = 0;
     engine->stats.replied -= peer->replies;
@@ -5384,7 +5389,8 @@ static int zqb__broker_options_valid (const zqb_broker_options_t *o)
 {
     int64_t numbers[] = {o->heartbeat_ms, o->liveness, o->credit_us, o->attempts, o->no_worker_ms, o->max_services,
                          o->max_workers, o->max_clients, o->max_requests, o->max_queue, o->max_no_worker,
-                         o->max_outstanding, o->max_frames, o->max_message, o->max_bytes, o->max_unsent, o->send_hwm, o->spin_us, o->log_level};
+                         o->max_outstanding, o->max_frames, o->max_message, o->max_bytes, o->max_unsent, o->send_hwm,
+                         o->spin_us, o->log_level};
     return zqb__all_valid (numbers, sizeof numbers / sizeof numbers[0])
            && (o->when_full == ZQB_FULL_DROP || o->when_full == ZQB_FULL_WAIT);
 }
@@ -5576,8 +5582,8 @@ static void zqb__broker_give_buffer (zqb_broker_t *broker, zqb__buffer_t *buffer
     memset (buffer, 0, sizeof *buffer);
 }
 
-/* Sends what is in the outbox. Of a connection that is somebody else's than ours it is counted how much waits there. -1:
-   EHOSTUNREACH, it is gone; EAGAIN, it does not read. */
+/* Sends what is in the outbox. Of a connection that is somebody else's than ours it is counted how much waits there.
+   -1: EHOSTUNREACH, it is gone; EAGAIN, it does not read. */
 static int zqb__broker_transmit (zqb_broker_t *broker, zqb__peer_t *peer)
 {
     zqb__connection_t *connection = peer->connection;
@@ -5757,8 +5763,8 @@ static int zqb__peer_named_itself (const zqb__peer_t *peer)
 }
 
 /* Remembers the connection that the message at hand came over. Its number may have been another's, of whose end we have
-   not read yet: that is done first, so that it cannot be taken for the end of the new one, which may have ended as well,
-   before it was heard. */
+   not read yet: that is done first, so that it cannot be taken for the end of the new one, which may have ended as
+   well, before it was heard. */
 static void zqb__broker_note_connection (zqb_broker_t *broker, int index, zqb__peer_t *peer)
 {
     int connection = zmq_msg_get (&broker->inbox.frames[0], ZMQ_SRCFD);
@@ -5909,8 +5915,7 @@ static int zqb__broker_serve_port (zqb_broker_t *broker, int index, int look, in
 {
     zqb__port_t *port = broker->ports[index];
     if (look || port->monitor_due)
-        zqb__port_read_monitor (port, &broker->events);
-    port->monitor_due = 0;
+        port->monitor_due = zqb__port_read_monitor (port, &broker->events) != 0;
     int count = zqb__broker_drain (broker, index, port->burst, flags);
     if (count < 0)
         return -1;
@@ -6385,7 +6390,8 @@ ZQB_API int zqb_broker_fd (zqb_broker_t *broker)
 /* ---- functions of the host that see requests in the broker's thread: handlers, and who gets dead letters */
 
 /* A request as such a function sees it. -1: ENOMEM, and it has no body. */
-static int zqb__broker_show (zqb_broker_t *broker, const zqb__command_t *command, zqb_request_t *request, char name[256])
+static int zqb__broker_show (zqb_broker_t *broker, const zqb__command_t *command, zqb_request_t *request,
+                             char name[256])
 {
     memset (request, 0, sizeof *request);
     zqb_msg_init (&request->body);
@@ -6431,9 +6437,12 @@ static void zqb__broker_serve (void *self, const zqb__service_t *service, const 
     zqb__parcel_clear (&broker->served);
     request.send = zqb__served_send;
     broker->busy++;
-    if (failed
-        || service->handler (&request, &answer, service->handler_arg) != 0
-        || zqb__parcel_add_msg (&broker->served, &answer) != 0)
+    failed = failed || service->handler (&request, &answer, service->handler_arg) != 0;
+    if (!failed && zqb__parcel_add_msg (&broker->served, &answer) != 0) {
+        failed = 1;
+        zqb_msg_close (&answer); /* it is not the text of a failure */
+    }
+    if (failed)
         zqb__served_failure (broker, &answer, reply);
     else {
         reply->type = ZQB__REPLY;
@@ -7231,8 +7240,8 @@ static void zqb__worker_options (zqb_worker_t *worker, const zqb_worker_options_
     int beat = zqb__option (options->heartbeat_ms, 2500), liveness = zqb__option (options->liveness, 3);
     worker->credit = (uint32_t) options->credit;
     worker->heartbeat = zqb__option_us (options->heartbeat_ms, 2500);
-    worker->expiry = options->heartbeat_ms < 0 || options->liveness < 0 ? UINT64_MAX
-                                                                        : zqb__times (worker->heartbeat, (uint64_t) liveness);
+    int never = options->heartbeat_ms < 0 || options->liveness < 0;
+    worker->expiry = never ? UINT64_MAX : zqb__times (worker->heartbeat, (uint64_t) liveness);
     worker->pause_first = (uint64_t) zqb__option (options->reconnect_ms, 100) * 1000u;
     worker->pause_most = (uint64_t) zqb__option (options->reconnect_max_ms, 10000) * 1000u;
     worker->line.spin_us = options->spin_us;
