@@ -257,7 +257,8 @@
 
         ZQBROKER_IMPLEMENTATION       compile it here; in one file of the program
         ZQBROKER_STATIC               everything static: each file that defines both has a copy of its own
-        ZQB_MALLOC, ZQB_REALLOC, ZQB_FREE   all three or none: instead of malloc, realloc and free
+        ZQB_MALLOC, ZQB_REALLOC, ZQB_FREE   all three or none: instead of malloc, realloc and free; called by all
+                                            threads, libzmq's among them
 
     10 CHANGES
 
@@ -5884,7 +5885,7 @@ static void zqb__port_hold (const zqb_broker_t *broker, zqb__port_t *port, int h
 static void zqb__broker_look_at_clock (zqb_broker_t *broker)
 {
     broker->engine.now = zqb__clock ();
-    if (!zqb__engine_is_late (&broker->engine))
+    if (broker->engine.held || !zqb__engine_is_late (&broker->engine))
         return;
     zqb__engine_hold (&broker->engine);
     broker->held_until = broker->engine.now + ZQB__STANDSTILL_US;

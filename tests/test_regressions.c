@@ -693,6 +693,25 @@ TEST (a_worker_that_sent_heartbeats_is_not_lost_because_the_broker_was_not_run)
     assert_int_equal (stat (broker, workers), WORKERS);
 }
 
+/* Each step of such a host is a standstill, behind which workers wait for a moment. */
+TEST (a_host_that_steps_too_seldom_is_served_nevertheless)
+{
+    enum { BEAT_MS = 20 };
+    zqb_broker_options_t options = broker_options ();
+    options.heartbeat_ms = BEAT_MS;
+    options.liveness = 1000;
+    step_broker_with (&options);
+    void *asks = dealer ();
+    says (dealer (), "|MDPW01|\1|echo");
+    step ();
+    says (asks, "|MDPC01|echo|x");
+    for (int i = 0; i < 3; i++) {
+        pass_ms (ZQB__STANDSTILL_US / 1000 + 3 * BEAT_MS);
+        zqb_broker_step (broker, 0);
+    }
+    assert_int_equal (stat (broker, running), 1);
+}
+
 TEST (what_a_worker_said_before_it_went_is_heard_whoever_is_heard_first)
 {
     zqb_broker_options_t options = broker_options ();
@@ -1383,6 +1402,7 @@ int main (void)
         STEPPED (of_a_peer_that_cannot_be_answered_no_more_requests_are_served),
         STEPPED (a_heartbeat_drops_no_reply_that_is_packed),
         STEPPED (a_worker_that_sent_heartbeats_is_not_lost_because_the_broker_was_not_run),
+        STEPPED (a_host_that_steps_too_seldom_is_served_nevertheless),
         STEPPED (what_a_worker_said_before_it_went_is_heard_whoever_is_heard_first),
         STEPPED (a_client_that_has_gone_before_it_was_heard_is_not_waited_for),
         STEPPED (a_client_that_is_back_keeps_what_it_sent_when_the_end_of_its_last_connection_is_read),
