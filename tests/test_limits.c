@@ -114,6 +114,35 @@ TEST (an_endpoint_for_clients_that_cannot_be_bound_says_why)
     assert_string_equal (bound_at (2), "inproc://more-clients");
 }
 
+static int bind_more (zqb_request_t *request, zqb_msg_t *reply, void *arg)
+{
+    (void) request, (void) arg;
+    int refused = zqb_broker_bind_clients (broker, "inproc://more") == -1 && errno == EBUSY;
+    return zqb_msg_add_str (reply, refused ? "busy" : "bound");
+}
+
+TEST (a_handler_cannot_bind_an_endpoint_for_clients)
+{
+    assert_ok (zqb_broker_handle (broker, "echo", bind_more, NULL));
+    void *client = connect_to (ENDPOINT, ZMQ_DEALER);
+    ask (client, "x");
+    assert_int_equal (answers (client, 1, "busy"), 1);
+    zmq_close (client);
+}
+
+TEST (without_sockets_there_is_no_endpoint_for_clients)
+{
+    void *small = zmq_ctx_new ();
+    zmq_ctx_set (small, ZMQ_MAX_SOCKETS, 4); /* the broker takes three, the endpoint for clients as many more */
+    zqb_broker_t *other = zqb_broker_new (small, NULL);
+    assert_non_null (other);
+    assert_fails (zqb_broker_bind_clients (other, "inproc://clients"), EMFILE);
+    assert_ok (zqb_broker_bind (other, "inproc://other"));
+    assert_ok (zqb_broker_handle (other, "echo", echo, NULL));
+    zqb_broker_destroy (&other);
+    zmq_ctx_term (small);
+}
+
 /* ---- no room */
 
 static uint64_t refused (void)
@@ -400,6 +429,8 @@ int main (void)
         LIMITED (clients_of_an_endpoint_of_their_own_are_served_by_workers_of_the_other),
         LIMITED (a_worker_that_registers_at_an_endpoint_for_clients_is_refused),
         LIMITED (an_endpoint_for_clients_that_cannot_be_bound_says_why),
+        LIMITED (a_handler_cannot_bind_an_endpoint_for_clients),
+        LIMITED (without_sockets_there_is_no_endpoint_for_clients),
         LIMITED (what_there_is_no_room_for_waits_in_the_sockets_of_clients_if_asked),
         LIMITED (what_there_are_too_many_bytes_of_waits_too),
         LIMITED (otherwise_what_there_is_no_room_for_is_dropped_and_counted),
