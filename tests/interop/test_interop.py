@@ -326,12 +326,12 @@ class Heartbeats(InteropCase):
     @each("reach_busy_worker_{0}_which_may_be_silent", HEARTBEAT_WORKERS)
     def reach_busy(self, kind):
         worker, client, token = self.holding(kind)
-        heard = worker.heartbeats
+        heard, registered = worker.heartbeats, worker.registered  # on a slow machine it may have been lost before
         self.assertTrue(worker.listen(lambda: worker.heartbeats >= heard + 6), "no heartbeats")
         worker.reply(token, [b"late"])
         worker.flush()
         self.assertEqual(client.collect(), [b"late"])
-        self.assertEqual(worker.registered, 1)
+        self.assertEqual(worker.registered, registered)
 
     @each("silent_idle_worker_{0}_is_lost", HEARTBEAT_WORKERS)
     def silent_idle(self, kind):
