@@ -91,7 +91,8 @@
     worker is gone (its process died, or its machine no longer answers TCP), it is lost at once. Our workers and clients
     also send the heartbeats of ZMTP: a process of theirs that is frozen at work is lost like a silent one, if such a
     heartbeat was the last that came from it. One that was frozen before it sent the next, and a handler that hangs, are
-    found by zqb_broker_time_limit alone.
+    found by zqb_broker_time_limit alone. If the broker itself stood still for long, nobody gets a request for up to 50
+    ms, until it has heard who is there.
 
     2 OWNERSHIP AND THREADS
 
@@ -257,8 +258,8 @@
 
         ZQBROKER_IMPLEMENTATION       compile it here; in one file of the program
         ZQBROKER_STATIC               everything static: each file that defines both has a copy of its own
-        ZQB_MALLOC, ZQB_REALLOC, ZQB_FREE   all three or none: instead of malloc, realloc and free; called by all
-                                            threads, libzmq's among them
+        ZQB_MALLOC, ZQB_REALLOC, ZQB_FREE   all three or none: instead of malloc, realloc and free; ZQB_FREE is called
+                                            by libzmq's threads, too, until zmq_ctx_term
 
     10 CHANGES
 
@@ -435,14 +436,16 @@ typedef void (zqb_log_fn) (int level, const char *text, void *arg);
 
 /* Called by the broker's thread with a request that is given up, as too many workers were lost over it, before its
    client hears of that. Reads zqb_request_service and reads or takes zqb_request_body; what is not taken is released.
-   The same rules as for a log function. */
+   The same rules as for a log function. Without memory for it, it is not called, which counts as no_memory. */
 typedef void (zqb_dead_letter_fn) (zqb_request_t *request, void *arg);
 
 /* When there is no room for a request (max_requests, max_bytes; on LRU frontends max_queue and max_no_worker, too), a
    ZQB/1 client is told, but the other dialects have no word for it. Either their requests are dropped, and their
    clients time out; or what comes over endpoints for clients alone (zqb_broker_bind_clients, LRU frontends) waits in
-   their sockets until there is room, and so in time in the clients. Limits of one client, and of names, are never
-   waited for. */
+   their sockets, 16 messages of each connection, until there is room, and the rest in the clients. So do then calls of
+   handlers and mmi services there, but requests of ZQB/1 are refused there (ZQB_EREFUSED): who cancels and tries again
+   must be heard. Limits of one client, and of names, are never waited for, nor is a body of more than a quarter of
+   max_bytes. */
 enum { ZQB_FULL_DROP = 0, ZQB_FULL_WAIT = 1 };
 
 typedef struct zqb_broker_options_t {
@@ -463,9 +466,10 @@ typedef struct zqb_broker_options_t {
     int64_t max_message; /* 64 MiB   bytes of a body, with 4 more for each frame; a frame of much more than twice as
                                      many ends its connection, and is not read */
     int64_t max_bytes;   /* 1 GiB    the same, of all bodies queued and running; and as many of what waits to be sent */
-    int64_t max_unsent;  /* 256 MiB  bytes that may wait for one connection that is slow to read, before we give its
-                                     peers up; less when others are slow, too: no more than is left of max_bytes. Over
-                                     inproc only send_hwm holds, as what was sent is the receiver's at once */
+    int64_t max_unsent;  /* 1 GiB    bytes that may wait to be sent over one connection, before its peers are given up
+                                     as too slow; less if much waits for others: no more than is left of max_bytes
+                                     then, but always one message. Over inproc, and of messages below 4096 bytes, only
+                                     send_hwm holds */
     int send_hwm;        /* 10000    messages that may wait in libzmq for one peer, before we give it up */
     int when_full;       /* ZQB_FULL_DROP */
     int spin_us;         /* 0        how long to look again and again before sleeping: buys latency with a core */
@@ -527,7 +531,7 @@ ZQB_API int zqb_broker_run (zqb_broker_t *broker);
 ZQB_API int zqb_broker_step (zqb_broker_t *broker, int timeout_ms);
 
 /* A descriptor that becomes readable when there is something to do; see zqb_broker_step. It belongs to the broker.
-   ENOTSUP after zqb_broker_bind_lru or _bind_clients, except on Linux. */
+   ENOTSUP after zqb_broker_bind_lru or _bind_clients, except on Linux; EMFILE, ENOMEM, ENOSPC. */
 ZQB_API int zqb_broker_fd (zqb_broker_t *broker);
 
 /* Asks start's thread, run or step to end, and returns at once. Any thread, and signal handlers, as often as wanted. If
@@ -569,7 +573,7 @@ ZQB_API void zqb_broker_destroy (zqb_broker_t **broker);
     X (refused_bytes, "requests and replies refused at max_bytes")                                                 \
     X (refused_services, "requests and workers refused at max_services")                                           \
     X (refused_workers, "workers refused at max_workers")                                                          \
-    X (refused_endpoint, "workers refused at an endpoint for clients")                                             \
+    X (refused_endpoint, "workers at an endpoint for clients, requests of ZQB/1 at one that waits")                \
     X (refused_name, "requests and workers refused because of the name of the service")                            \
     X (refused_large, "messages refused at max_message")                                                           \
     X (refused_frames, "messages refused at max_frames")                                                           \
@@ -1214,13 +1218,14 @@ static void zqb__account_release (zqb__account_t *account, uint64_t bytes)
     zqb__ledger_release (ledger);
 }
 
-/* Another user, with so many bytes. -1 and EAGAIN: too many are under way. */
+/* Another user, with so many bytes. -1 and EAGAIN: too many are under way. An account that has none may always have
+   some: however slow the others are, who is not gets on. */
 static int zqb__account_use (zqb__account_t *account, uint64_t bytes)
 {
     zqb__ledger_t *ledger = account->ledger;
     zqb__mutex_enter (&ledger->mutex);
     uint64_t left = ledger->most - (ledger->bytes < ledger->most ? ledger->bytes : ledger->most);
-    int fits = account->bytes < (left < ledger->most_each ? left : ledger->most_each);
+    int fits = !account->bytes || account->bytes < (left < ledger->most_each ? left : ledger->most_each);
     account->users += fits ? 1 : 0;
     account->bytes += fits ? bytes : 0;
     ledger->bytes += fits ? bytes : 0;
@@ -2996,7 +3001,7 @@ static int zqb__wire_frames (zqb_msg_t *out, int dialect, int side, const zqb__c
    Owns:    peers, services, workers, requests: the state machine. What time it is (now), and whether all that peers
             sent was read (caught_up), is what the caller says
    Door:    zqb__engine_init, _finish, _close; _peer, _receive, _malformed, _missed, _turn_away, _release (what a peer
-            says); _suspect, _lost, _disconnected, _bury (what became of one); _tick, _next, _is_late (time); _hold,
+            says); _suspect, _lost, _disconnected, _bury (what became of one); _tick, _next, _is_late (time); _pause,
             _go_on; _handle, _limit, _has_room; commands come out through zqb__sink_t
    Uses:    containers, message, wire (commands and dialects, not their bytes)
    Never:   a socket, a clock, a thread
@@ -3141,7 +3146,7 @@ typedef struct zqb__sink_t {
 typedef struct zqb__limits_t {
     uint64_t credit; /* nanoseconds of work that a worker may hold; 0 one request */
     uint64_t heartbeat, expiry, no_worker; /* microseconds, UINT64_MAX never */
-    int attempts, services, workers, clients, requests, queue, alone, outstanding;
+    int attempts, services, workers, clients, requests, queue, no_worker_queue, outstanding;
     uint64_t frames, message, bytes;
 } zqb__limits_t;
 
@@ -3161,7 +3166,8 @@ typedef struct zqb__engine_t {
     zqb__peer_t *heard;     /* whose message is being read, or NULL */
     int deaf;               /* it cannot be told anything any more: the rest of its message is not for us */
     int caught_up;          /* what peers have sent until now was read, so that who seems silent is silent */
-    int held;               /* nobody gets a request for now: see zqb__engine_hold */
+    int paused;             /* nobody gets a request for now: see zqb__engine_pause */
+    int ending;             /* the end has come: what was running is cut off */
     zqb__service_t mmi;     /* serves all names that start with "mmi." and are not among the services */
     zqb__service_t *recent; /* the one that was asked for last, or NULL */
 } zqb__engine_t;
@@ -3621,7 +3627,7 @@ static void zqb__service_settle (zqb__engine_t *engine, zqb__service_t *service)
    room, or all wait. */
 static zqb__worker_t *zqb__service_choose (const zqb__engine_t *engine, const zqb__service_t *service)
 {
-    if (!service->ready_mask || engine->held)
+    if (!service->ready_mask || engine->paused)
         return NULL;
     int level = 0;
     while (!(service->ready_mask >> level & 1))
@@ -3802,8 +3808,6 @@ static zqb__worker_t *zqb__worker_new (zqb__engine_t *engine, zqb__peer_t *peer,
     zqb__worker_place (worker);
     return worker;
 }
-
-/* ---- requests */
 
 /* ---- numbers: the requests of a ZQB/1 client are found by their numbers only once it has asked for one, to try it
    again or to cancel it, and as long as it has any */
@@ -3990,7 +3994,9 @@ static zqb__command_t zqb__request_command (const zqb__request_t *request)
 static void zqb__request_die (zqb__engine_t *engine, zqb__request_t *request)
 {
     zqb__command_t command = zqb__request_command (request);
+    engine->stats.running++; /* as long as it is nothing else */
     engine->sink.dead (engine->sink.self, &command);
+    engine->stats.running--;
     zqb__request_end_with (engine, request, ZQB_ELOST, &engine->stats.dead);
 }
 
@@ -4002,6 +4008,8 @@ static void zqb__request_give_back (zqb__engine_t *engine, zqb__request_t *reque
     zqb__slot_renew (&request->slot);
     if (!request->lane)
         zqb__request_end_with (engine, request, ZQB_ECANCELLED, &engine->stats.client_gone);
+    else if (engine->ending)
+        zqb__request_end_with (engine, request, ZQB_ECANCELLED, &engine->stats.cancelled);
     else if (request->attempts >= engine->limits.attempts)
         zqb__request_die (engine, request);
     else {
@@ -4119,7 +4127,7 @@ static int zqb__refusal (zqb__engine_t *engine, const zqb__peer_t *client, const
 /* Whether the queue of a service is as long as it may be, and nobody takes the next at once. */
 static int zqb__service_is_full (const zqb__engine_t *engine, const zqb__service_t *service)
 {
-    int alone = !service->worker_count && service->queued >= engine->limits.alone;
+    int alone = !service->worker_count && service->queued >= engine->limits.no_worker_queue;
     return (alone || service->queued >= engine->limits.queue) && !zqb__service_choose (engine, service);
 }
 
@@ -4541,14 +4549,18 @@ static void zqb__service_tick (zqb__engine_t *engine, zqb__service_t *service)
 
 /* ---- the door */
 
-/* Whether there is room for another request as large as one may be; for this service, if there is a name. */
+/* Whether there is room for another request, even if it is large; for this service, if there is a name. An engine that
+   has none has room for whatever is not too large. */
 static int zqb__engine_has_room (zqb__engine_t *engine, const char *name, size_t size)
 {
     const zqb_stats_t *stats = &engine->stats;
     const zqb__service_t *service = name ? zqb__service_find (engine, name, size) : NULL;
     if (stats->queued + stats->running >= (uint64_t) engine->limits.requests)
         return 0;
-    if (stats->bytes && zqb__too_many_bytes (engine, engine->limits.message))
+    uint64_t large = engine->limits.bytes / 4;
+    if (engine->limits.message < large)
+        large = engine->limits.message;
+    if (stats->bytes && engine->limits.bytes != INT64_MAX && zqb__too_many_bytes (engine, large))
         return 0;
     return !service || !zqb__service_is_full (engine, service);
 }
@@ -4569,7 +4581,7 @@ static int zqb__engine_init (zqb__engine_t *engine, const zqb__limits_t *limits,
     zqb__slab_init (&engine->requests, sizeof (zqb__request_t), (uint32_t) (seed >> 16));
     zqb__table_t *tables[] = {&engine->peers, &engine->lives, &engine->connections, &engine->services, &engine->lanes,
                               &engine->ids};
-    for (int i = 0; i < 6; i++)
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
         if (zqb__table_init (tables[i]) != 0) {
             while (i-- > 0)
                 zqb__table_close (tables[i]);
@@ -4726,10 +4738,14 @@ static void zqb__engine_malformed (zqb__engine_t *engine, zqb__peer_t *peer, int
     zqb__engine_bury (engine);
 }
 
-/* A worker registers where there are none to be. */
-static void zqb__engine_turn_away (zqb__engine_t *engine, zqb__peer_t *peer)
+/* A worker registers, or a client asks, at an endpoint that is not for it. */
+static void zqb__engine_turn_away (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
 {
-    zqb__refuse_worker (engine, peer, "this endpoint is for clients", &engine->stats.refused_endpoint);
+    uint64_t *counter = &engine->stats.refused_endpoint;
+    if (command->type == ZQB__REQUEST)
+        zqb__refuse (engine, peer, command->id, ZQB_EREFUSED, counter);
+    else
+        zqb__refuse_worker (engine, peer, "this endpoint is for clients", counter);
     zqb__engine_bury (engine);
 }
 
@@ -4811,24 +4827,27 @@ static uint64_t zqb__engine_next (const zqb__engine_t *engine)
     return zqb__heap_next_at (&engine->timers);
 }
 
-/* Whether what was due a whole heartbeat ago was not done: then we did not run, or our machine did not. */
+enum { ZQB__LATE_US = 250000 };
+
+/* Whether what was due a whole heartbeat ago, and not just a moment, was not done: then we did not run, or our machine
+   did not. */
 static int zqb__engine_is_late (const zqb__engine_t *engine)
 {
-    uint64_t next = zqb__engine_next (engine);
-    return next < engine->now && engine->now - next >= engine->limits.heartbeat;
+    uint64_t next = zqb__engine_next (engine), late = next < engine->now ? engine->now - next : 0;
+    return late >= engine->limits.heartbeat && late >= ZQB__LATE_US;
 }
 
 /* Nobody gets a request until zqb__engine_go_on. After a standstill many may have gone, of which we hear one after the
    other: a request that is given to each of them in turn would be given up soon. */
-static void zqb__engine_hold (zqb__engine_t *engine)
+static void zqb__engine_pause (zqb__engine_t *engine)
 {
-    engine->held = 1;
+    engine->paused = 1;
 }
 
 static void zqb__engine_go_on (zqb__engine_t *engine)
 {
     zqb__link_t *services = &engine->all_services;
-    engine->held = 0;
+    engine->paused = 0;
     for (zqb__link_t *at = services->next, *next = at->next; at != services; at = next, next = at->next)
         zqb__service_dispatch (engine, ZQB__OF (zqb__service_t, all, at));
     zqb__engine_bury (engine);
@@ -4888,6 +4907,7 @@ static void zqb__engine_finish_service (zqb__engine_t *engine, zqb__service_t *s
 static void zqb__engine_finish (zqb__engine_t *engine)
 {
     zqb__link_t *services = &engine->all_services;
+    engine->ending = 1;
     for (zqb__link_t *at = services->next; at != services; at = at->next) {
         zqb__link_t *workers = &ZQB__OF (zqb__service_t, all, at)->workers;
         for (zqb__link_t *of = workers->next; of != workers; of = of->next)
@@ -5233,7 +5253,7 @@ typedef struct zqb__port_t {
     void *monitor; /* tells of connections that are gone */
     zmq_fd_t fd, monitor_fd;
     int for_clients; /* and not for workers */
-    int held;  /* it is not read, as there is no room for what may come */
+    int waits; /* it is not read, as there is no room for what may come */
     int burst; /* how many messages to take in the next pass */
     int monitor_due; /* there is something to read from it */
     int *gone; /* connections of whose end we have read, but perhaps not yet what came over them before; ~number: one
@@ -5255,10 +5275,10 @@ struct zqb_broker_t {
     int running;
     zqb__thread_t *thread;
     zqb__port_t **ports;
-    size_t port_count, port_capacity;
+    size_t port_count, port_capacity, first_waiting;
     unsigned passes;
     int behind; /* passes since all was read; in the last of ZQB__BEHIND_PASSES it is as if all were */
-    uint64_t held_until; /* after a standstill */
+    uint64_t paused_until; /* after a standstill */
     char **endpoints;
     size_t endpoint_count, endpoint_capacity;
     zqb__poll_t *items; /* the running thread's: what it waits for */
@@ -5273,6 +5293,7 @@ struct zqb_broker_t {
     zqb__parcel_t packed;  /* its body */
     zqb__parcel_t served;  /* the reply of a handler */
     zqb__ledger_t *unsent; /* bytes that wait to be sent over tcp and ipc */
+    int interrupted;       /* by a signal, in a receive */
     int busy;              /* a function of the host is at work: a handler, or one that writes a log */
     int epoll;             /* -1, or what zqb_broker_fd returned */
 };
@@ -5348,30 +5369,43 @@ static int64_t zqb__largest_frame (int64_t max_message)
     return max_message > (INT64_MAX - 1048576) / 2 ? -1 : 2 * max_message + 1048576;
 }
 
-static void zqb__port_configure (const zqb_broker_t *broker, void *socket)
+/* Whether what comes in waits when there is no room for it. */
+static int zqb__port_may_wait (const zqb_broker_t *broker, const zqb__port_t *port)
 {
+    return broker->options.when_full == ZQB_FULL_WAIT && port->for_clients;
+}
+
+enum { ZQB__WAITING = 16 }; /* so many messages of a connection wait at a port that is not read */
+
+static void zqb__port_configure (const zqb_broker_t *broker, const zqb__port_t *port)
+{
+    void *socket = port->socket;
     const zqb_broker_options_t *options = &broker->options;
     int64_t largest = zqb__largest_frame (options->max_message);
     zqb__set_int (socket, ZMQ_ROUTER_MANDATORY, 1);
     zqb__set_int (socket, ZMQ_RCVTIMEO, ZQB__BLOCK_MS);
     zqb__set_int (socket, ZMQ_SNDHWM, options->send_hwm == INT_MAX ? 0 : options->send_hwm);
+    if (zqb__port_may_wait (broker, port))
+        zqb__set_int (socket, ZMQ_RCVHWM, ZQB__WAITING);
     zmq_setsockopt (socket, ZMQ_MAXMSGSIZE, &largest, sizeof largest);
     zqb__set_keepalive (socket, options->heartbeat_ms, options->liveness);
 }
 
 /* NULL: ENOMEM, and what zmq_socket says. */
-static zqb__port_t *zqb__port_new (zqb_broker_t *broker, int place, const char *service)
+static zqb__port_t *zqb__port_new (zqb_broker_t *broker, int place, int for_clients, const char *service)
 {
     zqb__port_t *port = (zqb__port_t *) zqb__alloc (sizeof *port);
     if (!port)
         return NULL;
     port->place = place;
-    port->for_clients = place == ZQB__FRONTEND;
+    port->for_clients = for_clients;
     port->burst = 1;
     port->service_size = service ? strlen (service) : 0;
     port->service = service ? zqb__copy_text (service, port->service_size) : NULL;
     if (!service || port->service)
         port->socket = zmq_socket (broker->ctx, ZMQ_ROUTER);
+    if (port->socket)
+        zqb__port_configure (broker, port);
     if (port->socket)
         port->monitor = zqb__monitor_open (broker->ctx, port->socket, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED);
     if (!port->monitor) {
@@ -5380,7 +5414,6 @@ static zqb__port_t *zqb__port_new (zqb_broker_t *broker, int place, const char *
     }
     port->fd = zqb__socket_fd (port->socket);
     port->monitor_fd = zqb__socket_fd (port->monitor);
-    zqb__port_configure (broker, port->socket);
     return port;
 }
 
@@ -5412,7 +5445,7 @@ static zqb_broker_options_t zqb__broker_options (const zqb_broker_options_t *giv
     options.max_frames = zqb__option (options.max_frames, 1000);
     options.max_message = zqb__option64 (options.max_message, (int64_t) 64 << 20);
     options.max_bytes = zqb__option64 (options.max_bytes, (int64_t) 1 << 30);
-    options.max_unsent = zqb__option64 (options.max_unsent, (int64_t) 256 << 20);
+    options.max_unsent = zqb__option64 (options.max_unsent, (int64_t) 1 << 30);
     options.send_hwm = zqb__option (options.send_hwm, 10000);
     options.log_level = options.log_level ? options.log_level : (int) ZQB_LOG_INFO;
     return options;
@@ -5433,7 +5466,7 @@ static zqb__limits_t zqb__broker_limits (const zqb_broker_options_t *options)
     limits.clients = options->max_clients;
     limits.requests = options->max_requests;
     limits.queue = options->max_queue;
-    limits.alone = options->max_no_worker;
+    limits.no_worker_queue = options->max_no_worker;
     limits.outstanding = options->max_outstanding;
     limits.frames = (uint64_t) options->max_frames;
     limits.message = (uint64_t) options->max_message;
@@ -5513,7 +5546,7 @@ static int zqb__broker_reserve (zqb_broker_t *broker)
 /* The parts that can fail. The first has been made when this is called. */
 static int zqb__broker_fill (zqb_broker_t *broker)
 {
-    zqb__port_t *port = zqb__port_new (broker, ZQB__MAJORDOMO, NULL);
+    zqb__port_t *port = zqb__port_new (broker, ZQB__MAJORDOMO, 0, NULL);
     if (zqb__broker_add_port (broker, port) != 0) {
         zqb__port_close (port);
         return -1;
@@ -5812,7 +5845,18 @@ static void zqb__broker_set_dialect (zqb__peer_t *peer, const zqb__incoming_t *i
 static int zqb__broker_expect (zqb_broker_t *broker, const zqb__command_t *command)
 {
     enum { FRONT = 1 + ZQB__ENVELOPE_MAX + 8 };
+    if (command->body.frames > broker->engine.limits.frames)
+        return 0; /* it will be refused */
     return zqb__msg_reserve (&broker->outbox, FRONT + command->body.frames);
+}
+
+/* Workers where there are clients only; and ZQB/1, which has a word for a refusal, where others wait for room. */
+static int zqb__port_refuses (const zqb_broker_t *broker, const zqb__port_t *port, const zqb__incoming_t *in,
+                              const zqb__command_t *command)
+{
+    return port->for_clients
+           && (command->type == ZQB__READY
+               || (command->type == ZQB__REQUEST && in->dialect == ZQB__ZQB1 && zqb__port_may_wait (broker, port)));
 }
 
 /* Takes the commands out of a message. 0, or what is wrong with it. */
@@ -5829,8 +5873,8 @@ static int zqb__broker_read (zqb_broker_t *broker, zqb__incoming_t *in, int inde
         }
         if (zqb__broker_expect (broker, &command) != 0)
             return ZQB__NO_MEMORY;
-        if (port->for_clients && command.type == ZQB__READY)
-            zqb__engine_turn_away (&broker->engine, peer);
+        if (zqb__port_refuses (broker, port, in, &command))
+            zqb__engine_turn_away (&broker->engine, peer, &command);
         else if (zqb__engine_receive (&broker->engine, peer, &command) != 0)
             return ZQB__FINE;
     }
@@ -5875,20 +5919,20 @@ static void zqb__broker_deliver (zqb_broker_t *broker, int index)
 /* Whether what comes in at a port is to wait for room. */
 static int zqb__port_must_wait (zqb_broker_t *broker, const zqb__port_t *port)
 {
-    return broker->options.when_full == ZQB_FULL_WAIT && port->for_clients
+    return zqb__port_may_wait (broker, port)
            && !zqb__engine_has_room (&broker->engine, port->service, port->service_size);
 }
 
-static void zqb__port_hold (const zqb_broker_t *broker, zqb__port_t *port, int held);
+static void zqb__port_set_waits (const zqb_broker_t *broker, zqb__port_t *port, int waits);
 
 /* After a standstill workers have to wait for what is to be done, until it is known who of them is there. */
 static void zqb__broker_look_at_clock (zqb_broker_t *broker)
 {
     broker->engine.now = zqb__clock ();
-    if (broker->engine.held || !zqb__engine_is_late (&broker->engine))
+    if (broker->engine.paused || !zqb__engine_is_late (&broker->engine))
         return;
-    zqb__engine_hold (&broker->engine);
-    broker->held_until = broker->engine.now + ZQB__STANDSTILL_US;
+    zqb__engine_pause (&broker->engine);
+    broker->paused_until = broker->engine.now + ZQB__STANDSTILL_US;
 }
 
 /* Takes at most so many messages from a port. How many; -1: ETERM. flags as for zqb__inbox_receive, for the first. */
@@ -5896,10 +5940,11 @@ static int zqb__broker_drain (zqb_broker_t *broker, int index, int most, int fla
 {
     for (int count = 0; count < most; count++, flags = ZMQ_DONTWAIT) {
         if (zqb__port_must_wait (broker, broker->ports[index])) {
-            zqb__port_hold (broker, broker->ports[index], 1);
+            zqb__port_set_waits (broker, broker->ports[index], 1);
             return count;
         }
         int got = zqb__inbox_receive (&broker->inbox, broker->ports[index]->socket, flags);
+        broker->interrupted |= got < 0 && errno == EINTR;
         if (got != 1)
             return got < 0 && errno != EINTR ? -1 : count;
         if (!flags)
@@ -5928,13 +5973,34 @@ static int zqb__broker_serve_port (zqb_broker_t *broker, int index, int look, in
     return count;
 }
 
+/* All ports that may have to wait for room, or all others, which are first, as there is more room when they have been
+   read. There may be room for one only: so the next time those come first that are behind the last that took some.
+   How many messages; -1: ETERM. */
+static int zqb__broker_serve_ports (zqb_broker_t *broker, int waiting, int look, int flags, int *all_read)
+{
+    int received = 0;
+    size_t first = waiting ? broker->first_waiting : 0;
+    for (size_t i = 0; i < broker->port_count; i++) {
+        size_t index = (first + i) % broker->port_count;
+        if (zqb__port_may_wait (broker, broker->ports[index]) != waiting)
+            continue;
+        int count = zqb__broker_serve_port (broker, (int) index, look, flags, all_read);
+        if (count < 0)
+            return -1;
+        if (waiting && count > 0)
+            broker->first_waiting = index + 1;
+        received += count;
+    }
+    return received;
+}
+
 /* Whether a port was held for which there is room now. */
 static int zqb__broker_let_go (zqb_broker_t *broker)
 {
     int some = 0;
     for (size_t i = 0; i < broker->port_count; i++)
-        if (broker->ports[i]->held && !zqb__port_must_wait (broker, broker->ports[i])) {
-            zqb__port_hold (broker, broker->ports[i], 0);
+        if (broker->ports[i]->waits && !zqb__port_must_wait (broker, broker->ports[i])) {
+            zqb__port_set_waits (broker, broker->ports[i], 0);
             some = 1;
         }
     return some;
@@ -5948,8 +6014,8 @@ static int zqb__broker_pass (zqb_broker_t *broker, int flags)
     int received = 0, all_read = 1, look = ++broker->passes % ZQB__MONITOR_PASSES == 0;
     if (flags)
         zqb__broker_look_at_clock (broker);
-    for (size_t i = 0; i < broker->port_count; i++) {
-        int count = zqb__broker_serve_port (broker, (int) i, look, flags, &all_read);
+    for (int waiting = 0; waiting <= 1; waiting++) {
+        int count = zqb__broker_serve_ports (broker, waiting, look, flags, &all_read);
         if (count < 0)
             return -1;
         received += count;
@@ -5959,7 +6025,7 @@ static int zqb__broker_pass (zqb_broker_t *broker, int flags)
     if (broker->engine.caught_up)
         zqb__broker_bury_unreachable (broker);
     zqb__engine_tick (&broker->engine);
-    if (broker->engine.held && broker->engine.caught_up && broker->engine.now >= broker->held_until)
+    if (broker->engine.paused && broker->engine.caught_up && broker->engine.now >= broker->paused_until)
         zqb__engine_go_on (&broker->engine);
     zqb__broker_flush (broker);
     return received + (broker->engine.stats.messages_out != sent) + !zqb__list_empty (&broker->unreachable)
@@ -5973,7 +6039,7 @@ static int zqb__broker_items (zqb_broker_t *broker)
     if (zqb__grow ((void **) &broker->items, &broker->item_capacity, wanted, sizeof *broker->items) != 0)
         return 0;
     for (size_t i = 0; i < broker->port_count; i++) {
-        broker->items[count++] = zqb__poll_item (broker->ports[i]->held ? (zmq_fd_t) -1 : broker->ports[i]->fd);
+        broker->items[count++] = zqb__poll_item (broker->ports[i]->waits ? (zmq_fd_t) -1 : broker->ports[i]->fd);
         broker->items[count++] = zqb__poll_item (broker->ports[i]->monitor_fd);
     }
     broker->items[count++] = zqb__poll_item (broker->signal.ends[0]);
@@ -5986,7 +6052,7 @@ enum { ZQB__NO_ITEMS_US = 1000 };
 static uint64_t zqb__broker_next (const zqb_broker_t *broker)
 {
     uint64_t next = zqb__engine_next (&broker->engine);
-    return broker->engine.held && broker->held_until < next ? broker->held_until : next;
+    return broker->engine.paused && broker->paused_until < next ? broker->paused_until : next;
 }
 
 /* Waits, with the lock open, for input, a timer, a signal or the time-out; without memory only for a moment. -1:
@@ -6038,11 +6104,12 @@ static int zqb__broker_spin (zqb_broker_t *broker, uint64_t timeout)
 /* A pass, or, if there is nothing to do, a wait and a pass. As zqb__broker_pass. */
 static int zqb__broker_turn (zqb_broker_t *broker, uint64_t timeout)
 {
+    broker->interrupted = 0;
     int may_block = timeout > ZQB__BLOCK_US && zqb__broker_may_block (broker);
     int did = zqb__broker_pass (broker, may_block ? 0 : ZMQ_DONTWAIT);
     if (did == 0 && timeout > ZQB__BLOCK_US && broker->options.spin_us > 0)
         did = zqb__broker_spin (broker, timeout);
-    if (did != 0 || timeout == 0 || zqb__signal_stopped (&broker->signal))
+    if (did != 0 || timeout == 0 || broker->interrupted || zqb__signal_stopped (&broker->signal))
         return did;
     if (zqb__broker_wait (broker, timeout) != 0 && errno != EINTR)
         return -1;
@@ -6216,21 +6283,30 @@ ZQB_API int zqb_broker_bind (zqb_broker_t *broker, const char *endpoint)
     return zqb__broker_unlock (broker, zqb__broker_bind_port (broker, broker->ports[0], endpoint));
 }
 
-static int zqb__broker_epoll (zqb_broker_t *broker);
+static int zqb__broker_watch (const zqb_broker_t *broker, const zqb__port_t *port);
 
-/* The port of all endpoints for clients. NULL: ENOMEM, and what zmq_socket says. */
+/* The port of all endpoints for clients. NULL: ENOMEM, and what zmq_socket and epoll say. */
 static zqb__port_t *zqb__broker_clients_port (zqb_broker_t *broker)
 {
     for (size_t i = 1; i < broker->port_count; i++)
         if (broker->ports[i]->place == ZQB__MAJORDOMO)
             return broker->ports[i];
-    zqb__port_t *port = zqb__port_new (broker, ZQB__MAJORDOMO, NULL);
-    if (zqb__broker_add_port (broker, port) != 0) {
-        zqb__port_close (port);
-        return NULL;
-    }
-    port->for_clients = 1;
-    return broker->epoll < 0 || zqb__broker_epoll (broker) >= 0 ? port : NULL;
+    zqb__port_t *port = zqb__port_new (broker, ZQB__MAJORDOMO, 1, NULL);
+    if (port && zqb__broker_watch (broker, port) == 0 && zqb__broker_add_port (broker, port) == 0)
+        return port;
+    zqb__port_close (port);
+    return NULL;
+}
+
+static int zqb__broker_bind_for_clients (zqb_broker_t *broker, const char *endpoint)
+{
+    size_t before = broker->port_count;
+    zqb__port_t *port = zqb__broker_clients_port (broker);
+    if (port && zqb__broker_bind_port (broker, port, endpoint) == 0)
+        return 0;
+    if (broker->port_count > before)
+        zqb__port_close (broker->ports[--broker->port_count]);
+    return -1;
 }
 
 ZQB_API int zqb_broker_bind_clients (zqb_broker_t *broker, const char *endpoint)
@@ -6239,8 +6315,7 @@ ZQB_API int zqb_broker_bind_clients (zqb_broker_t *broker, const char *endpoint)
         return zqb__invalid ();
     if (zqb__broker_lock (broker) != 0)
         return -1;
-    zqb__port_t *port = zqb__broker_clients_port (broker);
-    return zqb__broker_unlock (broker, port ? zqb__broker_bind_port (broker, port, endpoint) : -1);
+    return zqb__broker_unlock (broker, zqb__broker_bind_for_clients (broker, endpoint));
 }
 
 /* Both ports or none. */
@@ -6248,16 +6323,17 @@ static int zqb__broker_add_lru (zqb_broker_t *broker, const char *const endpoint
 {
     zqb__port_t *ports[2];
     size_t before = broker->endpoint_count;
-    ports[0] = zqb__port_new (broker, ZQB__FRONTEND, service);
-    ports[1] = ports[0] ? zqb__port_new (broker, ZQB__BACKEND, service) : NULL;
+    ports[0] = zqb__port_new (broker, ZQB__FRONTEND, 1, service);
+    ports[1] = ports[0] ? zqb__port_new (broker, ZQB__BACKEND, 0, service) : NULL;
     void **all = (void **) &broker->ports;
     if (ports[0] && ports[1]
         && zqb__grow (all, &broker->port_capacity, broker->port_count + 2, sizeof *broker->ports) == 0
+        && zqb__broker_watch (broker, ports[0]) == 0 && zqb__broker_watch (broker, ports[1]) == 0
         && zqb__broker_bind_port (broker, ports[0], endpoints[0]) == 0
         && zqb__broker_bind_port (broker, ports[1], endpoints[1]) == 0) {
         zqb__broker_add_port (broker, ports[0]);
         zqb__broker_add_port (broker, ports[1]);
-        return broker->epoll < 0 || zqb__broker_epoll (broker) >= 0 ? 0 : -1;
+        return 0;
     }
     int error = errno;
     while (broker->endpoint_count > before) {
@@ -6338,26 +6414,35 @@ static int zqb__epoll_add (int epoll, int fd)
     return epoll_ctl (epoll, EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST ? 0 : -1;
 }
 
+/* Adds what there is of a port to the descriptor of all, if there is one. -1: ENOMEM, ENOSPC. */
+static int zqb__broker_watch (const zqb_broker_t *broker, const zqb__port_t *port)
+{
+    if (broker->epoll < 0)
+        return 0;
+    if (!port->waits && zqb__epoll_add (broker->epoll, port->fd) != 0)
+        return -1;
+    return zqb__epoll_add (broker->epoll, port->monitor_fd);
+}
+
 /* One descriptor for all sockets and the signal. */
 static int zqb__broker_epoll (zqb_broker_t *broker)
 {
     if (broker->epoll < 0 && (broker->epoll = epoll_create1 (EPOLL_CLOEXEC)) < 0)
         return -1;
     for (size_t i = 0; i < broker->port_count; i++)
-        if ((!broker->ports[i]->held && zqb__epoll_add (broker->epoll, broker->ports[i]->fd) != 0)
-            || zqb__epoll_add (broker->epoll, broker->ports[i]->monitor_fd) != 0)
+        if (zqb__broker_watch (broker, broker->ports[i]) != 0)
             return -1;
     return zqb__epoll_add (broker->epoll, broker->signal.ends[0]) == 0 ? broker->epoll : -1;
 }
 
 /* From now on a port is not read, or is again; nor does what comes there wake anybody meanwhile. */
-static void zqb__port_hold (const zqb_broker_t *broker, zqb__port_t *port, int held)
+static void zqb__port_set_waits (const zqb_broker_t *broker, zqb__port_t *port, int waits)
 {
-    if (broker->epoll >= 0 && held && !port->held)
+    if (broker->epoll >= 0 && waits && !port->waits)
         epoll_ctl (broker->epoll, EPOLL_CTL_DEL, port->fd, NULL);
-    else if (broker->epoll >= 0 && !held)
+    else if (broker->epoll >= 0 && !waits)
         zqb__epoll_add (broker->epoll, port->fd);
-    port->held = held;
+    port->waits = waits;
 }
 
 #else
@@ -6370,10 +6455,16 @@ static int zqb__broker_epoll (zqb_broker_t *broker)
     return -1;
 }
 
-static void zqb__port_hold (const zqb_broker_t *broker, zqb__port_t *port, int held)
+static int zqb__broker_watch (const zqb_broker_t *broker, const zqb__port_t *port)
+{
+    (void) broker, (void) port;
+    return 0;
+}
+
+static void zqb__port_set_waits (const zqb_broker_t *broker, zqb__port_t *port, int waits)
 {
     (void) broker;
-    port->held = held;
+    port->waits = waits;
 }
 
 #endif

@@ -1202,7 +1202,7 @@ TEST (each_limit_refuses_what_is_over_it_and_counts_that)
     } cases[] = {
         {offsetof (zqb__limits_t, requests), 0, offsetof (zqb_stats_t, refused_requests), ZQB_EQUEUEFULL},
         {offsetof (zqb__limits_t, queue), 0, offsetof (zqb_stats_t, refused_queue), ZQB_EQUEUEFULL},
-        {offsetof (zqb__limits_t, alone), 0, offsetof (zqb_stats_t, refused_no_worker), ZQB_ENOWORKER},
+        {offsetof (zqb__limits_t, no_worker_queue), 0, offsetof (zqb_stats_t, refused_no_worker), ZQB_ENOWORKER},
         {offsetof (zqb__limits_t, outstanding), 0, offsetof (zqb_stats_t, refused_outstanding), ZQB_EQUEUEFULL},
         {offsetof (zqb__limits_t, bytes), 1, offsetof (zqb_stats_t, refused_bytes), ZQB_EQUEUEFULL},
     };
@@ -1240,6 +1240,30 @@ TEST (a_full_queue_does_not_refuse_what_a_free_worker_can_take)
     say_requests ("zqb client", "echo", 2);
     assert_int_equal (stats ()->queued, 1);
     assert_int_equal (stats ()->refused_queue, 1);
+    end ();
+}
+
+TEST (there_is_room_as_long_as_a_large_request_fits)
+{
+    zqb__limits_t limits = usual_limits ();
+    limits.bytes = 100;
+    limits.message = 20;
+    limits.requests = 3;
+    assert_ok (begin_with (&limits));
+    assert_true (zqb__engine_has_room (&world.engine, NULL, 0));
+    say_requests ("zqb client", "echo", 2); /* 9 bytes each */
+    assert_true (zqb__engine_has_room (&world.engine, NULL, 0));
+    world.engine.limits.bytes = 37;
+    world.engine.limits.message = 1000;
+    assert_true (zqb__engine_has_room (&world.engine, NULL, 0)); /* a quarter of all is large */
+    world.engine.limits.bytes = 26;
+    assert_true (zqb__engine_has_room (&world.engine, NULL, 0));
+    world.engine.limits.bytes = 22;
+    assert_false (zqb__engine_has_room (&world.engine, NULL, 0));
+    world.engine.limits.bytes = world.engine.limits.message = INT64_MAX;
+    assert_true (zqb__engine_has_room (&world.engine, NULL, 0));
+    say_requests ("zqb client", "echo", 1);
+    assert_false (zqb__engine_has_room (&world.engine, NULL, 0));
     end ();
 }
 
@@ -1764,7 +1788,7 @@ TEST (after_a_standstill_nobody_gets_anything_until_it_is_known_who_is_there)
     assert_false (zqb__engine_is_late (&world.engine));
     world.engine.now += BEAT_MS * 1000;
     assert_true (zqb__engine_is_late (&world.engine));
-    zqb__engine_hold (&world.engine);
+    zqb__engine_pause (&world.engine);
     say ("zqb client", request ("echo", 1, "x"));
     for (int i = 0; i < 3; i++)
         connection_ends (i);
@@ -2228,6 +2252,22 @@ TEST (a_peer_may_be_client_and_worker_at_once)
 
 /* ---- the end */
 
+TEST (at_the_end_what_is_running_is_cut_off_and_no_dead_letter)
+{
+    zqb__limits_t limits = usual_limits ();
+    limits.attempts = 1;
+    assert_ok (begin_with (&limits));
+    say ("mdp worker", ready ("echo", 0));
+    say ("zqb client", request ("echo", 1, "x"));
+    whatever_is_heard ();
+    zqb__engine_finish (&world.engine);
+    heard ("mdp worker", ZQB__DISCONNECT);
+    hears_error ("zqb client", 1, ZQB_ECANCELLED);
+    assert_int_equal (stats ()->cancelled, 1);
+    assert_int_equal (world.dead, 0);
+    end ();
+}
+
 TEST (at_the_end_workers_are_sent_away_and_clients_told)
 {
     begin ();
@@ -2398,6 +2438,7 @@ int main (void)
         cmocka_unit_test (a_reply_that_is_too_large_is_a_failure_and_told),
         cmocka_unit_test (each_limit_refuses_what_is_over_it_and_counts_that),
         cmocka_unit_test (a_full_queue_does_not_refuse_what_a_free_worker_can_take),
+        cmocka_unit_test (there_is_room_as_long_as_a_large_request_fits),
         cmocka_unit_test (services_are_bounded),
         cmocka_unit_test (workers_are_bounded),
         cmocka_unit_test (clients_with_requests_are_bounded),
@@ -2462,6 +2503,7 @@ int main (void)
         cmocka_unit_test (a_client_that_sends_nonsense_is_told_if_it_can_be),
         cmocka_unit_test (commands_of_a_later_version_are_passed_over),
         cmocka_unit_test (a_peer_may_be_client_and_worker_at_once),
+        cmocka_unit_test (at_the_end_what_is_running_is_cut_off_and_no_dead_letter),
         cmocka_unit_test (at_the_end_workers_are_sent_away_and_clients_told),
         cmocka_unit_test (without_memory_at_any_allocation_requests_are_refused_and_everything_still_adds_up),
         cmocka_unit_test (after_a_shortage_of_memory_everything_works_again),

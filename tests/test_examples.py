@@ -349,7 +349,7 @@ def _():
             for call, text in zip(calls, "abc"):
                 same(call.line("([abc])"), text)
                 same(call.ended(), 0)
-            status, output, _ = answer("zqcall", "-e", clients, "mmi.stats", "")
+            status, output, _ = answer("zqcall", "-e", both, "mmi.stats", "")
             assert status == 0 and re.search(r"^refused_requests=0$", output, re.MULTILINE), output
 
 

@@ -1019,6 +1019,16 @@ TEST (a_broker_that_runs_goes_on_when_it_is_interrupted)
     }
 }
 
+TEST (a_step_that_is_interrupted_in_its_receive_waits_no_longer)
+{
+    take_the_broker (0);
+    set (&places, 0);
+    watched = hasty = 1;
+    assert_true (zqb_broker_step (broker, PATIENCE_MS) >= 0);
+    watched = hasty = 0;
+    assert_int_equal (get (&places), RECEIVING);
+}
+
 TEST (a_step_that_is_interrupted_ends_early_and_well)
 {
     for (size_t i = 0; i < COUNT (spins); i++) {
@@ -1945,6 +1955,7 @@ int main (int argc, char **argv)
         SIGNALS (a_worker_that_is_always_interrupted_sends_its_heartbeats),
         SIGNALS (a_client_that_is_always_interrupted_times_out),
         SIGNALS (a_broker_that_runs_goes_on_when_it_is_interrupted),
+        SIGNALS (a_step_that_is_interrupted_in_its_receive_waits_no_longer),
         SIGNALS (a_step_that_is_interrupted_ends_early_and_well),
         SIGNALS (a_broker_that_is_stopped_in_a_signal_handler_ends_at_once),
         SIGNALS (a_started_broker_may_be_stopped_in_a_signal_handler),

@@ -57,7 +57,7 @@ struct model_t {
     const output_t *outputs;
     size_t count, next;
     char verdict[512];
-    int mmi, held;
+    int mmi, paused, ending;
     service_t services[SERVICES_MOST];
     peer_t *peers;
     int peer_count;
@@ -359,7 +359,7 @@ static void place (model_t *model, peer_t *peer)
 static int choose (const model_t *model, const service_t *service)
 {
     int best = -1, best_level = INT_MAX;
-    for (size_t i = 0; i < service->workers.count && !model->held; i++) {
+    for (size_t i = 0; i < service->workers.count && !model->paused; i++) {
         int number = service->workers.at[i];
         const peer_t *peer = &model->peers[number];
         int level = has_room (model, peer) ? level_of (peer->worker.hand.count) : INT_MAX;
@@ -573,6 +573,8 @@ static void give_back (model_t *model, int number)
     forget_parts (model, request);
     if (request->client < 0)
         end_with (model, number, CANCELLED, &model->counters.client_gone);
+    else if (model->ending)
+        end_with (model, number, CANCELLED, &model->counters.cancelled);
     else if (request->attempts >= model->limits.attempts)
         die (model, number);
     else {
@@ -763,7 +765,7 @@ static void accept_request (model_t *model, int client, const command_t *command
         refuse (model, client, command->id, QUEUE_FULL, &model->counters.refused_services);
     else if (nobody && service->queue.count >= (size_t) model->limits.queue)
         refuse (model, client, command->id, QUEUE_FULL, &model->counters.refused_queue);
-    else if (nobody && !service->workers.count && service->queue.count >= (size_t) model->limits.alone)
+    else if (nobody && !service->workers.count && service->queue.count >= (size_t) model->limits.no_worker_queue)
         refuse (model, client, command->id, NO_WORKER, &model->counters.refused_no_worker);
     else
         take_request (model, client, command);
@@ -1275,9 +1277,9 @@ int model_handle (model_t *model, int number, int handler)
     return 0;
 }
 
-void model_hold (model_t *model)
+void model_pause (model_t *model)
 {
-    model->held = 1;
+    model->paused = 1;
 }
 
 /* The service that was made next after another; -1: there is none. */
@@ -1295,7 +1297,7 @@ static int made_after (const model_t *model, uint64_t made)
 void model_go_on (model_t *model)
 {
     int number;
-    model->held = 0;
+    model->paused = 0;
     for (uint64_t made = 0; (number = made_after (model, made)) >= 0;) {
         made = model->services[number].made;
         dispatch (model, number);
@@ -1325,6 +1327,7 @@ static void finish_service (model_t *model, int number)
 void model_finish (model_t *model)
 {
     int number;
+    model->ending = 1;
     for (int i = 0; i < model->peer_count; i++) {
         model->peers[i].worker.credit = 0;
         model->peers[i].worker.adapts = 0;

@@ -54,7 +54,7 @@ typedef struct output_t {
 /* Limits, as the engine has them: nothing is 0, UINT64_MAX and INT_MAX are none. */
 typedef struct model_limits_t {
     uint64_t heartbeat, expiry, no_worker, credit;
-    int attempts, services, workers, clients, requests, queue, alone, outstanding;
+    int attempts, services, workers, clients, requests, queue, no_worker_queue, outstanding;
     uint64_t frames, message, bytes;
     uint64_t hand; /* bytes of bodies behind which nothing waits */
 } model_limits_t;
@@ -109,7 +109,7 @@ void model_is_due (model_t *model, int kind, uint32_t whose);
 void model_tick (model_t *model);
 int model_handle (model_t *model, int service, int handler); /* 0, or ENOSPC or EADDRINUSE */
 int model_limit (model_t *model, int service, uint64_t limit); /* 0 or ENOSPC */
-void model_hold (model_t *model); /* nobody gets a request until model_go_on */
+void model_pause (model_t *model); /* nobody gets a request until model_go_on */
 void model_go_on (model_t *model);
 void model_finish (model_t *model);
 

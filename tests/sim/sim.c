@@ -1361,7 +1361,7 @@ static void event_limit (sim_t *sim)
 }
 
 /* The broker stood still, and goes on some time later. */
-static void event_hold (sim_t *sim, void (*engine_does) (zqb__engine_t *), void (*model_does) (model_t *))
+static void event_pause (sim_t *sim, void (*engine_does) (zqb__engine_t *), void (*model_does) (model_t *))
 {
     step (sim);
     engine_does (&sim->engine);
@@ -1381,7 +1381,7 @@ static void event_hold (sim_t *sim, void (*engine_does) (zqb__engine_t *), void 
     X (later, 1, event_of_later_version (sim)) X (down, 2, event_down (sim)) X (lost, 1, event_lost (sim))         \
     X (flush, 20, event_flush (sim)) X (gone, 4, event_gone (sim)) X (restart, 1, event_restart (sim))             \
     X (tick, 16, tick (sim)) X (jump, 2, event_jump (sim)) X (handle, 3, event_handle (sim)) X (limit, 1, event_limit (sim)) \
-    X (hold, 1, event_hold (sim, zqb__engine_hold, model_hold)) X (go_on, 4, event_hold (sim, zqb__engine_go_on, model_go_on))
+    X (pause, 1, event_pause (sim, zqb__engine_pause, model_pause)) X (go_on, 4, event_pause (sim, zqb__engine_go_on, model_go_on))
 
 enum {
 #define X(name, weight, action) EVENT_##name,
@@ -1467,7 +1467,7 @@ static void draw_limits (sim_t *sim)
     limits->clients = draw_limit (sim, 10);
     limits->requests = draw_limit (sim, 60);
     limits->queue = draw_limit (sim, 20);
-    limits->alone = draw_limit (sim, 12);
+    limits->no_worker_queue = draw_limit (sim, 12);
     limits->outstanding = draw_limit (sim, 10);
     limits->frames = one_in (sim, 4) ? 1 + (uint64_t) below (sim, 8) : 1000;
     limits->message = draw_size (sim, 1000);
@@ -1480,7 +1480,7 @@ static model_limits_t limits_of_model (const zqb__limits_t *limits)
 {
     model_limits_t copy = {limits->heartbeat, limits->expiry, limits->no_worker, limits->credit, limits->attempts,
                            limits->services, limits->workers, limits->clients, limits->requests, limits->queue,
-                           limits->alone, limits->outstanding, limits->frames, limits->message, limits->bytes, ZQB__HAND_BYTES};
+                           limits->no_worker_queue, limits->outstanding, limits->frames, limits->message, limits->bytes, ZQB__HAND_BYTES};
     return copy;
 }
 

@@ -129,7 +129,7 @@ static void walk_ready (walk_t *walk, const zqb__service_t *service)
                                   && zqb__level_of_load (worker->load) == level, "a worker: ready at the wrong level");
         }
     }
-    walk_check (walk, !service->queued || !service->ready_mask || walk->engine->held, "a service: requests wait, though a worker has room");
+    walk_check (walk, !service->queued || !service->ready_mask || walk->engine->paused, "a service: requests wait, though a worker has room");
 }
 
 /* How many requests of a lane are queued; they are behind those that run. */
