@@ -126,7 +126,7 @@
       reaches nobody, and is counted.
     - A worker never holds more than its credit.
     - Clients of a service take turns, one request each, so none has to wait behind all that another has sent; the
-      requests of one client are served in the order in which they came.
+      requests of one client are served in the order in which they came. Each client behind a proxy is one.
     - A worker that says goodbye, registers again, falls silent or cannot be reached loses what it holds to others, at
       once when that is known: at most `attempts` times, then the request is dead, and the host gets it (dead_letter).
       What a ZQB/1 worker that says goodbye has not begun does not count as an attempt.

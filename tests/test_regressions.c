@@ -440,6 +440,19 @@ TEST (time_outs_at_an_endpoint_of_inproc_that_nobody_has_bound_use_up_no_sockets
 
 /* ---- limits */
 
+TEST (a_request_of_too_many_frames_takes_no_memory_for_them)
+{
+    zqb_broker_options_t options = broker_options ();
+    options.max_frames = 10;
+    step_broker_with (&options);
+    void *peer = dealer ();
+    begin_message (1);
+    add_command (ZQB__REQUEST, 1, "echo", 10000, 0);
+    send_message (peer);
+    steps_until (stat (broker, refused_frames) == 1);
+    assert_true (broker->outbox.capacity_ < 100);
+}
+
 TEST (the_limit_of_frames_is_one_of_each_body_not_of_what_is_packed_together)
 {
     static const struct {
@@ -1394,6 +1407,7 @@ int main (void)
         RUNNING (run_ends_with_the_context_even_if_that_ends_while_the_worker_is_at_work),
         RUNNING (recv_hears_of_the_end_of_the_context_that_a_reply_has_met),
         STEPPED (time_outs_at_an_endpoint_of_inproc_that_nobody_has_bound_use_up_no_sockets),
+        STEPPED (a_request_of_too_many_frames_takes_no_memory_for_them),
         STEPPED (the_limit_of_frames_is_one_of_each_body_not_of_what_is_packed_together),
         STEPPED (what_our_own_client_and_worker_pack_together_the_broker_takes),
         STEPPED (over_tcp_the_largest_message_that_our_own_client_packs_is_taken),
