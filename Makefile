@@ -159,7 +159,7 @@ examples_run = "$(1)/test_examples:: ZQB_PROGRAMS=$(B)/$(1) $(2) $(PYTHON) tests
 VARIANTS := $(if $(filter %-rest %-check,$(MAKECMDGOALS)), $(if $(call HAVE,sanitizers),asan tsan) \
     $(if $(call HAVE,g++),c++) $(if $(call HAVE,clang),clang) $(if $(call HAVE,fuzzer),fuzz) \
     $(if $(call HAVE,gcov),coverage) $(if $(call HAVE,valgrind),valgrind))
-REST_RUNS  = "soak:: $(CHAOS_NICE) $(PYTHON) tests/chaos/soak.py --seconds 60" \
+REST_RUNS  = "more/sim:: $(SIM_BUILD)/sim $(SIM_MORE)" "soak:: $(CHAOS_NICE) $(PYTHON) tests/chaos/soak.py --seconds 60" \
     $(foreach variant,$(VARIANTS),$(run_$(variant)))
 REST_BUILT = $(foreach variant,$(VARIANTS),$(built_$(variant):%=$(B)/$(variant)/%)) \
     $(if $(filter valgrind,$(VARIANTS)),$(B)/cost) $(if $(filter asan,$(VARIANTS)),$(FUZZ_REPLAYED)) \
@@ -181,7 +181,7 @@ run_valgrind = $(call runs,valgrind/,ZQB_SLOW=1 $(VALGRIND),unit) "cost:: $(PYTH
 .PHONY: built-examples built-test built-rest run-test run-rest run-check
 built-examples: $(EXAMPLES)
 built-test: $(EXAMPLES) $(UNITS:%=$(B)/unit/%) $(SIM_BUILD)/sim $(CHAOS_BUILD)/peer
-built-rest: $(UNITS:%=$(B)/unit/%) $(REST_BUILT) $(SIM_BUILD)/sim-asan $(SOAK_BUILT) $(B)/zqbrokerd
+built-rest: $(UNITS:%=$(B)/unit/%) $(REST_BUILT) $(SIM_BUILD)/sim $(SIM_BUILD)/sim-asan $(SOAK_BUILT) $(B)/zqbrokerd
 built-examples built-test built-rest:
 	@:
 

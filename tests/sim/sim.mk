@@ -1,7 +1,7 @@
 # The simulator: see tests/sim/sim.c. To be included by the Makefile, or alone: make -f tests/sim/sim.mk sim
 #
 #   make sim        SEEDS=1000 START=1 EVENTS=5000 (a seed) JOBS=2 WALK=16 (events between two looks at the structure; 0 never)
-#   make sim-asan   the same under AddressSanitizer and UndefinedBehaviorSanitizer
+#   make sim-asan   the same under AddressSanitizer and UndefinedBehaviorSanitizer; make check has 20,000 seeds more
 
 CC     ?= cc
 JOBS   ?= 2
@@ -16,6 +16,7 @@ SIM_ZMQ     = $(shell pkg-config --cflags --libs libzmq 2>/dev/null || echo -lzm
 SIM_SOURCES = tests/sim/sim.c tests/sim/model.c tests/sim/run.c
 SIM_NEEDS   = $(SIM_SOURCES) tests/sim/sim.h tests/sim/model.h tests/sim/walk.h zqbroker.h
 SIM_ARGS    = --kept tests/sim/seeds.txt --seeds $(SEEDS) --start $(START) --events $(EVENTS) --jobs $(JOBS) --walk $(WALK)
+SIM_MORE    = --seeds 20000 --start 1001 --events $(EVENTS) --jobs 1 --walk $(WALK)
 SIM_ASAN    = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 
 .PHONY: sim sim-asan
