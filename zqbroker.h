@@ -3163,7 +3163,7 @@ typedef struct zqb__engine_t {
     zqb__link_t all_services;
     zqb__heap_t timers;
     zqb__slab_t requests;
-    zqb__peer_t *heard;     /* whose message is being read, or NULL */
+    zqb__peer_t *heard;     /* whose message is being read, or who is just being lost; or NULL */
     int deaf;               /* it cannot be told anything any more: the rest of its message is not for us */
     int caught_up;          /* what peers have sent until now was read, so that who seems silent is silent */
     int paused;             /* nobody gets a request for now: see zqb__engine_pause */
@@ -4525,8 +4525,10 @@ static void zqb__worker_tick (zqb__engine_t *engine, zqb__worker_t *worker)
     const char *why = zqb__worker_ails (engine, worker);
     int due = engine->now >= zqb__after (worker->told, worker->beat);
     if (why) {
+        engine->heard = peer; /* what it held may have been its own: it does not rest before it was told */
         zqb__worker_lost (engine, worker, why);
         zqb__send_away (engine, peer, 0);
+        engine->heard = NULL;
         zqb__peer_rest (engine, peer);
         return;
     }

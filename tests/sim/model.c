@@ -1220,11 +1220,24 @@ static void do_due (model_t *model, int due)
     }
 }
 
+/* Of peers without a purpose the engine knows the latest only: the others' time does not come. Whether it is one. */
+static int was_forgotten (model_t *model, uint64_t at)
+{
+    for (int i = 0; i < model->peer_count; i++)
+        if (model->peers[i].timer == at && !matters (&model->peers[i])) {
+            model->peers[i].timer = NEVER;
+            return 1;
+        }
+    return 0;
+}
+
 void model_tick (model_t *model)
 {
     uint64_t at;
     while ((at = model_next (model)) <= model->now && at != NEVER) {
         int due = next_due (model, at);
+        if (due < 0 && was_forgotten (model, at))
+            continue;
         if (due < 0) {
             snprintf (model->verdict, sizeof model->verdict, "something was due at %llu, and the engine did nothing",
                       (unsigned long long) at);
