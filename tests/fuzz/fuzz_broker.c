@@ -128,7 +128,7 @@ static void set_limits (zqb_broker_options_t *options, unsigned chosen)
 
 static void nothing_logged (int level, const char *text, void *arg)
 {
-    CHECK (level >= ZQB_LOG_ERROR && level <= ZQB_LOG_DEBUG && strlen (text) < 512 && arg == NULL, "lines are logged");
+    CHECK (level >= ZQB_LOG_ERROR && level <= ZQB_LOG_DEBUG && strlen (text) < 1280 && arg == NULL, "lines are logged");
 }
 
 static void take_letter (zqb_request_t *request, UNUSED void *arg)
