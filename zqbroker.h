@@ -131,8 +131,9 @@
       once when that is known: at most `attempts` times, then the request is dead, and the host gets it (dead_letter).
       What a ZQB/1 worker that says goodbye has not begun does not count as an attempt.
     - So a request may be executed more than once, when a worker was lost that had begun it: work that must not be
-      done twice has to be recognised by the worker. With attempts = 1 one broker has it executed at most once;
-      a client with retries = -1 does not ask a second one.
+      done twice has to be recognised by the worker. Also when its reply was lost with the client's connection, and the
+      client asks again. With attempts = 1 a broker has it executed at most once each time that it is asked, and a
+      client with retries = -1 asks once: if its connection is lost, it is told ETIMEDOUT.
     - A client of ZQB/1 that tries again, even over a new connection, joins the request if the broker still has it.
     - Nothing a peer sends ends the process, leaks, or blocks the loop. What is refused is counted.
     - Requests live in memory: when the broker's process ends, they are gone. Clients then try again.
@@ -647,7 +648,7 @@ typedef struct zqb_client_t zqb_client_t;
 typedef struct zqb_client_options_t {
     int dialect;     /* ZQB_DIALECT_ZQB1; with MDP one request is under way at a time, the others wait in the client */
     int timeout_ms;  /* 2500    how long one try may take; -1 for ever */
-    int retries;     /* 2       how often it is tried again after the first time; -1 never. ZQB/1 runs it once */
+    int retries;     /* 2       how often it is tried again after the first time; -1 never */
     int max_pending; /* 100000  requests outstanding at once */
     int spin_us;     /* 0       how long to look again and again before sleeping: buys latency with a core */
 } zqb_client_options_t;
@@ -7767,12 +7768,23 @@ static zqb__pending_t *zqb__pending_new (zqb_client_t *client, const char *servi
 
 /* ---- what becomes of them */
 
-/* Everything is sent (again): the broker is another, or the same one with no memory. */
+/* Everything is sent again: the broker is another, or the same one with no memory. But not by a client that is not to
+   try again: what it has sent may have been executed. */
 static void zqb__client_transmit_all (zqb_client_t *client)
 {
     zqb__link_t *all = &client->pending;
-    for (zqb__link_t *at = all->next; at != all; at = at->next)
+    for (zqb__link_t *at = all->next; client->retries > 0 && at != all; at = at->next)
         zqb__client_transmit (client, ZQB__OF (zqb__pending_t, link, at), ZQB__AGAIN);
+}
+
+/* What was sent ends without a reply: everything, or, in MDP, the first. */
+static void zqb__client_end_sent (zqb_client_t *client, int error)
+{
+    for (zqb__pending_t *first; (first = zqb__client_first (client)) != NULL;) {
+        zqb__pending_end (client, first, error);
+        if (zqb__client_is_mdp (client))
+            break;
+    }
 }
 
 /* ZQB/1: whether the broker has said nothing at all for as long as a try takes. */
@@ -7817,7 +7829,8 @@ static void zqb__client_time_out_mdp (zqb_client_t *client, zqb__pending_t *pend
         zqb__client_send_first (client);
 }
 
-/* The connection was lost: all that has no answer is sent again, once, over a new one, where it waits for the broker.
+/* The connection was lost: all that has no answer is sent again, once, over a new one, where it waits for the broker;
+   or ends, if it is not to be tried again.
    What may still have waited in the old one is dropped with it, or it would arrive twice. */
 static void zqb__client_catch_up (zqb_client_t *client)
 {
@@ -7827,7 +7840,9 @@ static void zqb__client_catch_up (zqb_client_t *client)
     if (zqb__line_connect (line) != 0)
         return;
     client->line.broker_life = 0; /* whichever broker answers is the one that was asked (again) */
-    if (zqb__client_is_mdp (client))
+    if (client->retries == 0)
+        zqb__client_end_sent (client, ETIMEDOUT);
+    else if (zqb__client_is_mdp (client))
         zqb__client_send_first (client);
     else
         zqb__client_transmit_all (client);
@@ -7910,11 +7925,7 @@ static int zqb__client_starve (zqb_client_t *client)
     client->line.starved = 0;
     if (mdp)
         zqb__line_connect (&client->line); /* as above */
-    for (zqb__pending_t *first; (first = zqb__client_first (client)) != NULL;) {
-        zqb__pending_end (client, first, ENOMEM);
-        if (mdp)
-            break;
-    }
+    zqb__client_end_sent (client, ENOMEM);
     return mdp;
 }
 

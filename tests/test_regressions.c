@@ -1301,6 +1301,30 @@ TEST (what_a_client_waits_for_is_asked_again_as_soon_as_its_connection_is_lost)
     }
 }
 
+/* What was sent may have been executed, and its reply lost with the connection. */
+TEST (a_client_that_is_not_to_try_again_does_not_ask_twice_when_its_connection_is_lost)
+{
+    for (int dialect = ZQB_DIALECT_ZQB1; dialect <= ZQB_DIALECT_MDP02; dialect++) {
+        zqb_client_options_t options;
+        void *router = router_at ("tcp://127.0.0.1:*");
+        const char *endpoint = tcp_endpoint_of (router);
+        memset (&options, 0, sizeof options);
+        options.dialect = dialect;
+        options.retries = -1;
+        options.timeout_ms = -1;
+        assert_non_null (client = zqb_client_new (ctx, endpoint, &options));
+        uint64_t id = submit (client, "echo", "x");
+        hears_caller (router);
+        hangs_up (router);
+        receives_error (client, id, ETIMEDOUT);
+        serve_at (endpoint);
+        id = submit (client, "echo", "y");
+        receives (client, id, ZQB_REPLY_FINAL, "y");
+        assert_int_equal (stat (broker, accepted), 1);
+        zqb_client_destroy (&client);
+    }
+}
+
 static rlim_t limit_descriptors (rlim_t most)
 {
     struct rlimit limit;
@@ -1437,6 +1461,7 @@ int main (void)
         STEPPED (a_line_for_the_log_is_one_line_whatever_peers_call_themselves),
         RUNNING (a_worker_that_waits_turns_to_the_next_broker_as_soon_as_its_own_is_gone),
         STEPPED (what_a_client_waits_for_is_asked_again_as_soon_as_its_connection_is_lost),
+        STEPPED (a_client_that_is_not_to_try_again_does_not_ask_twice_when_its_connection_is_lost),
         STEPPED (a_client_without_time_out_that_got_no_socket_tries_again),
         RUNNING (a_worker_that_need_not_wait_does_not_wait_for_a_broker_that_is_gone),
         RUNNING (a_pause_between_attempts_cannot_be_without_limit),
