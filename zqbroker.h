@@ -210,8 +210,13 @@
         a command
             0   4   its size in bytes, from here to the end of its body block; at least 16
             4   1   its type, see below; a receiver skips a type that it does not know
-            5   1   flags: 0x01 AGAIN, in a client's REQUEST; 0x02 UNBEGUN, in a worker's DISCONNECT; the others are 0,
-                    and a receiver ignores them
+            5   1   flags, of which a receiver ignores those that it does not know:
+                    0x01 AGAIN      in a client's REQUEST: the broker may have it already
+                    0x02 UNBEGUN    in a worker's DISCONNECT: it has begun nothing of what it holds
+                    0x04 ONE_WAY    in a client's REQUEST: no answer is wanted, nor an error
+                    0x08 FAIL_FAST  in a client's REQUEST: an error rather than to wait for a service without workers
+                    0x10 SURVEY     in a client's REQUEST: for each worker of the service
+                    0x20 WINDOW     in a REQUEST to a worker: who reads the parts of the reply says MORE
             6   2   bytes of the fields
             8   8   id, see below
            16       the fields: tag (1 byte), length (1 byte), value; a receiver skips a tag that it does not know
@@ -225,20 +230,33 @@
                     4  text      0 to 255 bytes of UTF-8, for people
                     5  heartbeat 4 bytes: how many milliseconds pass between a worker's heartbeats; 0: it sends none,
                                  and needs none. Without this field, what the broker has as its own.
+                    6  priority  1 byte: 128 is normal, 124 the lowest, 132 the highest; beyond is the nearest of these
+                    7  deadline  4 bytes: milliseconds that are left until nobody wants a reply any more; 0: none
+                    8  delay     4 bytes: milliseconds before which it is not to be begun
+                    9  attempts  2 bytes: so many workers may be lost over it; 65535: all; 0: the broker's option
+                    10 backoff   4 and 4 bytes: milliseconds between the first attempt and the second, which double
+                                 with each; and the most that they get to
+                    11 unique    1 to 255 bytes
+                    12 affinity  1 to 255 bytes
+                    13 progress  8 and 8 bytes: so much is done, of so much in all
+                    14 code      4 bytes: why it failed, as the worker numbers it
 
         types       id                       from, to           what
          1 READY       0                     worker -> broker   service, credit (1 if missing), heartbeat: I serve this.
                                                                 A second one starts anew: what the worker held goes to
                                                                 others.
-         2 REQUEST     the client's number   client -> broker   service, body. The number is the client's choice, and
-                                                                unique in its life. Who sends a number for the second
-                                                                time sets AGAIN: it joins the first, if the broker has
-                                                                that still.
-                       token                 broker -> worker   body: do this
+         2 REQUEST     the client's number   client -> broker   service, body; fields 6 to 12, each of which may be
+                                                                missing. The number is the client's choice, and unique
+                                                                in its life. Who sends a number for the second time
+                                                                sets AGAIN: it joins the first, if the broker has that
+                                                                still.
+                       token                 broker -> worker   body: do this; deadline, if there is one; service, if
+                                                                the worker registered for a pattern
          3 PARTIAL     token, number         worker -> broker -> client    body: a part of the reply
          4 REPLY       token, number         worker -> broker -> client    body: the reply, or its last part
-         5 ERROR       token                 worker -> broker   text: the work failed
-                       number                broker -> client   status, text: there will be no reply
+         5 ERROR       token                 worker -> broker   code, text: the work failed. With status 4 (refused):
+                                                                it is not for me, give it to another.
+                       number                broker -> client   status, code, text: there will be no reply
                        0                     broker -> any      status, text: about the whole peer
          6 HEARTBEAT   0                     both               I live; any message says the same. A broker answers that
                                                                 of a stranger with DISCONNECT.
@@ -246,12 +264,29 @@
                                                                 has begun none of them: that is no attempt.
                                              broker -> worker   you are not registered (any more); status if refused
          8 CANCEL      number                client -> broker   no answer is wanted; a queued request is dropped
+                       token                 broker -> worker   nobody wants an answer any more. The worker still ends
+                                                                it, with a REPLY or an ERROR, whenever it likes.
+         9 PROGRESS    token, number         worker -> broker -> client    progress, text: how far it is
+        10 MORE        number, token         client -> broker -> worker    credit: so many parts more may come
+        11 DRAIN       0                     worker -> broker   I take no more requests. The broker answers with DRAIN,
+                                                                behind which there is none; the worker ends what it
+                                                                has, and says DISCONNECT.
+                                             broker -> worker   the same, if the broker wants it
 
     A sender packs what it has for a peer at that moment into one message, and never waits for more. No command starts
     behind the first 65536 bytes, nor when 256 large frames are behind the first already. How large a body frame must
     be to travel on its own is the sender's choice (ours: more than 1024 bytes). An idle worker sends something at least
-    as often as its READY says, and the broker to it, so that their settings need not be the same. Types 9 to 31 and
-    tags 6 to 31 are kept for later versions, the rest is free for experiments.
+    as often as its READY says, and the broker to it, so that their settings need not be the same. Types 12 to 31 and
+    tags 15 to 31 are kept for later versions, the rest is free for experiments.
+
+    A reply in parts: a worker that is asked with WINDOW sends at most 32 PARTIALs, and one more for each that it is
+    granted by MORE: so a client that reads slowly slows the worker down, and nobody hoards. A client says MORE for
+    every 16 parts that it has read, with 16 as the credit.
+
+    A SURVEY is answered by a PARTIAL for each worker that answers, in the order in which they do, and at the end by a
+    REPLY without a body, with progress: so many answered, of so many that were asked. What becomes of it when its
+    deadline is over is the same: who has not answered by then is not waited for. It takes no part in unique, affinity
+    and delay, and ends with status 1 if there is no worker.
 
     9 BUILDING
 
@@ -389,38 +424,91 @@ enum {
     ZQB_DIALECT_MDP02 = 2 /* Majordomo 0.2, RFC 18 */
 };
 
+/* ---- requests, as a client makes them -----------------------------------------------------------------------
+   What a single request may ask for, of a ZQB/1 client; each goes with each. Zero is the default, so start from a struct
+   of zeros. Peers of other dialects never see any of it, and are served beside it. */
+
+enum { ZQB_PRIORITY_LOWEST = -4, ZQB_PRIORITY_HIGHEST = 4 };
+
+typedef struct zqb_request_options_t {
+    int priority;         /* 0      higher first, -4 to 4; first come, first served (client by client) within one */
+    int deadline_ms;      /* 0 none so long from now on a reply is of use: then it ends with ZQB_EEXPIRED, wherever it is,
+                                    and its worker is told. Until then it is asked for again as often as need be,
+                                    whatever `retries` says, but for -1 */
+    int delay_ms;         /* 0      it is not begun before so much time has passed */
+    int attempts;         /* 0      so many workers may be lost over it, up to 65534; -1 all; 0 the broker's option */
+    int backoff_ms;       /* 0      a pause behind the first lost worker, which doubles with each */
+    int backoff_max_ms;   /* 0      and goes no higher; 0 a minute */
+    const char *unique;   /* NULL   a key of 1 to 255 bytes: while a request with this key is queued or running at the
+                                    service, others join it: it is executed once, with the body of the first, and all
+                                    are answered. It has the priority of the highest, and begins when the first of them
+                                    may; the rest, like attempts, is that of the first */
+    const char *affinity; /* NULL   a key of 1 to 255 bytes: requests with this key go to the same worker, in order, as
+                                    long as it lives; when it is gone, to another */
+    int one_way;          /* 0      1: no reply is wanted, nor an error; it is executed even if the client is gone. Its
+                                    number is 0 */
+    int fail_fast;        /* 0      1: it ends with ZQB_ENOWORKER rather than wait for a service that has no worker */
+    int survey;           /* 0      1: for each worker that the service has now: see zqb_client_survey */
+} zqb_request_options_t;
+
 /* ---- requests, as a worker sees them -----------------------------------------------------------------------
-   A request comes from zqb_worker_recv, or is handed to a handler. It ends with exactly one of reply and fail, which
-   also releases it. All of this is for the thread that has the worker. */
+   A request comes from zqb_worker_recv, or is handed to a handler. It ends with exactly one of reply, fail and refuse,
+   which also releases it. All of this is for the thread that has the worker. */
 
 typedef struct zqb_request_t zqb_request_t;
 
-/* Does the work: reads (or takes) zqb_request_body, fills reply, returns 0 to send it. Any other value fails the
-   request: the client gets ZQB_EFAILED with the first frame of reply as its text, if there is one. */
+/* Does the work: reads (or takes) zqb_request_body, fills reply, returns 0 to send it. ZQB_EREFUSED refuses the request,
+   as zqb_request_refuse does. Any other value fails it: the client gets ZQB_EFAILED with that value as the code, and with
+   the first frame of reply as its text, if there is one. */
 typedef int (zqb_handler_fn) (zqb_request_t *request, zqb_msg_t *reply, void *arg);
 
 /* The body. It belongs to the request, but may be moved out. Its bytes are for reading: over inproc the frames that are
    not copied are shared with the client and the broker, who may have to send them again. */
 ZQB_API zqb_msg_t *zqb_request_body (zqb_request_t *request);
 
-/* The name of the service: NUL-terminated; size (which may be NULL) gets its length, as a name may contain NULs. */
+/* The name of the service, as the client called it, which matters to a worker that serves a pattern: NUL-terminated; size
+   (which may be NULL) gets its length, as a name may contain NULs. A worker that speaks MDP knows only its own name. */
 ZQB_API const char *zqb_request_service (zqb_request_t *request, size_t *size);
 
 /* Sends a part of the reply, and more will come; takes msg over on success. Clients whose dialect has no partial
-   replies get all parts as the frames of one reply; so do all clients of a handler inside the broker. ENOTCONN: the
-   broker that asked is gone, or the context has ended; ENOTSUP: the worker speaks MDP/0.1; ENOMEM, EMSGSIZE (a frame of
-   2 GiB or more). */
+   replies get all parts as the frames of one reply; so do all clients of a handler inside the broker. When 32 parts are
+   under way that a ZQB/1 client has not read yet, it waits until some are, or zqb_worker_stop is called, so that nobody
+   hoards them. ENOTCONN: the broker that asked is gone, or the context has ended; ZQB_ECANCELLED: nobody wants it any
+   more; ENOTSUP: the worker speaks MDP/0.1; ENOMEM, EMSGSIZE (a frame of 2 GiB or more). */
 ZQB_API int zqb_request_partial (zqb_request_t *request, zqb_msg_t *msg);
+
+/* Tells the client how far the work is: done of total, in whatever unit, total 0 if that is not known, and a text (NULL
+   for none, at most 255 bytes are sent). It comes as ZQB_REPLY_PROGRESS; clients whose dialect has no word for it, and
+   those of a handler inside the broker, hear nothing. It also starts the client's time for a try anew. ENOTCONN, ENOMEM
+   as for zqb_request_partial; ENOTSUP: the worker speaks MDP. */
+ZQB_API int zqb_request_progress (zqb_request_t *request, uint64_t done, uint64_t total, const char *text);
+
+/* Whether nobody wants a reply any more: 1 if the client has cancelled the request or is gone, or its deadline is over,
+   or the broker that asked is gone; else 0. It looks at what the broker has sent meanwhile, without waiting, and sends
+   the heartbeat that is due: so ask it now and then in long work. The request still has to be ended, however, which
+   then reaches nobody. */
+ZQB_API int zqb_request_cancelled (zqb_request_t *request);
+
+/* How many milliseconds are left until its deadline: 0 when it is over, -1 if there is none, or if the worker speaks MDP,
+   which has no word for it. */
+ZQB_API int zqb_request_left_ms (zqb_request_t *request);
 
 /* Sends the reply, or its last part, takes msg over and releases the request: not for use in a handler, whose reply
    is sent when it returns (EINVAL). ENOTCONN: the broker that asked is gone, or the context has ended, and the request
    is released all the same; ENOMEM, EMSGSIZE: both are as before. */
 ZQB_API int zqb_request_reply (zqb_request_t *request, zqb_msg_t *msg);
 
-/* Reports that the work failed for good, with a text for the client (NULL for none, at most 255 bytes are sent),
-   and releases the request. The request is not tried again. MDP has no word for this: an MDP client hears nothing, and
-   a worker that speaks MDP to another broker has to send an empty reply. Errors as for zqb_request_reply. */
-ZQB_API int zqb_request_fail (zqb_request_t *request, const char *text);
+/* Reports that the work failed for good, with a code of your own (zqb_reply_t.code) and a text for the client (NULL for
+   none, at most 255 bytes are sent), and releases the request. The request is not tried again. MDP has no word for this:
+   an MDP client hears nothing, and a worker that speaks MDP has to send an empty reply. Errors as for
+   zqb_request_reply. */
+ZQB_API int zqb_request_fail (zqb_request_t *request, int code, const char *text);
+
+/* Gives the request back, as it is not for this worker, and releases it: it goes to another, at once, and does not count
+   as an attempt. When all workers of the service have refused it, the client gets ZQB_EREFUSED. Errors as for
+   zqb_request_reply; ENOTSUP (not released): the worker speaks MDP. A handler returns ZQB_EREFUSED instead; one inside
+   the broker fails the request with that. */
+ZQB_API int zqb_request_refuse (zqb_request_t *request);
 
 /* ---- the broker --------------------------------------------------------------------------------------------
    Any thread may call any function of a broker at any time, except that nothing may be called while or after it is
@@ -439,6 +527,24 @@ typedef void (zqb_log_fn) (int level, const char *text, void *arg);
    client hears of that. Reads zqb_request_service and reads or takes zqb_request_body; what is not taken is released.
    The same rules as for a log function. Without memory for it, it is not called, which counts as no_memory. */
 typedef void (zqb_dead_letter_fn) (zqb_request_t *request, void *arg);
+
+/* Sees each request before it is queued, in the broker's thread: what it asks for, which may be changed (not unique,
+   affinity, one_way and survey), and its body, which is for reading. Returns 0 to accept it; any other value refuses it:
+   the client gets ZQB_EREFUSED, with the first frame of refusal as its text. Not for handlers and mmi services. The same
+   rules as for a log function. */
+typedef int (zqb_filter_fn) (zqb_request_t *request, zqb_request_options_t *options, zqb_msg_t *refusal, void *arg);
+
+/* Sees what became of each request that was accepted, in the broker's thread. The same rules as for a log function. */
+typedef struct zqb_outcome_t {
+    const char *service;  /* as the client called it, NUL-terminated */
+    size_t service_size;
+    int error;            /* 0 replied; ZQB_EFAILED, _EEXPIRED, _ENOWORKER, _ECANCELLED, _ELOST (dead), _EREFUSED; or
+                             EHOSTUNREACH: the client is gone */
+    int attempts;         /* how many workers had it */
+    int64_t took_us;      /* since it was accepted */
+} zqb_outcome_t;
+
+typedef void (zqb_outcome_fn) (const zqb_outcome_t *outcome, void *arg);
 
 /* When there is no room for a request (max_requests, max_bytes; on LRU frontends max_queue and max_no_worker, too), a
    ZQB/1 client is told, but the other dialects have no word for it. Either their requests are dropped, and their
@@ -479,6 +585,16 @@ typedef struct zqb_broker_options_t {
     void *log_arg;
     zqb_dead_letter_fn *dead_letter; /* NULL */
     void *dead_letter_arg;
+    zqb_filter_fn *filter; /* NULL */
+    void *filter_arg;
+    zqb_outcome_fn *outcome; /* NULL */
+    void *outcome_arg;
+    int ageing_ms;        /* 0 off   a request rises by one priority for each such time that it has waited, so that none
+                                     waits for ever behind more important ones */
+    int rest_failures;    /* 0 off   a worker that failed so many times in a row is rested: it gets nothing for a while,
+                                     then one request, and all again if that goes well */
+    int rest_ms;          /* 5000    how long; doubles each time that it fails again, up to 16 times as long */
+    int slow_ms;          /* 0 off   an answer that took longer counts as slow, and as a failure for rest_failures */
 } zqb_broker_options_t;
 
 /* A broker in this context. options may be NULL, and is copied. EINVAL, ENOMEM, or what zmq_socket says (ETERM,
@@ -518,6 +634,60 @@ ZQB_API int zqb_broker_handle (zqb_broker_t *broker, const char *service, zqb_ha
    function. */
 ZQB_API int zqb_broker_time_limit (zqb_broker_t *broker, const char *service, int limit_ms);
 
+/* Which worker of a service gets the next request, of those that have room. LRU, the default: the least loaded, and of
+   those the one that has waited longest. MRU: the one that has waited for the shortest time, so that caches stay warm,
+   and the others can be let go. LEAST: the one that holds the smallest share of its credit. ROUND_ROBIN: one after the
+   other, whatever they hold. CUSTOM: what choose returns: the index of one of count workers, which are those of the
+   first 64 with room; out of range: the first. It is called in the broker's thread, and the rules are those of a log
+   function. Errors as for zqb_broker_time_limit; EINVAL: CUSTOM without choose. */
+enum {
+    ZQB_POLICY_LRU = 0, ZQB_POLICY_MRU = 1, ZQB_POLICY_LEAST = 2, ZQB_POLICY_ROUND_ROBIN = 3, ZQB_POLICY_CUSTOM = 4
+};
+
+typedef struct zqb_worker_info_t {
+    uint64_t id;          /* in the broker's life: see mmi.workers */
+    int load, credit;     /* how many requests it holds, and may hold */
+    uint64_t served, failed, slow;
+    int64_t idle_us;      /* since it last had something to do; 0: it has */
+} zqb_worker_info_t;
+
+typedef size_t (zqb_choose_fn) (const zqb_worker_info_t *workers, size_t count, void *arg);
+
+ZQB_API int zqb_broker_policy (zqb_broker_t *broker, const char *service, int policy, zqb_choose_fn *choose, void *arg);
+
+/* Has a worker of a service, or with 0 all that it has now, take no more requests, finish those that it holds, and leave.
+   A worker that speaks MDP is sent away when it is done, and may come again. id: see mmi.workers. EINVAL; ENOENT: there
+   is no such worker; EBUSY inside a handler or a log function. */
+ZQB_API int zqb_broker_drain (zqb_broker_t *broker, const char *service, uint64_t id);
+
+/* How many workers a service should have, by its load: so that pools add threads, and hosts start processes. There are
+   more as long as more than queue_per_worker requests wait for each, or the oldest has waited for wait_ms; there is one
+   less when for idle_ms fewer would have done. */
+typedef struct zqb_scale_options_t {
+    int min;              /* 1 */
+    int max;              /* 0       off */
+    int queue_per_worker; /* 10 */
+    int wait_ms;          /* 1000    -1: however long it waits */
+    int idle_ms;          /* 5000 */
+} zqb_scale_options_t;
+
+typedef struct zqb_scale_t {
+    const char *service;  /* NUL-terminated */
+    int queued;
+    int64_t oldest_us;    /* how long the oldest has waited; 0: none does */
+    int idle, busy;       /* workers */
+    int wanted;           /* how many there should be, between min and max */
+} zqb_scale_t;
+
+/* Called in the broker's thread when another number is wanted than the last time, and at first. The same rules as for a
+   log function. */
+typedef void (zqb_scale_fn) (const zqb_scale_t *scale, void *arg);
+
+/* Watches a service, and calls on_scale; NULL options end that. Errors as for zqb_broker_time_limit; EINVAL: no on_scale,
+   or max below 1 or below min. */
+ZQB_API int zqb_broker_scale (zqb_broker_t *broker, const char *service, const zqb_scale_options_t *options,
+                              zqb_scale_fn *on_scale, void *arg);
+
 /* Three ways to run it. EALREADY if it runs already, or has not ended since it was asked to; EBUSY inside a handler or
    a log function.
    start: in a thread of its own, until stop, destroy or the end of the context. EAGAIN when there is no thread to be
@@ -550,25 +720,31 @@ ZQB_API void zqb_broker_destroy (zqb_broker_t **broker);
 #define ZQB_STATS(X)                                                                                               \
     X (accepted, "requests taken into a queue, or given to a handler")                                             \
     X (replied, "requests answered")                                                                               \
-    X (failed, "requests that a worker or a handler reported as failed")                                           \
-    X (expired, "requests that found no worker in time")                                                           \
+    X (failed, "requests that a worker or a handler reported as failed, or all workers refused")                   \
+    X (expired, "requests that found no worker in time, or were not answered by their deadline")                   \
     X (cancelled, "requests that their client cancelled, or cut off by the end of the broker")                     \
     X (dead, "requests given up after too many lost workers")                                                      \
     X (client_gone, "requests whose client went away")                                                             \
     X (queued, "requests waiting now")                                                                             \
+    X (delayed, "of them: before their time")                                                                      \
+    X (following, "of them: joined to another by their unique key")                                                \
     X (running, "requests held by workers now")                                                                    \
     X (bytes, "bytes that the bodies of both take, now")                                                           \
     X (services, "services known now")                                                                             \
     X (workers, "workers registered now")                                                                          \
     X (clients, "clients with requests now")                                                                       \
     X (partials, "partial replies passed on")                                                                      \
+    X (progress, "reports of progress passed on")                                                                  \
     X (requeued, "times that a request went back to its queue because its worker was lost")                        \
     X (joined, "retries that found their request still here")                                                      \
+    X (given_back, "times that a worker refused a request")                                                        \
+    X (rested, "times that a worker was rested after failures")                                                    \
     X (workers_lost, "workers gone without a word: silent, unreachable or broken")                                 \
     X (workers_left, "workers that said goodbye")                                                                  \
     X (refused_requests, "requests refused at max_requests")                                                       \
     X (refused_queue, "requests refused at max_queue")                                                             \
-    X (refused_no_worker, "requests refused at max_no_worker")                                                     \
+    X (refused_no_worker, "requests refused at max_no_worker, or as there was none and they would not wait")       \
+    X (refused_filter, "requests refused by the host's filter")                                                    \
     X (refused_outstanding, "requests refused at max_outstanding")                                                 \
     X (refused_clients, "requests refused at max_clients")                                                         \
     X (refused_bytes, "requests and replies refused at max_bytes")                                                 \
@@ -601,6 +777,10 @@ ZQB_API int zqb_broker_stats (zqb_broker_t *broker, zqb_stats_t *stats);
 
 typedef struct zqb_worker_t zqb_worker_t;
 
+/* Called within zqb_worker_recv, zqb_request_cancelled or _partial, in that thread, with a request in the hands of the
+   user that nobody wants any more. It still has to be ended, which this function must not do. */
+typedef void (zqb_cancelled_fn) (zqb_request_t *request, void *arg);
+
 typedef struct zqb_worker_options_t {
     int dialect;          /* ZQB_DIALECT_ZQB1 */
     int credit;           /* 0      requests it may hold at once, up to 65535; 0 the broker decides; MDP has always 1 */
@@ -611,26 +791,36 @@ typedef struct zqb_worker_options_t {
     int spin_us;          /* 0      how long to look again and again before sleeping: buys latency with a core */
     zqb_log_fn *log;      /* NULL */
     void *log_arg;
+    zqb_cancelled_fn *cancelled; /* NULL */
+    void *cancelled_arg;
 } zqb_worker_options_t;
 
 /* A worker for this service (1 to 255 bytes) at this endpoint, or at the first of several that answers, separated by
-   commas. Returns at once; the broker need not be there yet. EINVAL for a bad endpoint, name or option, or a name that
-   starts with "mmi."; ENOMEM; what zmq_socket and zmq_connect say. */
+   commas. Returns at once; the broker need not be there yet. A name that ends with "*" is a pattern: it serves all names
+   that start with what stands before, as long as these have no worker of their own, nor one with a longer pattern.
+   EINVAL for a bad endpoint, name or option, or a name that starts with "mmi."; ENOMEM; what zmq_socket and zmq_connect
+   say. */
 ZQB_API zqb_worker_t *zqb_worker_new (
     void *ctx, const char *endpoints, const char *service, const zqb_worker_options_t *options);
 
-/* The next request, which is the caller's until zqb_request_reply or _fail. Waits at most timeout_ms (0 not at all, -1
-   for ever). NULL and errno: EAGAIN (none came), EINTR (a signal came), ECANCELED (zqb_worker_stop), ETERM (the
-   context ended), ZQB_EREFUSED (the broker does not want it; going on tries again later). */
+/* The next request, which is the caller's until zqb_request_reply, _fail or _refuse. Waits at most timeout_ms (0 not at
+   all, -1 for ever). NULL and errno: EAGAIN (none came), EINTR (a signal came), ECANCELED (zqb_worker_stop; or it was
+   drained, and has left), ETERM (the context ended), ZQB_EREFUSED (the broker does not want it; going on tries again
+   later). */
 ZQB_API zqb_request_t *zqb_worker_recv (zqb_worker_t *worker, int timeout_ms);
 
-/* recv, handler, reply, for ever: until zqb_worker_stop (returns 0), or ETERM or ZQB_EREFUSED (-1). Signals do not end
-   it. */
+/* recv, handler, reply, for ever: until zqb_worker_stop, or it was drained (returns 0), or ETERM or ZQB_EREFUSED (-1).
+   Signals do not end it. */
 ZQB_API int zqb_worker_run (zqb_worker_t *worker, zqb_handler_fn *handler, void *arg);
 
 /* Ends run, and makes recv say ECANCELED, from now on; a recv that the signal itself interrupts may say EINTR first.
    Returns at once. Any thread, and signal handlers. */
 ZQB_API void zqb_worker_stop (zqb_worker_t *worker);
+
+/* Asks it to take no more, to do what it has, and to leave: then recv says ECANCELED, and run returns 0. Nothing that it
+   has is lost or done twice. Also the broker may want it: zqb_broker_drain. Returns at once. Any thread, and signal
+   handlers. */
+ZQB_API void zqb_worker_drain (zqb_worker_t *worker);
 
 /* Readable when zqb_worker_recv with a timeout of 0 might do something; like ZMQ_FD it tells changes: call recv until
    EAGAIN before waiting, and at least every heartbeat_ms. It is another after the worker has connected anew, which
@@ -654,13 +844,15 @@ typedef struct zqb_client_options_t {
 } zqb_client_options_t;
 
 /* What zqb_client_recv gives. */
-enum { ZQB_REPLY_FINAL = 0, ZQB_REPLY_PARTIAL = 1, ZQB_REPLY_ERROR = 2 };
+enum { ZQB_REPLY_FINAL = 0, ZQB_REPLY_PARTIAL = 1, ZQB_REPLY_ERROR = 2, ZQB_REPLY_PROGRESS = 3 };
 
 typedef struct zqb_reply_t {
-    uint64_t id;    /* which request this is about */
-    int kind;       /* FINAL and ERROR end a request, PARTIAL is followed by more */
-    int error;      /* why, for ERROR: ETIMEDOUT, ENOMEM (what came of it is lost) or one of ZQB_ERRORS; else 0 */
-    zqb_msg_t body; /* the reply, or a text about the error in one frame, or nothing */
+    uint64_t id;          /* which request this is about */
+    int kind;             /* FINAL and ERROR end a request, PARTIAL and PROGRESS are followed by more */
+    int error;            /* why, for ERROR: ETIMEDOUT, ENOMEM (what came of it is lost) or one of ZQB_ERRORS; else 0 */
+    int code;             /* of ZQB_EFAILED: the worker's own; else 0 */
+    uint64_t done, total; /* of PROGRESS; and of the end of a survey: how many answered, of how many; else 0 */
+    zqb_msg_t body;       /* the reply, or a text about the error or the progress in one frame, or nothing */
 } zqb_reply_t;
 
 /* A client of the broker at this endpoint, or, with several separated by commas, of one after the other when one does
@@ -674,12 +866,31 @@ ZQB_API zqb_client_t *zqb_client_new (void *ctx, const char *endpoints, const zq
    the request is cancelled. */
 ZQB_API int zqb_client_call (zqb_client_t *client, const char *service, zqb_msg_t *request, zqb_msg_t *reply);
 
+/* The same, with options, which may be NULL, and need not outlive the call. One that is one_way returns as soon as it is
+   sent. Also EINVAL (a number out of range; a survey that is one_way), ENOTSUP (options, and the client speaks MDP). */
+ZQB_API int zqb_client_call_with (zqb_client_t *client, const char *service, const zqb_request_options_t *options,
+                                  zqb_msg_t *request, zqb_msg_t *reply);
+
 /* Takes a request over and returns at once; id (which may be NULL) gets its number, never 0. It leaves at once if you
    submit one at a time, and take its reply. Those that you submit in a row leave together: as soon as the first has
    waited for 50 microseconds, and at the latest in the next zqb_client_recv or zqb_client_flush. Errors leave request
    as it was: EINVAL, EMSGSIZE, EAGAIN, ENOMEM; ETERM from when the end of the context is noticed, which may be some
    milliseconds later, and is only where something is sent or received. */
 ZQB_API int zqb_client_submit (zqb_client_t *client, const char *service, zqb_msg_t *request, uint64_t *id);
+
+/* The same, with options, which may be NULL, and need not outlive the call. Errors as for zqb_client_submit and
+   zqb_client_call_with. */
+ZQB_API int zqb_client_submit_with (zqb_client_t *client, const char *service, const zqb_request_options_t *options,
+                                    zqb_msg_t *request, uint64_t *id);
+
+/* Asks every worker that the service has at that moment, and calls each (answer, arg) for every one that answers, in the
+   order in which they do, until all have, or deadline_ms is over (-1: none). Answers may be taken (moved). A worker that
+   fails, refuses or is lost counts as one that did not answer. Returns how many did, and asked (which may be NULL) gets
+   how many were asked; request is left empty then. -1: as for zqb_client_call_with; ZQB_ENOWORKER: there is none.
+   For a survey without waiting, submit it with that option: each answer comes as PARTIAL, and at the end FINAL. */
+typedef void (zqb_survey_fn) (zqb_msg_t *answer, void *arg);
+ZQB_API int zqb_client_survey (zqb_client_t *client, const char *service, zqb_msg_t *request, int deadline_ms,
+                               zqb_survey_fn *each, void *arg, int *asked);
 
 /* Sends what waits to be sent. Only needed when no zqb_client_recv follows soon. ENOMEM (it waits on); ETERM as for
    zqb_client_submit. */
@@ -690,8 +901,9 @@ ZQB_API int zqb_client_flush (zqb_client_t *client);
    (nothing is outstanding), EINTR, ETERM. */
 ZQB_API int zqb_client_recv (zqb_client_t *client, zqb_reply_t *reply, int timeout_ms);
 
-/* Gives a request up: no reply to it will be delivered any more, and the broker drops it if it has not begun. ENOENT
-   if it has ended already. */
+/* Gives a request up: that is its one outcome, and nothing about it will be delivered any more. The broker drops it if it
+   has not begun, and else tells the worker (zqb_request_cancelled), unless others wait for it, too (`unique`). ENOENT if
+   it has ended already: then its outcome has been delivered, or will be. */
 ZQB_API int zqb_client_cancel (zqb_client_t *client, uint64_t id);
 
 /* Readable when zqb_client_recv with a timeout of 0 might do something; like ZMQ_FD it tells changes: call recv until
@@ -706,18 +918,34 @@ ZQB_API void zqb_client_destroy (zqb_client_t **client);
 typedef struct zqb_pool_t zqb_pool_t;
 
 typedef struct zqb_pool_options_t {
-    int threads;                 /* as many as the machine has processors */
+    int threads;                 /* as many as the machine has processors; with scale.max: scale.min */
+    zqb_scale_options_t scale;   /* with max > 0 threads come and go with the load */
     zqb_worker_options_t worker; /* of each of them */
 } zqb_pool_options_t;
 
 /* Starts threads, each with a worker that runs this handler; the handler is called by several threads at once. Errors
-   as for zqb_worker_new; EAGAIN when there is no thread to be had, and then none is left running. */
+   as for zqb_worker_new; EAGAIN when there is no thread to be had, and then none is left running. With scale.max a thread
+   more asks the broker how long the service's queue is; a thread that is to leave is drained, so that nothing is lost. */
 ZQB_API zqb_pool_t *zqb_pool_start (void *ctx, const char *endpoints, const char *service, zqb_handler_fn *handler,
                                     void *arg, const zqb_pool_options_t *options);
 
 /* Ends them all: each finishes the request that it works on, says goodbye, and those it held besides go to others.
    Waits for that. Call it before the context is terminated. */
 ZQB_API void zqb_pool_stop (zqb_pool_t **pool);
+
+/* From now on there are so many threads: those that are missing start, those too many are drained. Of an elastic pool
+   these are the bounds; min = max fixes it. Returns at once. Any thread, except handlers of the pool's. EINVAL: min below
+   1 or above max. */
+ZQB_API int zqb_pool_resize (zqb_pool_t *pool, int min, int max);
+
+typedef struct zqb_pool_stats_t {
+    int threads;           /* now, with those that are leaving */
+    int busy;              /* of them in a handler */
+    uint64_t started, left; /* since the pool was started */
+} zqb_pool_stats_t;
+
+/* Any thread. */
+ZQB_API int zqb_pool_stats (zqb_pool_t *pool, zqb_pool_stats_t *stats);
 
 /* ----------------------------------------------------------------------------------------------------------------
    The API ends here, you can stop reading. What follows is how it works.
@@ -2376,24 +2604,45 @@ static int zqb__stored_keep (zqb__stored_t *stored, const zqb__body_t *body)
 
 /* Commands, whatever the dialect, and their flags. The numbers are those of ZQB/1 (manual, 8). */
 #define ZQB__COMMANDS(X)                                                                                           \
-    X (READY, 1) X (REQUEST, 2) X (PARTIAL, 3) X (REPLY, 4) X (ERROR, 5) X (HEARTBEAT, 6) X (DISCONNECT, 7) X (CANCEL, 8)
+    X (READY, 1) X (REQUEST, 2) X (PARTIAL, 3) X (REPLY, 4) X (ERROR, 5) X (HEARTBEAT, 6) X (DISCONNECT, 7) X (CANCEL, 8) \
+    X (PROGRESS, 9) X (MORE, 10) X (DRAIN, 11)
 
 #define ZQB__X(name, number) ZQB__##name = number,
 enum { ZQB__COMMANDS (ZQB__X) ZQB__COMMAND_END };
 #undef ZQB__X
 
 enum {
-    ZQB__AGAIN = 1,  /* a client's REQUEST: the broker may have it already */
-    ZQB__UNBEGUN = 2 /* a worker's DISCONNECT: it has not begun with anything that it holds */
+    ZQB__AGAIN = 1,     /* a client's REQUEST: the broker may have it already */
+    ZQB__UNBEGUN = 2,   /* a worker's DISCONNECT: it has not begun with anything that it holds */
+    ZQB__ONE_WAY = 4,   /* a client's REQUEST: no answer is wanted */
+    ZQB__FAIL_FAST = 8, /* the same: nor is it to wait for a service without workers */
+    ZQB__SURVEY = 16,   /* the same: for each worker */
+    ZQB__WINDOW = 32    /* a REQUEST to a worker: parts of the reply are granted by MORE */
 };
+
+enum { ZQB__WINDOW_PARTS = 32 }; /* so many parts may be under way */
+
+/* What few commands say. What a request asks for, when it is read, but for the flags. */
+typedef struct zqb__rare_t {
+    int priority; /* ZQB_PRIORITY_LOWEST ... */
+    uint32_t deadline_ms, delay_ms, backoff_ms, backoff_max_ms; /* 0 none */
+    uint32_t attempts; /* 0 the broker's option; ZQB__ATTEMPTS_ALL */
+    const unsigned char *unique, *affinity;
+    size_t unique_size, affinity_size;
+    uint64_t done, total; /* of progress */
+    int has_progress;
+    uint32_t code; /* of a failure; 0 none */
+} zqb__rare_t;
+
+enum { ZQB__ATTEMPTS_ALL = 65535 };
 
 typedef struct zqb__command_t {
     int type;
-    int flags;   /* ZQB__AGAIN, ZQB__UNBEGUN */
+    int flags;   /* ZQB__AGAIN ... */
     uint64_t id; /* a client's number, or the token of an assignment */
     const unsigned char *service;
     size_t service_size;
-    uint32_t credit; /* READY: 0 as the broker thinks best */
+    uint32_t credit; /* READY: 0 as the broker thinks best; MORE: how many parts */
     uint32_t heartbeat_ms; /* READY: how often the worker sends one; 0 none, or ZQB__BEAT_UNKNOWN */
     int status; /* of ZQB_ERRORS, without ZQB_ERRNO; 0 none */
     const char *text;
@@ -2402,6 +2651,7 @@ typedef struct zqb__command_t {
     size_t address_count;
     zqb__body_t body;
     const zqb_msg_t *msg; /* to be sent: the body as a message, instead of the other */
+    const zqb__rare_t *rare; /* or NULL */
 } zqb__command_t;
 
 #define ZQB__BEAT_UNKNOWN UINT32_MAX
@@ -2427,6 +2677,7 @@ static void zqb__command_init (zqb__command_t *command, int type, uint64_t id)
     command->body.large_count = 0;
     command->body.frames = 0;
     command->msg = NULL;
+    command->rare = NULL;
 }
 
 static zqb__command_t zqb__command (int type, uint64_t id)
@@ -2471,8 +2722,14 @@ enum { ZQB__FINE, ZQB__BAD_HEADER, ZQB__BAD_COMMAND, ZQB__BAD_FRAMES, ZQB__BAD_N
 enum { ZQB__HEAD = 12, ZQB__COMMAND_HEAD = 16, ZQB__ENVELOPE_MAX = 8, ZQB__ADDRESS_MAX = 1024, ZQB__TOKEN = 8 };
 /* Bytes in the first frame, bytes and frames behind it, from which on no other command is packed. */
 enum { ZQB__PARCEL_FULL = 65536, ZQB__PARCEL_LARGE = 1048576, ZQB__PARCEL_FRAMES = 256 };
-enum { ZQB__FIELD_SERVICE = 1, ZQB__FIELD_CREDIT, ZQB__FIELD_STATUS, ZQB__FIELD_TEXT, ZQB__FIELD_HEARTBEAT };
-enum { ZQB__FIELDS_MOST = 2 * 257 + 2 * 4 + 6 }; /* bytes that they take together */
+enum {
+    ZQB__FIELD_SERVICE = 1, ZQB__FIELD_CREDIT, ZQB__FIELD_STATUS, ZQB__FIELD_TEXT, ZQB__FIELD_HEARTBEAT,
+    ZQB__FIELD_PRIORITY, ZQB__FIELD_DEADLINE, ZQB__FIELD_DELAY, ZQB__FIELD_ATTEMPTS, ZQB__FIELD_BACKOFF,
+    ZQB__FIELD_UNIQUE, ZQB__FIELD_AFFINITY, ZQB__FIELD_PROGRESS, ZQB__FIELD_CODE
+};
+/* Bytes that they take together: those of every command, and those of few. */
+enum { ZQB__FIELDS_MOST = 2 * 257 + 2 * 4 + 6, ZQB__RARE_MOST = 2 * 257 + 3 + 3 * 6 + 4 + 10 + 18 };
+enum { ZQB__PRIORITY_NORMAL = 128 }; /* on the wire */
 
 /* A message that is being read. The frames are the caller's, and stay where they are. */
 typedef struct zqb__incoming_t {
@@ -2490,6 +2747,7 @@ typedef struct zqb__incoming_t {
     unsigned allowed;      /* which commands may come, as bits */
     int error;             /* ZQB__BAD_..., ZQB__NO_MEMORY */
     zqb__parcel_t *packed; /* scratch for the bodies of the other dialects */
+    zqb__rare_t rare;      /* ZQB/1: of the command that was read last, if it has any; the last member */
 } zqb__incoming_t;
 
 static int zqb__frame_is (zmq_msg_t *frame, const char *text)
@@ -2586,11 +2844,12 @@ static int zqb__wire_open_backend (zqb__incoming_t *in, zmq_msg_t *frames, size_
 static unsigned zqb__wire_allowed (const zqb__incoming_t *in)
 {
     enum {
-        FROM_CLIENT = 1 << ZQB__REQUEST | 1 << ZQB__CANCEL,
+        FROM_CLIENT = 1 << ZQB__REQUEST | 1 << ZQB__CANCEL | 1 << ZQB__MORE,
         FROM_WORKER = 1 << ZQB__READY | 1 << ZQB__PARTIAL | 1 << ZQB__REPLY | 1 << ZQB__ERROR | 1 << ZQB__HEARTBEAT
-                      | 1 << ZQB__DISCONNECT,
-        TO_CLIENT = 1 << ZQB__PARTIAL | 1 << ZQB__REPLY | 1 << ZQB__ERROR,
+                      | 1 << ZQB__DISCONNECT | 1 << ZQB__PROGRESS | 1 << ZQB__DRAIN,
+        TO_CLIENT = 1 << ZQB__PARTIAL | 1 << ZQB__REPLY | 1 << ZQB__ERROR | 1 << ZQB__PROGRESS,
         TO_WORKER = 1 << ZQB__REQUEST | 1 << ZQB__HEARTBEAT | 1 << ZQB__DISCONNECT | 1 << ZQB__CANCEL | 1 << ZQB__ERROR
+                    | 1 << ZQB__MORE | 1 << ZQB__DRAIN
     };
     int from_broker = in->place == ZQB__FROM_BROKER;
     unsigned client = from_broker ? TO_CLIENT : FROM_CLIENT, worker = from_broker ? TO_WORKER : FROM_WORKER;
@@ -2600,7 +2859,7 @@ static unsigned zqb__wire_allowed (const zqb__incoming_t *in)
 /* Begins to read a message: finds its dialect, its side and its envelope. -1: in->error says what is wrong. */
 static int zqb__wire_open (zqb__incoming_t *in, int place, zmq_msg_t *frames, size_t count, zqb__parcel_t *scratch)
 {
-    memset (in, 0, sizeof *in);
+    memset (in, 0, offsetof (zqb__incoming_t, rare));
     in->place = place;
     in->dialect = -1;
     in->packed = scratch;
@@ -2613,8 +2872,49 @@ static int zqb__wire_open (zqb__incoming_t *in, int place, zmq_msg_t *frames, si
 
 /* ---- reading ZQB/1 */
 
-static int zqb__wire_field (zqb__command_t *command, int tag, const unsigned char *value, size_t size)
+/* A field that few commands have. -1: it has another size than it should. */
+static int zqb__wire_rare_field (zqb__rare_t *rare, int tag, const unsigned char *value, size_t size)
 {
+    static const unsigned char sizes[] = {1, 4, 4, 2, 8, 0, 0, 16, 4}; /* from PRIORITY on; 0: 1 to 255 */
+    size_t wanted = sizes[tag - ZQB__FIELD_PRIORITY];
+    if (wanted ? size != wanted : size == 0)
+        return -1;
+    switch (tag) {
+        case ZQB__FIELD_PRIORITY: rare->priority = (int) value[0] - ZQB__PRIORITY_NORMAL; break;
+        case ZQB__FIELD_DEADLINE: rare->deadline_ms = zqb__get_32 (value); break;
+        case ZQB__FIELD_DELAY: rare->delay_ms = zqb__get_32 (value); break;
+        case ZQB__FIELD_ATTEMPTS: rare->attempts = zqb__get_16 (value); break;
+        case ZQB__FIELD_BACKOFF:
+            rare->backoff_ms = zqb__get_32 (value);
+            rare->backoff_max_ms = zqb__get_32 (value + 4);
+            break;
+        case ZQB__FIELD_UNIQUE:
+            rare->unique = value;
+            rare->unique_size = size;
+            break;
+        case ZQB__FIELD_AFFINITY:
+            rare->affinity = value;
+            rare->affinity_size = size;
+            break;
+        case ZQB__FIELD_PROGRESS:
+            rare->done = zqb__get_64 (value);
+            rare->total = zqb__get_64 (value + 8);
+            rare->has_progress = 1;
+            break;
+        default: rare->code = zqb__get_32 (value); break;
+    }
+    return 0;
+}
+
+static int zqb__wire_field (zqb__incoming_t *in, zqb__command_t *command, int tag, const unsigned char *value,
+                            size_t size)
+{
+    if (tag >= ZQB__FIELD_PRIORITY && tag <= ZQB__FIELD_CODE) {
+        if (!command->rare)
+            memset (&in->rare, 0, sizeof in->rare);
+        command->rare = &in->rare;
+        return zqb__wire_rare_field (&in->rare, tag, value, size);
+    }
     switch (tag) {
         case ZQB__FIELD_SERVICE:
             command->service = value;
@@ -2633,10 +2933,10 @@ static int zqb__wire_field (zqb__command_t *command, int tag, const unsigned cha
     }
 }
 
-static int zqb__wire_fields (zqb__command_t *command, const unsigned char *at, size_t size)
+static int zqb__wire_fields (zqb__incoming_t *in, zqb__command_t *command, const unsigned char *at, size_t size)
 {
     while (size) {
-        if (size < 2 || size - 2 < at[1] || zqb__wire_field (command, at[0], at + 2, at[1]) != 0)
+        if (size < 2 || size - 2 < at[1] || zqb__wire_field (in, command, at[0], at + 2, at[1]) != 0)
             return -1;
         size -= 2u + at[1];
         at += 2u + at[1];
@@ -2662,7 +2962,8 @@ static int zqb__wire_next_zqb1 (zqb__incoming_t *in, zqb__command_t *command)
     command->body.size = size - ZQB__COMMAND_HEAD - fields;
     command->body.large = in->frames + 1 + in->large;
     command->body.large_count = in->count - 1 - in->large;
-    if (zqb__wire_fields (command, bytes + ZQB__COMMAND_HEAD, fields) != 0 || zqb__body_measure (&command->body) != 0)
+    if (zqb__wire_fields (in, command, bytes + ZQB__COMMAND_HEAD, fields) != 0
+        || zqb__body_measure (&command->body) != 0)
         return zqb__wire_wrong (in, ZQB__BAD_FRAMES);
     in->at += size;
     in->large += command->body.large_count;
@@ -2852,27 +3153,67 @@ static unsigned char *zqb__put_field (unsigned char *at, int tag, const void *va
     return at + 2 + size;
 }
 
+static unsigned char *zqb__put_number (unsigned char *at, int tag, uint32_t value, size_t size)
+{
+    unsigned char number[4];
+    zqb__put_32 (number, value);
+    return zqb__put_field (at, tag, number + 4 - size, size);
+}
+
+static unsigned char *zqb__put_backoff (unsigned char *at, const zqb__rare_t *rare)
+{
+    unsigned char pair[8];
+    zqb__put_32 (pair, rare->backoff_ms);
+    zqb__put_32 (pair + 4, rare->backoff_max_ms);
+    return zqb__put_field (at, ZQB__FIELD_BACKOFF, pair, sizeof pair);
+}
+
+static unsigned char *zqb__put_progress (unsigned char *at, const zqb__rare_t *rare)
+{
+    unsigned char pair[16];
+    zqb__put_64 (pair, rare->done);
+    zqb__put_64 (pair + 8, rare->total);
+    return zqb__put_field (at, ZQB__FIELD_PROGRESS, pair, sizeof pair);
+}
+
+/* The same for those that few commands have. */
+static unsigned char *zqb__put_rare_fields (unsigned char *at, const zqb__rare_t *rare)
+{
+    if (rare->priority)
+        at = zqb__put_number (at, ZQB__FIELD_PRIORITY, (uint32_t) (rare->priority + ZQB__PRIORITY_NORMAL), 1);
+    if (rare->deadline_ms)
+        at = zqb__put_number (at, ZQB__FIELD_DEADLINE, rare->deadline_ms, 4);
+    if (rare->delay_ms)
+        at = zqb__put_number (at, ZQB__FIELD_DELAY, rare->delay_ms, 4);
+    if (rare->attempts)
+        at = zqb__put_number (at, ZQB__FIELD_ATTEMPTS, rare->attempts, 2);
+    if (rare->backoff_ms)
+        at = zqb__put_backoff (at, rare);
+    if (rare->unique_size)
+        at = zqb__put_field (at, ZQB__FIELD_UNIQUE, rare->unique, rare->unique_size);
+    if (rare->affinity_size)
+        at = zqb__put_field (at, ZQB__FIELD_AFFINITY, rare->affinity, rare->affinity_size);
+    if (rare->has_progress)
+        at = zqb__put_progress (at, rare);
+    if (rare->code)
+        at = zqb__put_number (at, ZQB__FIELD_CODE, rare->code, 4);
+    return at;
+}
+
 /* Writes the fields that a command has to at, which has room for them; returns the end of the last. */
 static unsigned char *zqb__put_fields (unsigned char *at, const zqb__command_t *command)
 {
-    unsigned char number[4];
     if (command->service_size && (command->type == ZQB__READY || command->type == ZQB__REQUEST))
         at = zqb__put_field (at, ZQB__FIELD_SERVICE, command->service, command->service_size);
-    if (command->type == ZQB__READY) {
-        zqb__put_16 (number, command->credit);
-        at = zqb__put_field (at, ZQB__FIELD_CREDIT, number, 2);
-    }
-    if (command->heartbeat_ms != ZQB__BEAT_UNKNOWN) {
-        zqb__put_32 (number, command->heartbeat_ms);
-        at = zqb__put_field (at, ZQB__FIELD_HEARTBEAT, number, 4);
-    }
-    if (command->status) {
-        zqb__put_16 (number, (uint32_t) command->status);
-        at = zqb__put_field (at, ZQB__FIELD_STATUS, number, 2);
-    }
+    if (command->type == ZQB__READY || command->type == ZQB__MORE)
+        at = zqb__put_number (at, ZQB__FIELD_CREDIT, command->credit, 2);
+    if (command->heartbeat_ms != ZQB__BEAT_UNKNOWN)
+        at = zqb__put_number (at, ZQB__FIELD_HEARTBEAT, command->heartbeat_ms, 4);
+    if (command->status)
+        at = zqb__put_number (at, ZQB__FIELD_STATUS, (uint32_t) command->status, 2);
     if (command->text_size)
         at = zqb__put_field (at, ZQB__FIELD_TEXT, command->text, command->text_size > 255 ? 255 : command->text_size);
-    return at;
+    return command->rare ? zqb__put_rare_fields (at, command->rare) : at;
 }
 
 /* Writes the head of a message, which names the sender's life. */
@@ -2905,7 +3246,8 @@ static int zqb__wire_pack (zqb__parcel_t *parcel, uint64_t life, const zqb__comm
 {
     zqb__buffer_t *bytes = &parcel->bytes;
     size_t before = bytes->size, large_count = parcel->large_count;
-    unsigned char *at = zqb__buffer_room (bytes, ZQB__HEAD + ZQB__COMMAND_HEAD + ZQB__FIELDS_MOST + command->body.size);
+    size_t fields = ZQB__FIELDS_MOST + (command->rare ? ZQB__RARE_MOST : 0);
+    unsigned char *at = zqb__buffer_room (bytes, ZQB__HEAD + ZQB__COMMAND_HEAD + fields + command->body.size);
     if (!at)
         return -1;
     if (!before)
@@ -5241,8 +5583,9 @@ ZQB_API int zqb_request_reply (zqb_request_t *request, zqb_msg_t *msg)
     return zqb__request_finish (request, ZQB__REPLY, msg, NULL);
 }
 
-ZQB_API int zqb_request_fail (zqb_request_t *request, const char *text)
+ZQB_API int zqb_request_fail (zqb_request_t *request, int code, const char *text)
 {
+    (void) code;
     if (!request || request->in_handler)
         return zqb__invalid ();
     return zqb__request_finish (request, ZQB__ERROR, NULL, text);
@@ -7516,7 +7859,7 @@ static void zqb__worker_do (zqb_worker_t *worker, zqb_request_t *request, zqb_ha
     int failed = handler (request, &reply, arg);
     request->in_handler = 0;
     if (zqb__request_finish (request, failed ? ZQB__ERROR : ZQB__REPLY, &reply, NULL) != 0 && errno != ENOTCONN
-        && zqb_request_fail (request, zqb_strerror (errno)) != 0 && errno != ENOTCONN) {
+        && zqb_request_fail (request, 0, zqb_strerror (errno)) != 0 && errno != ENOTCONN) {
         zqb__worker_release (request);
         zqb__worker_hang_up (worker, "a reply could not be sent");
     }

@@ -816,7 +816,7 @@ static int in_parts (zqb_request_t *request, zqb_msg_t *reply, void *arg)
         return -1;
     zqb_msg_add_str (&part, "never sent by this");
     int refused = zqb_request_reply (request, &part) == -1 && errno == EINVAL;
-    refused += zqb_request_fail (request, "no") == -1 && errno == EINVAL;
+    refused += zqb_request_fail (request, 0, "no") == -1 && errno == EINVAL;
     zqb_msg_close (&part);
     return zqb_msg_add_str (reply, refused == 2 ? "two refused" : "not refused");
 }

@@ -741,7 +741,7 @@ static int say_reply (void)
     zqb_msg_t reply;
     zqb_msg_init (&reply);
     if (unit_frame_is (zqb_request_body (day.held), 0, "fail"))
-        return zqb_request_fail (day.held, "sorry") == 0 || errno == ENOTCONN || done (-1);
+        return zqb_request_fail (day.held, 0, "sorry") == 0 || errno == ENOTCONN || done (-1);
     if (!done (zqb_msg_copy (&reply, zqb_request_body (day.held))))
         return 0;
     size_t frames = zqb_msg_count (&reply);

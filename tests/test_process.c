@@ -483,7 +483,7 @@ TEST (what_a_worker_holds_at_the_end_of_the_context_cannot_be_answered_any_more)
             if (how < 2)
                 assert_true (reply_text (request, "y") == 0 || errno == ENOTCONN);
             else
-                assert_true (zqb_request_fail (request, "no") == 0 || errno == ENOTCONN);
+                assert_true (zqb_request_fail (request, 0, "no") == 0 || errno == ENOTCONN);
             assert_none (zqb_worker_recv (worker, -1), ETERM);
             assert_none (zqb_worker_recv (worker, 0), ETERM);
             zqb_worker_destroy (&worker);
@@ -507,7 +507,7 @@ TEST (a_second_answer_after_the_end_of_the_context_is_enotconn)
     assert_none (zqb_worker_recv (worker, -1), ETERM);
     reply_text (requests[0], "y");
     assert_fails (partial_text (requests[1], "y"), ENOTCONN);
-    assert_fails (zqb_request_fail (requests[1], "y"), ENOTCONN);
+    assert_fails (zqb_request_fail (requests[1], 0, "y"), ENOTCONN);
     assert_fails (reply_text (requests[2], "y"), ENOTCONN);
     assert_none (zqb_worker_recv (worker, -1), ETERM);
     zqb_worker_destroy (&worker);

@@ -75,7 +75,7 @@ TEST (null_is_einval_and_may_be_stopped_and_destroyed)
     assert_fails (zqb_worker_fd (NULL), EINVAL);
     assert_fails (zqb_request_reply (NULL, &msg), EINVAL);
     assert_fails (zqb_request_partial (NULL, &msg), EINVAL);
-    assert_fails (zqb_request_fail (NULL, "x"), EINVAL);
+    assert_fails (zqb_request_fail (NULL, 0, "x"), EINVAL);
     assert_null (zqb_request_body (NULL));
     assert_null (zqb_request_service (NULL, &size));
     assert_int_equal (size, 0);
@@ -223,12 +223,12 @@ TEST (a_failure_is_told_with_its_text)
     zqb_reply_t reply;
     zqb_msg_init (&reply.body);
     submit (client, "echo", "x");
-    assert_ok (zqb_request_fail (is_asked (worker, "x"), "no disk"));
+    assert_ok (zqb_request_fail (is_asked (worker, "x"), 0, "no disk"));
     assert_ok (zqb_client_recv (client, &reply, PATIENCE_MS));
     assert_int_equal (reply.error, ZQB_EFAILED);
     assert_frame (&reply.body, 0, "no disk");
     submit (client, "echo", "x");
-    assert_ok (zqb_request_fail (is_asked (worker, "x"), NULL));
+    assert_ok (zqb_request_fail (is_asked (worker, "x"), 0, NULL));
     assert_ok (zqb_client_recv (client, &reply, PATIENCE_MS));
     assert_int_equal (reply.error, ZQB_EFAILED);
     assert_int_equal (zqb_msg_count (&reply.body), 0);
@@ -241,7 +241,7 @@ TEST (a_failure_in_mdp_is_an_empty_reply)
     zqb_worker_t *worker = new_worker (ZQB_DIALECT_MDP01, 1);
     zqb_client_t *client = new_client (0, 0, 0);
     uint64_t id = submit (client, "echo", "x");
-    assert_ok (zqb_request_fail (is_asked (worker, "x"), "why"));
+    assert_ok (zqb_request_fail (is_asked (worker, "x"), 0, "why"));
     receives (client, id, ZQB_REPLY_FINAL, "");
     zqb_client_destroy (&client);
     zqb_worker_destroy (&worker);
@@ -536,7 +536,7 @@ TEST (a_reply_to_a_broker_that_is_gone_is_enotconn_and_releases_the_request)
     eventually (!zqb_worker_recv (worker, 0) && worker->registration > 0);
     assert_fails (partial_text (first, "late"), ENOTCONN);
     assert_fails (reply_text (first, "late"), ENOTCONN);
-    assert_fails (zqb_request_fail (second, "late"), ENOTCONN);
+    assert_fails (zqb_request_fail (second, 0, "late"), ENOTCONN);
     assert_true (zqb__list_empty (&worker->held));
     zqb_client_destroy (&client);
     zqb_worker_destroy (&worker);

@@ -207,7 +207,7 @@ static void treat (actor_t *actor, zqb_request_t *request)
     if (kind < 10)
         wait_ms (dice (actor, 60));
     if (kind < 60) {
-        zqb_request_fail (request, kind < 30 ? "no" : NULL);
+        zqb_request_fail (request, 0, kind < 30 ? "no" : NULL);
         return;
     }
     for (uint64_t parts = kind < 300 ? dice (actor, 4) : 0; parts--;) {

@@ -85,7 +85,7 @@ static void answer (script_t *step, unsigned kind)
     size_t frames = zqb_msg_count (&msg);
     int failed = kind == WORKER_REPLY     ? zqb_request_reply (held[which], &msg)
                  : kind == WORKER_PARTIAL ? zqb_request_partial (held[which], &msg)
-                                          : zqb_request_fail (held[which], frames & 1 ? "it failed" : NULL);
+                                          : zqb_request_fail (held[which], 0, frames & 1 ? "it failed" : NULL);
     int error = errno;
     CHECK (!failed || error == ENOTCONN || error == ENOMEM || (error == ENOTSUP && kind == WORKER_PARTIAL),
            "an answer fails as it says");
