@@ -1704,6 +1704,18 @@ static void zqb__list_remove (zqb__link_t *item)
     zqb__list_init (item);
 }
 
+/* Moves all items of a list to the end of another. */
+static void zqb__list_move (zqb__link_t *to, zqb__link_t *from)
+{
+    if (zqb__list_empty (from))
+        return;
+    from->next->prev = to->prev;
+    to->prev->next = from->next;
+    from->prev->next = to;
+    to->prev = from->prev;
+    zqb__list_init (from);
+}
+
 /* ---- hash table: chained, intrusive. Hashes are keyed, so that peers cannot choose names that collide. */
 
 typedef struct zqb__node_t {
@@ -3345,12 +3357,13 @@ static int zqb__wire_frames (zqb_msg_t *out, int dialect, int side, const zqb__c
             sent was read (caught_up), is what the caller says
    Door:    zqb__engine_init, _finish, _close; _peer, _receive, _malformed, _missed, _turn_away, _release (what a peer
             says); _suspect, _lost, _disconnected, _bury (what became of one); _tick, _next, _is_late (time); _pause,
-            _go_on; _handle, _limit, _has_room; commands come out through zqb__sink_t
+            _go_on; _handle, _limit, _policy, _drain, _has_room; commands come out through zqb__sink_t
    Uses:    containers, message, wire (commands and dialects, not their bytes)
    Never:   a socket, a clock, a thread
    Where to look: a command of a peer is handled in zqb__on_ready, _on_request, _on_reply ...;
             how a worker is chosen is in zqb__service_choose and zqb__worker_place, and nowhere else;
-            whose request is the next is in zqb__service_first and zqb__lane_*
+            whose request is the next is in zqb__service_first and zqb__lane_*;
+            what a request asks for is read in zqb__request_wish
    ================================================================================================================ */
 
 typedef struct zqb__service_t zqb__service_t;
@@ -3372,6 +3385,7 @@ struct zqb__peer_t {
     zqb__link_t lanes;   /* those of its requests */
     zqb__lane_t *lane;   /* the one it used last, which may be empty; or NULL */
     int outstanding;     /* how many requests it has */
+    int one_way;         /* how many of them are wanted even if it goes */
     int numbered;    /* they are in engine->ids */
     int port;
     zqb__connection_t *connection; /* what it came over; NULL not known */
@@ -3408,25 +3422,62 @@ typedef struct zqb__request_t {
     uint64_t arrived;
     struct zqb__extra_t *extra; /* or NULL */
     zqb__stored_t body;
-    unsigned attempts : 31, cancelled : 1;
+    unsigned attempts : 30, fate : 2;
 } zqb__request_t;
+
+/* Why nobody wants a request any more, though it may still run. */
+enum { ZQB__WANTED, ZQB__CANCELLED, ZQB__EXPIRED, ZQB__CLIENT_GONE };
+
+/* Where one is that does not run: in the queue of its service; or aside: before its time, in the queue of one worker, as
+   others do the same (unique), or as the answers of workers are gathered (survey). */
+enum { ZQB__QUEUED, ZQB__DELAYED, ZQB__PINNED, ZQB__FOLLOWING, ZQB__SURVEYING };
+
+enum { ZQB__REFUSALS_MOST = 8, ZQB__SLOTS = 4096 };
 
 typedef struct zqb__extra_t {
     zqb__request_t *request;
+    int aside;         /* ZQB__QUEUED ..., as long as it does not run */
+    int flags;         /* ZQB__ONE_WAY, ZQB__FAIL_FAST */
     zqb__node_t by_id; /* ZQB/1: found again by a retry, or to be cancelled */
     int numbered;      /* it is in engine->ids */
     zqb__parcel_t gathered; /* partial replies for a client whose dialect has none */
+    char *name;        /* what the client called the service, which is a pattern; or NULL */
+    size_t name_size;
+    zqb__timer_t timer; /* for the two below; its place is reserved if it is timed */
+    int timed;
+    uint64_t begins;   /* not before; 0 at once */
+    uint64_t ends;     /* the deadline; UINT64_MAX none */
+    uint32_t attempts; /* how many there may be; 0 as many as the broker's option says */
+    uint64_t backoff, backoff_most; /* behind an attempt */
+    int slot;          /* of its affinity, or -1 */
+    zqb__worker_t *pin; /* whose queue it is in */
+    uint64_t refused[ZQB__REFUSALS_MOST]; /* by workers of these numbers */
+    int refusals;
+    char *unique;      /* its key, as long as it is in engine->uniques; or NULL */
+    size_t unique_size;
+    zqb__node_t by_unique;
+    zqb__link_t followers; /* by their place */
+    zqb__request_t *leader; /* of one that follows */
+    zqb__request_t *survey; /* of the request to one worker; or NULL */
+    zqb__link_t of_survey;
+    zqb__link_t asked;      /* of a survey: those that have not ended */
+    int asked_count, answered;
 } zqb__extra_t;
 
-/* The requests of one client for one service. Lanes that have something queued take turns, so that no client has to
-   wait behind all that another has sent: "the broker SHOULD serve clients on a fair basis" (RFC 7, topology). */
+/* Ranks of requests: their priorities, from the lowest. */
+enum { ZQB__RANKS = ZQB_PRIORITY_HIGHEST - ZQB_PRIORITY_LOWEST + 1, ZQB__RANK_NORMAL = -ZQB_PRIORITY_LOWEST };
+
+/* The requests of one client for one service, of one rank. Lanes of a rank that have something queued take turns, so
+   that no client has to wait behind all that another has sent: "the broker SHOULD serve clients on a fair basis" (RFC 7,
+   topology). */
 struct zqb__lane_t {
     zqb__node_t by_ends;
     zqb__service_t *service;
     zqb__peer_t *client;
+    int rank;
     zqb__link_t of_service, of_client;
-    zqb__link_t turn;     /* among the lanes of its service that have something queued */
-    zqb__link_t requests; /* those that run, then those that are queued */
+    zqb__link_t turn;     /* among the lanes of its service and rank that have something queued */
+    zqb__link_t requests; /* those that run or are aside, then those that are queued */
     zqb__link_t *queued;  /* the first of these, or &requests */
 };
 
@@ -3439,11 +3490,21 @@ struct zqb__service_t {
     zqb__node_t by_name;
     zqb__link_t all; /* among all services */
     zqb__link_t queue, lanes;
-    zqb__link_t turns; /* the lanes that have something queued; whose turn it is is the first */
+    zqb__link_t turns[ZQB__RANKS]; /* the lanes that have something queued; whose turn it is is the first */
+    uint32_t turn_mask;            /* which of these lists are not empty */
+    zqb__link_t delayed;
     zqb__link_t workers;
     zqb__link_t ready[ZQB__LEVELS]; /* workers with room, by load */
     uint32_t ready_mask;            /* which of these lists are not empty */
     int queued, running, worker_count;
+    int delayed_count, pinned; /* aside */
+    int hasty;            /* of those queued: not to wait without a worker */
+    int requests;         /* that clients have here: as long as there are any, it is not forgotten */
+    int pattern;          /* its name ends with a star */
+    int policy;           /* ZQB_POLICY_LRU ... */
+    zqb_choose_fn *choose;
+    void *choose_arg;
+    zqb__worker_t **slots; /* whose requests of an affinity are; NULL nobody has asked for that */
     zqb__timer_t timer;   /* when the queue is longest without a worker */
     uint64_t alone_since; /* no worker since then */
     uint64_t limit;       /* how long a worker may be at work and finish nothing; UINT64_MAX for ever */
@@ -3454,6 +3515,7 @@ struct zqb__service_t {
 };
 
 struct zqb__worker_t {
+    uint64_t number; /* in the order of registration */
     zqb__peer_t *peer;
     zqb__service_t *service;
     zqb__link_t of_service;
@@ -3469,7 +3531,15 @@ struct zqb__worker_t {
     zqb__timer_t timer;
     uint64_t beat, expiry; /* how often it hears from us, and after which silence it is lost */
     uint64_t heard, told; /* when it last sent something, and we to it */
-    uint64_t served;
+    uint64_t served, failed, slow;
+    zqb__link_t pins[ZQB__RANKS]; /* requests that wait for it */
+    uint32_t pin_mask;            /* which of these lists are not empty */
+    int slots;                    /* how many of the service's are its own */
+    int draining;                 /* it gets no more, and leaves */
+    int failures, rests;          /* in a row */
+    int resting;                  /* it gets nothing until then */
+    int probation;                /* it gets one at a time */
+    uint64_t rested;              /* until then */
 };
 
 /* How the engine acts on the world. */
@@ -3483,6 +3553,13 @@ typedef struct zqb__sink_t {
     /* A request is given up. */
     void (*dead) (void *self, const zqb__command_t *request);
     void (*log) (void *self, int level, const char *format, va_list args);
+    /* NULL, or has the host look at a request and change what it asks for, in its flags and in wishes. Not 0: it is
+       refused, with that text. */
+    int (*filter) (void *self, zqb__command_t *request, zqb__rare_t *wishes, zqb__command_t *refusal);
+    /* NULL, or tells the host what became of a request. */
+    void (*outcome) (void *self, const zqb_outcome_t *outcome);
+    /* Has the host choose a worker. */
+    size_t (*choose) (void *self, const zqb__service_t *service, const zqb_worker_info_t *workers, size_t count);
 } zqb__sink_t;
 
 /* The options, resolved: no zero, no -1. */
@@ -3491,6 +3568,8 @@ typedef struct zqb__limits_t {
     uint64_t heartbeat, expiry, no_worker; /* microseconds, UINT64_MAX never */
     int attempts, services, workers, clients, requests, queue, no_worker_queue, outstanding;
     uint64_t frames, message, bytes;
+    uint64_t ageing, rest, slow; /* microseconds, UINT64_MAX never */
+    int rest_failures;           /* INT_MAX never */
 } zqb__limits_t;
 
 typedef struct zqb__engine_t {
@@ -3499,7 +3578,7 @@ typedef struct zqb__engine_t {
     zqb_stats_t stats;
     uint64_t now;
     zqb__key_t key;
-    zqb__table_t peers, lives, connections, services, lanes, ids;
+    zqb__table_t peers, lives, connections, services, lanes, ids, uniques;
     zqb__link_t idle_peers;
     int idle_count;
     zqb__link_t failed_peers;
@@ -3513,9 +3592,14 @@ typedef struct zqb__engine_t {
     int ending;             /* the end has come: what was running is cut off */
     zqb__service_t mmi;     /* serves all names that start with "mmi." and are not among the services */
     zqb__service_t *recent; /* the one that was asked for last, or NULL */
+    zqb__peer_t nobody;     /* has the one-way requests of clients that are gone */
+    uint64_t worker_number; /* the last that was given */
+    size_t timed;           /* requests that may have a timer */
+    int patterns;           /* services whose name is one */
+    int pattern_sizes[256]; /* how many have so many bytes before the star */
 } zqb__engine_t;
 
-enum { ZQB__TIMER_WORKER, ZQB__TIMER_SERVICE, ZQB__TIMER_PEER };
+enum { ZQB__TIMER_WORKER, ZQB__TIMER_SERVICE, ZQB__TIMER_PEER, ZQB__TIMER_REQUEST };
 enum { ZQB__HAND_BYTES = 8388608, ZQB__CREDIT_MOST = 1000, ZQB__SILENCE_AGAIN_US = 1000 };
 #define ZQB__PACE_NS ((uint64_t) 1000000) /* of work are looked at together */
 enum { ZQB__IDLE_PEERS = 1024 }; /* so many peers without a purpose are remembered, as they may come again soon */
@@ -3580,32 +3664,36 @@ static int zqb__engine_send (zqb__engine_t *engine, zqb__peer_t *peer, int side,
 
 /* ---- lanes */
 
-static uint64_t zqb__lane_hash (const zqb__engine_t *engine, const zqb__peer_t *client, const zqb__service_t *service)
+static uint64_t zqb__lane_hash (const zqb__engine_t *engine, const zqb__peer_t *client, const zqb__service_t *service,
+                                int rank)
 {
     uint64_t ends[2];
     ends[0] = (uint64_t) (uintptr_t) client;
-    ends[1] = (uint64_t) (uintptr_t) service;
+    ends[1] = (uint64_t) (uintptr_t) service + (uint64_t) rank; /* within the service: no other has that address */
     return zqb__hash (engine->key, ends, sizeof ends);
 }
 
-static zqb__lane_t *zqb__lane_find (zqb__engine_t *engine, zqb__peer_t *client, zqb__service_t *service, uint64_t hash)
+static zqb__lane_t *zqb__lane_find (zqb__engine_t *engine, zqb__peer_t *client, zqb__service_t *service, int rank,
+                                    uint64_t hash)
 {
     for (zqb__node_t *node = zqb__table_first (&engine->lanes, hash); node; node = zqb__table_next (node)) {
         zqb__lane_t *lane = ZQB__OF (zqb__lane_t, by_ends, node);
-        if (lane->client == client && lane->service == service)
+        if (lane->client == client && lane->service == service && lane->rank == rank)
             return lane;
     }
     return NULL;
 }
 
 /* NULL and ENOMEM */
-static zqb__lane_t *zqb__lane_new (zqb__engine_t *engine, zqb__peer_t *client, zqb__service_t *service, uint64_t hash)
+static zqb__lane_t *zqb__lane_new (zqb__engine_t *engine, zqb__peer_t *client, zqb__service_t *service, int rank,
+                                   uint64_t hash)
 {
     zqb__lane_t *lane = (zqb__lane_t *) zqb__alloc (sizeof *lane);
     if (!lane)
         return NULL;
     lane->service = service;
     lane->client = client;
+    lane->rank = rank;
     zqb__list_init (&lane->turn);
     zqb__list_init (&lane->requests);
     lane->queued = &lane->requests;
@@ -3634,14 +3722,14 @@ static void zqb__lane_rest (zqb__engine_t *engine, zqb__lane_t *lane)
 }
 
 /* The lane of a client for a service, found or made. NULL and ENOMEM. */
-static zqb__lane_t *zqb__lane_require (zqb__engine_t *engine, zqb__peer_t *client, zqb__service_t *service)
+static zqb__lane_t *zqb__lane_require (zqb__engine_t *engine, zqb__peer_t *client, zqb__service_t *service, int rank)
 {
     zqb__lane_t *last = client->lane;
-    if (last && last->service == service)
+    if (last && last->service == service && last->rank == rank)
         return last;
-    uint64_t hash = zqb__lane_hash (engine, client, service);
-    zqb__lane_t *lane = zqb__lane_find (engine, client, service, hash);
-    if (!lane && (lane = zqb__lane_new (engine, client, service, hash)) == NULL)
+    uint64_t hash = zqb__lane_hash (engine, client, service, rank);
+    zqb__lane_t *lane = zqb__lane_find (engine, client, service, rank, hash);
+    if (!lane && (lane = zqb__lane_new (engine, client, service, rank, hash)) == NULL)
         return NULL;
     client->lane = lane;
     if (last)
@@ -3652,7 +3740,7 @@ static zqb__lane_t *zqb__lane_require (zqb__engine_t *engine, zqb__peer_t *clien
 /* A request of the lane is to be queued: as its first, which is the next to have a turn, or as its last. */
 static void zqb__lane_queue (zqb__lane_t *lane, zqb__link_t *request, int first)
 {
-    zqb__link_t *turns = &lane->service->turns;
+    zqb__link_t *turns = &lane->service->turns[lane->rank];
     int was_empty = lane->queued == &lane->requests;
     zqb__list_remove (request);
     zqb__list_insert (first ? lane->queued : &lane->requests, request);
@@ -3661,6 +3749,22 @@ static void zqb__lane_queue (zqb__lane_t *lane, zqb__link_t *request, int first)
     lane->queued = request;
     zqb__list_remove (&lane->turn);
     zqb__list_insert (first ? turns->next : turns, &lane->turn);
+    lane->service->turn_mask |= 1u << lane->rank;
+}
+
+/* A request of the lane that is not to be queued. */
+static void zqb__lane_keep (zqb__lane_t *lane, zqb__link_t *request)
+{
+    zqb__list_remove (request);
+    zqb__list_insert (lane->queued, request);
+}
+
+/* It has nothing queued any more. */
+static void zqb__lane_leave_turns (zqb__lane_t *lane)
+{
+    zqb__list_remove (&lane->turn);
+    if (zqb__list_empty (&lane->service->turns[lane->rank]))
+        lane->service->turn_mask &= ~(1u << lane->rank);
 }
 
 /* A request of the lane is queued no more. */
@@ -3668,12 +3772,10 @@ static void zqb__lane_unqueue (zqb__lane_t *lane, zqb__link_t *request)
 {
     if (lane->queued == request)
         lane->queued = request->next;
-    else {
-        zqb__list_remove (request);
-        zqb__list_insert (lane->queued, request);
-    }
+    else
+        zqb__lane_keep (lane, request);
     if (lane->queued == &lane->requests)
-        zqb__list_remove (&lane->turn);
+        zqb__lane_leave_turns (lane);
 }
 
 /* The lane had its turn: now it is behind the others. */
@@ -3682,15 +3784,16 @@ static void zqb__lane_had_turn (zqb__lane_t *lane)
     if (lane->queued == &lane->requests)
         return;
     zqb__list_remove (&lane->turn);
-    zqb__list_append (&lane->service->turns, &lane->turn);
+    zqb__list_append (&lane->service->turns[lane->rank], &lane->turn);
 }
 
-/* Makes sure that the timers of all peers, services and workers can run, and that of one more: whoever could not be
-   given up in time would be kept for ever. -1 and ENOMEM. */
+/* Makes sure that the timers of all peers, services, workers and timed requests can run, and that of one more: whoever
+   could not be given up in time would be kept for ever. -1 and ENOMEM. */
 static int zqb__engine_reserve_timer (zqb__engine_t *engine)
 {
     const zqb_stats_t *stats = &engine->stats;
-    return zqb__heap_reserve (&engine->timers, engine->peers.count + (size_t) (stats->services + stats->workers) + 1);
+    size_t others = (size_t) (stats->services + stats->workers) + engine->timed;
+    return zqb__heap_reserve (&engine->timers, engine->peers.count + others + 1);
 }
 
 /* ---- peers */
@@ -3851,6 +3954,15 @@ static void zqb__peer_move (zqb__engine_t *engine, zqb__peer_t *peer, int port, 
     zqb__table_insert (&engine->peers, &peer->by_address, hash);
 }
 
+static void zqb__peer_init (zqb__peer_t *peer)
+{
+    zqb__list_init (&peer->idle);
+    zqb__list_init (&peer->lanes);
+    zqb__list_init (&peer->dirty);
+    zqb__list_init (&peer->failed);
+    zqb__list_init (&peer->of_connection);
+}
+
 static zqb__peer_t *zqb__peer_new (zqb__engine_t *engine, int port, const void *address, size_t size, uint64_t hash)
 {
     if (zqb__engine_reserve_timer (engine) != 0)
@@ -3864,12 +3976,8 @@ static zqb__peer_t *zqb__peer_new (zqb__engine_t *engine, int port, const void *
     peer->address = (unsigned char *) copy;
     peer->address_size = size;
     peer->port = port;
-    zqb__list_init (&peer->idle);
-    zqb__list_init (&peer->lanes);
-    zqb__list_init (&peer->dirty);
-    zqb__list_init (&peer->failed);
+    zqb__peer_init (peer);
     peer->dialect[ZQB__CLIENT] = peer->dialect[ZQB__WORKER] = -1;
-    zqb__list_init (&peer->of_connection);
     peer->timer.kind = ZQB__TIMER_PEER;
     zqb__table_insert (&engine->peers, &peer->by_address, hash);
     return peer;
@@ -3895,6 +4003,16 @@ static zqb__service_t *zqb__service_find (zqb__engine_t *engine, const void *nam
     return NULL;
 }
 
+/* A name that ends with a star is a pattern: it stands for all that begin with what is before. */
+static void zqb__pattern_note (zqb__engine_t *engine, zqb__service_t *service, int more)
+{
+    service->pattern = service->name[service->name_size - 1] == '*';
+    if (!service->pattern)
+        return;
+    engine->patterns += more;
+    engine->pattern_sizes[service->name_size - 1] += more;
+}
+
 static zqb__service_t *zqb__service_new (zqb__engine_t *engine, const void *name, size_t size)
 {
     if (zqb__engine_reserve_timer (engine) != 0)
@@ -3911,11 +4029,14 @@ static zqb__service_t *zqb__service_new (zqb__engine_t *engine, const void *name
     service->alone_since = engine->now;
     service->limit = UINT64_MAX;
     zqb__list_init (&service->queue);
+    zqb__list_init (&service->delayed);
     zqb__list_init (&service->lanes);
-    zqb__list_init (&service->turns);
     zqb__list_init (&service->workers);
+    for (int i = 0; i < ZQB__RANKS; i++)
+        zqb__list_init (&service->turns[i]);
     for (int i = 0; i < ZQB__LEVELS; i++)
         zqb__list_init (&service->ready[i]);
+    zqb__pattern_note (engine, service, 1);
     zqb__list_append (&engine->all_services, &service->all);
     zqb__table_insert (&engine->services, &service->by_name, zqb__hash (engine->key, name, size));
     engine->stats.services++;
@@ -3939,6 +4060,40 @@ static int zqb__service_serves (const zqb__service_t *service)
     return service && (service->worker_count || service->handler);
 }
 
+/* The longest pattern that a name begins with and that is served, or NULL. */
+static zqb__service_t *zqb__pattern_find (zqb__engine_t *engine, const void *name, size_t size)
+{
+    char pattern[256];
+    size_t most = size < 254 ? size : 254;
+    memcpy (pattern, name, most);
+    for (size_t length = most + 1; length-- > 0;) {
+        if (!engine->pattern_sizes[length])
+            continue;
+        pattern[length] = '*';
+        zqb__service_t *service = zqb__service_find (engine, pattern, length + 1);
+        if (zqb__service_serves (service))
+            return service;
+    }
+    return NULL;
+}
+
+/* The service that a request for this name is for: the one of that name, if it is served; else that of the longest
+   pattern that is; else the one of that name, or NULL. */
+static zqb__service_t *zqb__service_route (zqb__engine_t *engine, const void *name, size_t size)
+{
+    zqb__service_t *service = zqb__service_find (engine, name, size);
+    if (!engine->patterns || zqb__service_serves (service) || zqb__name_reserved (name, size))
+        return service;
+    zqb__service_t *pattern = zqb__pattern_find (engine, name, size);
+    return pattern ? pattern : service;
+}
+
+/* Whether the host has set something for it, which is to be kept. */
+static int zqb__service_is_set_up (const zqb__service_t *service)
+{
+    return service->limit != UINT64_MAX || service->policy != ZQB_POLICY_LRU;
+}
+
 /* Forgets a service that has neither workers nor requests, and makes sure that those of one without workers expire. */
 static void zqb__service_settle (zqb__engine_t *engine, zqb__service_t *service)
 {
@@ -3952,8 +4107,8 @@ static void zqb__service_settle (zqb__engine_t *engine, zqb__service_t *service)
             zqb__heap_set (&engine->timers, &service->timer, at);
         return;
     }
-    if (service->limit != UINT64_MAX)
-        return; /* it is not forgotten */
+    if (service->requests || zqb__service_is_set_up (service))
+        return;
     if (engine->recent == service)
         engine->recent = NULL;
     while (!zqb__list_empty (&service->lanes))
@@ -3962,27 +4117,91 @@ static void zqb__service_settle (zqb__engine_t *engine, zqb__service_t *service)
     zqb__list_remove (&service->all);
     zqb__table_remove (&engine->services, &service->by_name);
     engine->stats.services--;
+    zqb__pattern_note (engine, service, -1);
+    ZQB_FREE (service->slots);
     ZQB_FREE (service->name);
     ZQB_FREE (service);
 }
 
-/* Which worker gets the next request: the least loaded, and of those the one that has waited longest. NULL: none has
-   room, or all wait. */
+/* The first worker with room that comes behind another, in the order of choice; NULL as the other: the first of all. */
+static zqb__worker_t *zqb__service_next_ready (const zqb__service_t *service, const zqb__worker_t *worker)
+{
+    int level = worker ? worker->level : 0;
+    if (worker && worker->ready.next != &service->ready[level])
+        return ZQB__OF (zqb__worker_t, ready, worker->ready.next);
+    level += worker != NULL;
+    while (level < ZQB__LEVELS && !(service->ready_mask >> level & 1))
+        level++;
+    return level < ZQB__LEVELS ? ZQB__OF (zqb__worker_t, ready, service->ready[level].next) : NULL;
+}
+
+enum { ZQB__CHOICE = 64 }; /* so many workers the host may choose from */
+
+static void zqb__worker_info (const zqb__engine_t *engine, const zqb__worker_t *worker, zqb_worker_info_t *info)
+{
+    info->id = worker->number;
+    info->load = (int) worker->load;
+    info->credit = (int) worker->credit;
+    info->served = worker->served;
+    info->failed = worker->failed;
+    info->slow = worker->slow;
+    info->idle_us = worker->load ? 0 : (int64_t) (engine->now - worker->since);
+}
+
+/* What the host chooses. */
+static zqb__worker_t *zqb__service_ask_host (const zqb__engine_t *engine, const zqb__service_t *service)
+{
+    zqb_worker_info_t infos[ZQB__CHOICE];
+    zqb__worker_t *workers[ZQB__CHOICE];
+    size_t count = 0;
+    for (zqb__worker_t *at = NULL; count < ZQB__CHOICE && (at = zqb__service_next_ready (service, at)) != NULL; count++) {
+        zqb__worker_info (engine, at, &infos[count]);
+        workers[count] = at;
+    }
+    size_t chosen = engine->sink.choose (engine->sink.self, service, infos, count);
+    return workers[chosen < count ? chosen : 0];
+}
+
+/* Which worker gets the next request: the first in the order in which zqb__worker_place keeps them, unless the host
+   chooses itself. NULL: none has room, or all wait. */
 static zqb__worker_t *zqb__service_choose (const zqb__engine_t *engine, const zqb__service_t *service)
 {
     if (!service->ready_mask || engine->paused)
         return NULL;
+    if (service->policy == ZQB_POLICY_CUSTOM)
+        return zqb__service_ask_host (engine, service);
     int level = 0;
     while (!(service->ready_mask >> level & 1))
         level++;
     return ZQB__OF (zqb__worker_t, ready, service->ready[level].next);
 }
 
-/* Which of the queued requests is the next. */
-static zqb__request_t *zqb__service_first (const zqb__service_t *service)
+/* The request whose turn it is in a rank. */
+static zqb__request_t *zqb__service_turn (const zqb__service_t *service, int rank)
 {
-    const zqb__lane_t *lane = ZQB__OF (zqb__lane_t, turn, service->turns.next);
+    const zqb__lane_t *lane = ZQB__OF (zqb__lane_t, turn, service->turns[rank].next);
     return ZQB__OF (zqb__request_t, of_lane, lane->queued);
+}
+
+/* Which of the queued requests is the next: of the highest rank. A request rises by one for each time of ageing. */
+static zqb__request_t *zqb__service_first (const zqb__engine_t *engine, const zqb__service_t *service)
+{
+    zqb__request_t *first = NULL;
+    uint64_t highest = 0;
+    if (service->turn_mask == 1u << ZQB__RANK_NORMAL)
+        return zqb__service_turn (service, ZQB__RANK_NORMAL);
+    for (int rank = ZQB__RANKS; rank-- > 0;) {
+        if (!(service->turn_mask >> rank & 1))
+            continue;
+        zqb__request_t *request = zqb__service_turn (service, rank);
+        uint64_t waited = engine->limits.ageing == UINT64_MAX ? 0 : engine->now - request->arrived;
+        uint64_t height = (uint64_t) rank + waited / engine->limits.ageing;
+        if (!first || height > highest) {
+            first = request;
+            highest = height;
+        }
+    }
+    return first;
 }
 
 /* ---- workers */
@@ -3997,6 +4216,16 @@ static int zqb__level_of_load (uint32_t load)
     return level;
 }
 
+/* Where a worker stands in the order of choice, by the policy of its service. */
+static int zqb__worker_level (const zqb__worker_t *worker)
+{
+    switch (worker->service->policy) {
+        case ZQB_POLICY_LEAST: return (int) ((uint64_t) worker->load * ZQB__LEVELS / (worker->credit ? worker->credit : 1));
+        case ZQB_POLICY_ROUND_ROBIN: return 0;
+        default: return zqb__level_of_load (worker->load);
+    }
+}
+
 static void zqb__worker_unplace (zqb__worker_t *worker)
 {
     zqb__service_t *service = worker->service;
@@ -4005,27 +4234,38 @@ static void zqb__worker_unplace (zqb__worker_t *worker)
         service->ready_mask &= ~(1u << worker->level);
 }
 
-/* A worker that has nothing always has room for one. Large requests fill a hand before many do: those behind them would
-   wait for the network. */
+/* A worker that has nothing always has room for one, unless it rests. Large requests fill a hand before many do: those
+   behind them would wait for the network. */
 static int zqb__worker_has_room (const zqb__worker_t *worker)
 {
-    return worker->load < worker->credit && (worker->load == 0 || worker->bytes < ZQB__HAND_BYTES);
+    if (worker->load >= worker->credit)
+        return 0;
+    return worker->load == 0 ? !worker->resting : worker->bytes < ZQB__HAND_BYTES && !worker->probation;
 }
 
-/* Puts a worker where its load says: behind those that were on that level before, or, if it was one of them, where it
-   was. One without room is in no list. */
+/* Puts a worker where its load says: behind those that were on that level before (MRU: in front of them), or, if it was
+   one of them, where it was. One without room is in no list. */
 static void zqb__worker_place (zqb__worker_t *worker)
 {
     zqb__service_t *service = worker->service;
-    int level = zqb__level_of_load (worker->load), has_room = zqb__worker_has_room (worker);
+    int has_room = zqb__worker_has_room (worker), level = has_room ? zqb__worker_level (worker) : 0;
     if (has_room && level == worker->level && !zqb__list_empty (&worker->ready))
         return;
     zqb__worker_unplace (worker);
     if (!has_room)
         return;
     worker->level = level;
-    zqb__list_append (&service->ready[level], &worker->ready);
+    zqb__link_t *others = &service->ready[level];
+    zqb__list_insert (service->policy == ZQB_POLICY_MRU ? others->next : others, &worker->ready);
     service->ready_mask |= 1u << level;
+}
+
+/* It was given a request. */
+static void zqb__worker_had_turn (zqb__worker_t *worker)
+{
+    if (worker->service->policy == ZQB_POLICY_ROUND_ROBIN)
+        zqb__worker_unplace (worker);
+    zqb__worker_place (worker);
 }
 
 /* How many requests a worker may hold follows from its pace: what waits in its hand is to be worth no more than the
@@ -4101,6 +4341,8 @@ static void zqb__worker_set_timer (zqb__engine_t *engine, zqb__worker_t *worker)
     uint64_t hangs = zqb__look_again_at (engine, zqb__after (worker->since, worker->service->limit));
     if (worker->load && hangs < at)
         at = hangs;
+    if (worker->resting && worker->rested < at)
+        at = worker->rested;
     if (at != UINT64_MAX)
         zqb__heap_set (&engine->timers, &worker->timer, at);
 }
@@ -4133,15 +4375,18 @@ static zqb__worker_t *zqb__worker_new (zqb__engine_t *engine, zqb__peer_t *peer,
     zqb__worker_t *worker = (zqb__worker_t *) zqb__alloc (sizeof *worker);
     if (!worker)
         return NULL;
+    worker->number = ++engine->worker_number;
     worker->peer = peer;
     worker->service = service;
     worker->credit = credit ? credit : 1;
     worker->adapts = credit == 0 && engine->limits.credit != 0;
-    worker->heard = worker->told = engine->now;
+    worker->heard = worker->told = worker->since = engine->now;
     zqb__worker_set_beat (&engine->limits, worker, ready->heartbeat_ms);
     worker->timer.kind = ZQB__TIMER_WORKER;
     zqb__list_init (&worker->hand);
     zqb__list_init (&worker->ready);
+    for (int i = 0; i < ZQB__RANKS; i++)
+        zqb__list_init (&worker->pins[i]);
     zqb__list_append (&service->workers, &worker->of_service);
     peer->worker = worker;
     service->worker_count++;
@@ -4168,18 +4413,27 @@ static zqb__extra_t *zqb__request_extra (zqb__request_t *request)
 {
     if (request->extra)
         return request->extra;
-    request->extra = (zqb__extra_t *) zqb__alloc (sizeof *request->extra);
-    if (request->extra)
-        request->extra->request = request;
-    return request->extra;
+    zqb__extra_t *extra = (zqb__extra_t *) zqb__alloc (sizeof *extra);
+    if (!extra)
+        return NULL;
+    extra->request = request;
+    extra->timer.kind = ZQB__TIMER_REQUEST;
+    extra->ends = UINT64_MAX;
+    extra->slot = -1;
+    zqb__list_init (&extra->followers);
+    zqb__list_init (&extra->of_survey);
+    zqb__list_init (&extra->asked);
+    return request->extra = extra;
 }
 
-/* -1 and ENOMEM */
+/* Not if nobody will ever ask for it by its number. -1 and ENOMEM. */
 static int zqb__request_number (zqb__engine_t *engine, zqb__request_t *request)
 {
     zqb__extra_t *extra = zqb__request_extra (request);
     if (!extra)
         return -1;
+    if (extra->survey || extra->flags & ZQB__ONE_WAY)
+        return 0;
     if (!extra->numbered)
         zqb__table_insert (&engine->ids, &extra->by_id, zqb__id_hash (engine, request->lane->client, request->id));
     extra->numbered = 1;
@@ -4229,22 +4483,77 @@ static zqb__request_t *zqb__request_find (zqb__engine_t *engine, zqb__peer_t *cl
     return NULL;
 }
 
+static unsigned zqb__request_flags (const zqb__request_t *request)
+{
+    return request->extra ? (unsigned) request->extra->flags : 0;
+}
+
+/* Where it is, if it does not run. */
+static int zqb__request_aside (const zqb__request_t *request)
+{
+    return request->extra ? request->extra->aside : (int) ZQB__QUEUED;
+}
+
+/* It is this client's from now on, for this service. */
+static void zqb__request_attach (zqb__engine_t *engine, zqb__request_t *request, zqb__lane_t *lane)
+{
+    request->lane = lane;
+    lane->service->requests++;
+    lane->client->one_way += (zqb__request_flags (request) & ZQB__ONE_WAY) != 0;
+    if (lane->client->outstanding++ == 0)
+        engine->stats.clients++;
+}
+
+/* A request has left a lane, and is its client's no more. */
+static void zqb__lane_left (zqb__engine_t *engine, zqb__lane_t *lane, const zqb__request_t *request)
+{
+    zqb__peer_t *client = lane->client;
+    lane->service->requests--;
+    zqb__lane_rest (engine, lane);
+    client->one_way -= (zqb__request_flags (request) & ZQB__ONE_WAY) != 0;
+    if (--client->outstanding == 0) {
+        client->numbered = 0;
+        engine->stats.clients--;
+    }
+    zqb__peer_rest (engine, client);
+}
+
 /* Nobody waits for it any more. */
 static void zqb__request_detach (zqb__engine_t *engine, zqb__request_t *request)
 {
     zqb__lane_t *lane = request->lane;
     if (!lane)
         return;
-    zqb__peer_t *client = lane->client;
     zqb__request_unnumber (engine, request);
     zqb__list_remove (&request->of_lane);
     request->lane = NULL;
-    zqb__lane_rest (engine, lane);
-    if (--client->outstanding == 0) {
-        client->numbered = 0;
-        engine->stats.clients--;
-    }
-    zqb__peer_rest (engine, client);
+    zqb__lane_left (engine, lane, request);
+}
+
+/* It is no longer found by its unique key. */
+static void zqb__request_forget_unique (zqb__engine_t *engine, zqb__request_t *request)
+{
+    zqb__extra_t *extra = request->extra;
+    if (!extra || !extra->unique)
+        return;
+    zqb__table_remove (&engine->uniques, &extra->by_unique);
+    ZQB_FREE (extra->unique);
+    extra->unique = NULL;
+}
+
+/* What few requests have is freed with them. */
+static void zqb__extra_free (zqb__engine_t *engine, zqb__request_t *request)
+{
+    zqb__extra_t *extra = request->extra;
+    if (!extra)
+        return;
+    zqb__request_forget_unique (engine, request);
+    zqb__heap_remove (&engine->timers, &extra->timer);
+    engine->timed -= (size_t) extra->timed;
+    zqb__list_remove (&extra->of_survey);
+    ZQB_FREE (extra->name);
+    ZQB_FREE (extra);
+    request->extra = NULL;
 }
 
 static void zqb__request_drop_gathered (zqb__engine_t *engine, zqb__request_t *request)
@@ -4261,13 +4570,64 @@ static void zqb__request_free (zqb__engine_t *engine, zqb__request_t *request)
     zqb__request_detach (engine, request);
     engine->stats.bytes -= zqb__stored_bytes (&request->body);
     zqb__request_drop_gathered (engine, request);
-    if (request->extra)
-        ZQB_FREE (request->extra);
+    zqb__extra_free (engine, request);
     zqb__stored_close (&request->body);
     zqb__slab_free (&engine->requests, &request->slot);
 }
 
-/* Out of its queue, or out of its worker's hand. */
+/* How many it is for the counters of those that are aside. */
+static void zqb__request_count_aside (zqb__engine_t *engine, const zqb__request_t *request, int more)
+{
+    zqb__service_t *service = request->lane->service;
+    uint64_t one = (uint64_t) (int64_t) more;
+    switch (request->extra->aside) {
+        case ZQB__DELAYED:
+            engine->stats.delayed += one;
+            service->delayed_count += more;
+            break;
+        case ZQB__PINNED: service->pinned += more; break;
+        case ZQB__FOLLOWING: engine->stats.following += one; break;
+        default: break;
+    }
+    engine->stats.queued += one;
+}
+
+/* From nowhere, aside: others of the same kind are in the list; NULL: there is none. */
+static void zqb__request_set_aside (zqb__engine_t *engine, zqb__request_t *request, int aside, zqb__link_t *list)
+{
+    zqb__lane_keep (request->lane, &request->of_lane);
+    if (list)
+        zqb__list_append (list, &request->place);
+    request->extra->aside = aside;
+    zqb__request_count_aside (engine, request, 1);
+}
+
+static void zqb__worker_forget_pin (zqb__worker_t *worker, int rank)
+{
+    if (zqb__list_empty (&worker->pins[rank]))
+        worker->pin_mask &= ~(1u << rank);
+}
+
+/* It waits for a worker that has no room for it. */
+static void zqb__request_pin (zqb__engine_t *engine, zqb__request_t *request, zqb__worker_t *worker)
+{
+    int rank = request->lane->rank;
+    request->extra->pin = worker;
+    worker->pin_mask |= 1u << rank;
+    zqb__request_set_aside (engine, request, ZQB__PINNED, &worker->pins[rank]);
+}
+
+/* Out of whatever it is in but a queue or a hand. */
+static void zqb__request_take_from_aside (zqb__engine_t *engine, zqb__request_t *request)
+{
+    zqb__request_count_aside (engine, request, -1);
+    if (request->extra->aside == ZQB__PINNED)
+        zqb__worker_forget_pin (request->extra->pin, request->lane->rank);
+    request->extra->pin = NULL;
+    request->extra->aside = ZQB__QUEUED;
+}
+
+/* Out of its worker's hand, out of its queue, or from where it is aside. */
 static void zqb__request_take_out (zqb__engine_t *engine, zqb__request_t *request)
 {
     zqb__list_remove (&request->place);
@@ -4277,9 +4637,12 @@ static void zqb__request_take_out (zqb__engine_t *engine, zqb__request_t *reques
         request->worker->service->running--;
         engine->stats.running--;
         request->worker = NULL;
-    } else {
+    } else if (zqb__request_aside (request) != ZQB__QUEUED)
+        zqb__request_take_from_aside (engine, request);
+    else {
         zqb__lane_unqueue (request->lane, &request->of_lane);
         request->lane->service->queued--;
+        request->lane->service->hasty -= (zqb__request_flags (request) & ZQB__FAIL_FAST) != 0;
         engine->stats.queued--;
     }
 }
@@ -4291,29 +4654,126 @@ static void zqb__request_enqueue (zqb__engine_t *engine, zqb__request_t *request
     zqb__list_insert (first ? service->queue.next : &service->queue, &request->place);
     zqb__lane_queue (request->lane, &request->of_lane, first);
     service->queued++;
+    service->hasty += (zqb__request_flags (request) & ZQB__FAIL_FAST) != 0;
     engine->stats.queued++;
+}
+
+/* Sets the timer of a timed request for what comes first: its deadline, or, if it is delayed, its time to begin. */
+static void zqb__request_set_timer (zqb__engine_t *engine, zqb__request_t *request)
+{
+    zqb__extra_t *extra = request->extra;
+    uint64_t at = extra->ends;
+    if (!request->worker && extra->aside == ZQB__DELAYED && extra->begins < at)
+        at = extra->begins;
+    if (at == UINT64_MAX)
+        zqb__heap_remove (&engine->timers, &extra->timer);
+    else
+        zqb__heap_set (&engine->timers, &extra->timer, at);
+}
+
+/* It is not to be begun before that time. Its timer is reserved. */
+static void zqb__request_delay (zqb__engine_t *engine, zqb__request_t *request, uint64_t begins)
+{
+    request->extra->begins = begins;
+    zqb__request_set_aside (engine, request, ZQB__DELAYED, &request->lane->service->delayed);
+    zqb__request_set_timer (engine, request);
+}
+
+/* The name by which the client called the service. */
+static void zqb__request_name (const zqb__request_t *request, zqb__command_t *command)
+{
+    const zqb__extra_t *extra = request->extra;
+    const zqb__service_t *service = request->lane->service;
+    int own = extra && extra->name;
+    command->service = (const unsigned char *) (own ? extra->name : service->name);
+    command->service_size = own ? extra->name_size : service->name_size;
 }
 
 /* Tells the client something about its request. */
 static int zqb__request_answer (zqb__engine_t *engine, zqb__request_t *request, zqb__command_t *answer)
 {
-    const zqb__lane_t *lane = request->lane;
     answer->id = request->id;
-    answer->service = (const unsigned char *) lane->service->name;
-    answer->service_size = lane->service->name_size;
-    return zqb__engine_send (engine, lane->client, ZQB__CLIENT, answer);
+    zqb__request_name (request, answer);
+    return zqb__engine_send (engine, request->lane->client, ZQB__CLIENT, answer);
 }
 
-/* The end of a request that is in nobody's hand: the client hears of it, the outcome is counted, it is freed. */
+/* What its client hears of the end of a request: nothing, if it wants no answer; of one that a survey asks for, the reply
+   as a part of what is gathered. -1: there is no client. */
+static int zqb__request_tell (zqb__engine_t *engine, zqb__request_t *request, zqb__command_t *answer)
+{
+    if (!request->lane)
+        return -1;
+    if (zqb__request_flags (request) & ZQB__ONE_WAY)
+        return 0;
+    if (request->extra && request->extra->survey) {
+        if (answer->type != ZQB__REPLY)
+            return 0;
+        answer->type = ZQB__PARTIAL;
+        request->extra->survey->extra->answered++;
+    }
+    return zqb__request_answer (engine, request, answer);
+}
+
+/* Tells the host what became of a request that a client still has, if it wants to know. error: 0 replied. */
+static void zqb__request_report (zqb__engine_t *engine, const zqb__request_t *request, int error)
+{
+    zqb__command_t name = zqb__command (ZQB__REQUEST, 0);
+    zqb_outcome_t outcome;
+    if (!engine->sink.outcome || !request->lane)
+        return;
+    zqb__request_name (request, &name);
+    outcome.service = (const char *) name.service;
+    outcome.service_size = name.service_size;
+    outcome.error = error;
+    outcome.attempts = (int) request->attempts;
+    outcome.took_us = (int64_t) (engine->now - request->arrived);
+    engine->sink.outcome (engine->sink.self, &outcome);
+}
+
+static int zqb__fate_error (int fate)
+{
+    return fate == ZQB__CANCELLED ? (int) ZQB_ECANCELLED : fate == ZQB__EXPIRED ? (int) ZQB_EEXPIRED : EHOSTUNREACH;
+}
+
+static uint64_t *zqb__fate_counter (zqb__engine_t *engine, int fate)
+{
+    zqb_stats_t *stats = &engine->stats;
+    return fate == ZQB__CANCELLED ? &stats->cancelled : fate == ZQB__EXPIRED ? &stats->expired : &stats->client_gone;
+}
+
+/* The end of one that is in nobody's hand: the client hears of it, the outcome is counted, it is freed. */
+static void zqb__request_close (zqb__engine_t *engine, zqb__request_t *request, zqb__command_t *answer,
+                                uint64_t *outcome)
+{
+    int error = answer->type == ZQB__ERROR ? ZQB_ERRNO + answer->status : 0;
+    if (!request->fate && zqb__request_tell (engine, request, answer) != 0)
+        request->fate = ZQB__CLIENT_GONE;
+    ++*(request->fate ? zqb__fate_counter (engine, request->fate) : outcome);
+    zqb__request_report (engine, request, request->fate ? zqb__fate_error (request->fate) : error);
+    zqb__request_free (engine, request);
+}
+
+static void zqb__survey_settle (zqb__engine_t *engine, zqb__request_t *survey);
+
+/* The same, with all that have joined it, and with the survey that it belongs to. */
 static void zqb__request_end (zqb__engine_t *engine, zqb__request_t *request, zqb__command_t *answer, uint64_t *outcome)
 {
-    if (request->cancelled)
-        engine->stats.cancelled++;
-    else if (!request->lane || zqb__request_answer (engine, request, answer) != 0)
-        engine->stats.client_gone++;
-    else
-        ++*outcome;
-    zqb__request_free (engine, request);
+    zqb__link_t followers;
+    if (!request->extra) {
+        zqb__request_close (engine, request, answer, outcome);
+        return;
+    }
+    zqb__request_t *survey = request->extra->survey;
+    zqb__list_init (&followers);
+    zqb__list_move (&followers, &request->extra->followers);
+    zqb__request_close (engine, request, answer, outcome);
+    while (!zqb__list_empty (&followers)) {
+        zqb__request_t *follower = ZQB__OF (zqb__request_t, place, followers.next);
+        zqb__request_take_out (engine, follower);
+        zqb__request_close (engine, follower, answer, outcome);
+    }
+    if (survey)
+        zqb__survey_settle (engine, survey);
 }
 
 static void zqb__request_end_with (zqb__engine_t *engine, zqb__request_t *request, int error, uint64_t *outcome)
@@ -4323,12 +4783,31 @@ static void zqb__request_end_with (zqb__engine_t *engine, zqb__request_t *reques
     zqb__request_end (engine, request, &answer, outcome);
 }
 
+/* The end of a survey, when nobody is asked any more: how many answered. */
+static void zqb__survey_end (zqb__engine_t *engine, zqb__request_t *survey)
+{
+    zqb__command_t answer = zqb__command (ZQB__REPLY, 0);
+    zqb__rare_t rare;
+    memset (&rare, 0, sizeof rare);
+    rare.done = (uint64_t) survey->extra->answered;
+    rare.total = (uint64_t) survey->extra->asked_count;
+    rare.has_progress = 1;
+    answer.rare = &rare;
+    zqb__request_take_out (engine, survey);
+    zqb__request_end (engine, survey, &answer, &engine->stats.replied);
+}
+
+static void zqb__survey_settle (zqb__engine_t *engine, zqb__request_t *survey)
+{
+    if (survey->extra->aside == ZQB__SURVEYING && zqb__list_empty (&survey->extra->asked))
+        zqb__survey_end (engine, survey);
+}
+
 /* The request as the command that it came with. */
 static zqb__command_t zqb__request_command (const zqb__request_t *request)
 {
     zqb__command_t command = zqb__command (ZQB__REQUEST, request->id);
-    command.service = (const unsigned char *) request->lane->service->name;
-    command.service_size = request->lane->service->name_size;
+    zqb__request_name (request, &command);
     command.body = zqb__stored_body (&request->body);
     return command;
 }
@@ -4343,29 +4822,63 @@ static void zqb__request_die (zqb__engine_t *engine, zqb__request_t *request)
     zqb__request_end_with (engine, request, ZQB_ELOST, &engine->stats.dead);
 }
 
-/* Its worker is lost: back to the head of the queue, unless nobody wants it, or too many were lost over it. */
+static int zqb__request_is_worn_out (const zqb__engine_t *engine, const zqb__request_t *request)
+{
+    uint32_t own = request->extra ? request->extra->attempts : 0;
+    return request->attempts >= (own ? own : (uint32_t) engine->limits.attempts);
+}
+
+/* The pause behind its last attempt: twice as long as that behind the one before. */
+static uint64_t zqb__request_pause (const zqb__request_t *request)
+{
+    const zqb__extra_t *extra = request->extra;
+    if (!extra || !extra->backoff || !request->attempts)
+        return 0;
+    unsigned doublings = request->attempts - 1 < 32 ? request->attempts - 1 : 32;
+    uint64_t pause = extra->backoff << doublings;
+    return pause < extra->backoff_most ? pause : extra->backoff_most;
+}
+
+/* Its worker will not do it: back to the head of the queue, or there after a while. */
+static void zqb__request_retry (zqb__engine_t *engine, zqb__request_t *request)
+{
+    uint64_t pause = zqb__request_pause (request);
+    engine->stats.requeued++;
+    if (pause)
+        zqb__request_delay (engine, request, engine->now + pause);
+    else
+        zqb__request_enqueue (engine, request, 1);
+}
+
+/* A request that a survey has for one worker does not go to another. */
+static int zqb__request_is_for_one (const zqb__request_t *request)
+{
+    return request->extra && request->extra->survey;
+}
+
+/* Its worker is lost: back to the queue, unless nobody wants it, or too many were lost over it. */
 static void zqb__request_give_back (zqb__engine_t *engine, zqb__request_t *request)
 {
     zqb__request_take_out (engine, request);
     zqb__request_drop_gathered (engine, request);
     zqb__slot_renew (&request->slot);
-    if (!request->lane)
-        zqb__request_end_with (engine, request, ZQB_ECANCELLED, &engine->stats.client_gone);
-    else if (engine->ending)
+    if (!request->lane || engine->ending)
         zqb__request_end_with (engine, request, ZQB_ECANCELLED, &engine->stats.cancelled);
-    else if (request->attempts >= engine->limits.attempts)
+    else if (zqb__request_is_for_one (request))
+        zqb__request_end_with (engine, request, ZQB_ELOST, &engine->stats.failed);
+    else if (zqb__request_is_worn_out (engine, request))
         zqb__request_die (engine, request);
-    else {
-        zqb__request_enqueue (engine, request, 1);
-        engine->stats.requeued++;
-    }
+    else
+        zqb__request_retry (engine, request);
 }
 
 /* Into the hand of a worker. */
 static void zqb__request_hand_over (zqb__engine_t *engine, zqb__request_t *request, zqb__worker_t *worker)
 {
+    int had_turn = zqb__request_aside (request) == ZQB__QUEUED;
     zqb__request_take_out (engine, request);
-    zqb__lane_had_turn (request->lane);
+    if (had_turn)
+        zqb__lane_had_turn (request->lane);
     zqb__list_append (&worker->hand, &request->place);
     request->worker = worker;
     worker->service->running++;
@@ -4373,30 +4886,177 @@ static void zqb__request_hand_over (zqb__engine_t *engine, zqb__request_t *reque
     if (worker->load++ == 0)
         zqb__worker_begin (engine, worker);
     worker->bytes += zqb__stored_bytes (&request->body);
-    zqb__worker_place (worker);
+    zqb__worker_had_turn (worker);
+}
+
+/* Whether its client says MORE when it has read parts of the reply. */
+static int zqb__request_has_window (const zqb__request_t *request)
+{
+    return request->lane->client->dialect[ZQB__CLIENT] == ZQB__ZQB1
+           && !(request->extra && (request->extra->survey || request->extra->flags & ZQB__ONE_WAY));
+}
+
+/* What its worker is to know of a request that is not like all others. */
+static void zqb__request_brief (const zqb__engine_t *engine, const zqb__request_t *request, zqb__command_t *command,
+                                zqb__rare_t *rare)
+{
+    if (request->extra->name)
+        zqb__request_name (request, command);
+    if (request->extra->ends == UINT64_MAX)
+        return;
+    memset (rare, 0, sizeof *rare);
+    uint64_t left = request->extra->ends > engine->now ? request->extra->ends - engine->now : 0;
+    rare->deadline_ms = left > 1000 ? (uint32_t) (left / 1000) : 1;
+    command->rare = rare;
 }
 
 /* Gives a request to a worker. If that cannot be reached it gets no more, and the request stays first in the queue. */
 static void zqb__worker_assign (zqb__engine_t *engine, zqb__worker_t *worker, zqb__request_t *request)
 {
     zqb__command_t command = zqb__command (ZQB__REQUEST, zqb__slot_renew (&request->slot));
+    zqb__rare_t rare;
     command.body = zqb__stored_body (&request->body);
+    command.flags = zqb__request_has_window (request) ? (int) ZQB__WINDOW : 0;
+    if (request->extra)
+        zqb__request_brief (engine, request, &command, &rare);
     zqb__request_hand_over (engine, request, worker);
     if (zqb__engine_send (engine, worker->peer, ZQB__WORKER, &command) == 0) {
         request->attempts++;
         return;
     }
     zqb__request_take_out (engine, request);
-    zqb__request_enqueue (engine, request, 1);
+    if (zqb__request_is_for_one (request))
+        zqb__request_end_with (engine, request, ZQB_ELOST, &engine->stats.failed);
+    else
+        zqb__request_enqueue (engine, request, 1);
+}
+
+/* ---- requests that are for some workers only: by their affinity, or as others have refused them */
+
+/* The worker that has a slot: from when it is first asked for, until it goes. NULL: no memory to remember it. */
+static zqb__worker_t *zqb__service_slot (zqb__service_t *service, int slot)
+{
+    if (!service->slots)
+        service->slots = (zqb__worker_t **) zqb__alloc (ZQB__SLOTS * sizeof *service->slots);
+    if (!service->slots || service->slots[slot])
+        return service->slots ? service->slots[slot] : NULL;
+    zqb__worker_t *least = NULL;
+    for (zqb__link_t *at = service->workers.next; at != &service->workers; at = at->next) {
+        zqb__worker_t *worker = ZQB__OF (zqb__worker_t, of_service, at);
+        if (worker->credit && (!least || worker->slots < least->slots))
+            least = worker;
+    }
+    if (least)
+        least->slots++;
+    return service->slots[slot] = least;
+}
+
+static void zqb__worker_free_slots (zqb__worker_t *worker)
+{
+    for (int i = 0; worker->slots && i < ZQB__SLOTS; i++)
+        if (worker->service->slots[i] == worker) {
+            worker->service->slots[i] = NULL;
+            worker->slots--;
+        }
+}
+
+static int zqb__request_refused_by (const zqb__request_t *request, const zqb__worker_t *worker)
+{
+    for (int i = 0; i < request->extra->refusals; i++)
+        if (request->extra->refused[i] == worker->number)
+            return 1;
+    return 0;
+}
+
+/* The first with room that has not refused a request, in the order of choice; or NULL. */
+static zqb__worker_t *zqb__service_other_ready (const zqb__service_t *service, const zqb__request_t *request)
+{
+    zqb__worker_t *worker = zqb__service_next_ready (service, NULL);
+    while (worker && zqb__request_refused_by (request, worker))
+        worker = zqb__service_next_ready (service, worker);
+    return worker;
+}
+
+/* The next that takes requests and has not refused this one, in the order of registration, behind this place; or NULL. */
+static zqb__worker_t *zqb__service_other (zqb__service_t *service, const zqb__request_t *request, zqb__link_t *behind)
+{
+    for (zqb__link_t *at = behind->next; at != behind; at = at->next) {
+        zqb__worker_t *worker = at == &service->workers ? NULL : ZQB__OF (zqb__worker_t, of_service, at);
+        if (worker && worker->credit && !zqb__request_refused_by (request, worker))
+            return worker;
+    }
+    return NULL;
+}
+
+/* Which worker a queued request gets for whom this one was chosen: NULL: it waits for another. */
+static zqb__worker_t *zqb__request_worker (zqb__engine_t *engine, zqb__request_t *request, zqb__worker_t *chosen)
+{
+    zqb__service_t *service = request->lane->service;
+    zqb__worker_t *wanted = NULL;
+    if (request->extra->refusals) {
+        wanted = zqb__service_other_ready (service, request);
+        wanted = wanted ? wanted : zqb__service_other (service, request, &service->workers);
+    } else if (request->extra->slot >= 0)
+        wanted = zqb__service_slot (service, request->extra->slot);
+    if (!wanted || !zqb__list_empty (&wanted->ready))
+        return wanted ? wanted : chosen;
+    zqb__request_take_out (engine, request);
+    zqb__lane_had_turn (request->lane);
+    zqb__request_pin (engine, request, wanted);
+    return NULL;
+}
+
+/* A worker has room: what waits for it has its turn, before anything else. */
+static void zqb__worker_serve_pins (zqb__engine_t *engine, zqb__worker_t *worker)
+{
+    while (worker->pin_mask && !engine->paused && zqb__worker_has_room (worker)) {
+        int rank = ZQB__RANKS - 1;
+        while (!(worker->pin_mask >> rank & 1))
+            rank--;
+        zqb__worker_assign (engine, worker, ZQB__OF (zqb__request_t, place, worker->pins[rank].next));
+    }
+}
+
+/* What waits for a worker that takes no more goes back to the head of the queue. */
+static void zqb__worker_unpin (zqb__engine_t *engine, zqb__worker_t *worker)
+{
+    for (int rank = 0; rank < ZQB__RANKS; rank++)
+        while (!zqb__list_empty (&worker->pins[rank])) {
+            zqb__request_t *request = ZQB__OF (zqb__request_t, place, worker->pins[rank].prev);
+            zqb__request_take_out (engine, request);
+            if (zqb__request_is_for_one (request))
+                zqb__request_end_with (engine, request, ZQB_ELOST, &engine->stats.failed);
+            else
+                zqb__request_enqueue (engine, request, 1);
+        }
+}
+
+static void zqb__service_serve_pins (zqb__engine_t *engine, zqb__service_t *service)
+{
+    for (zqb__link_t *at = service->workers.next; service->pinned && at != &service->workers; at = at->next)
+        zqb__worker_serve_pins (engine, ZQB__OF (zqb__worker_t, of_service, at));
 }
 
 /* Gives queued requests to workers as long as there are both. The service may be gone afterwards. */
 static void zqb__service_dispatch (zqb__engine_t *engine, zqb__service_t *service)
 {
     zqb__worker_t *worker;
-    while (service->queued && (worker = zqb__service_choose (engine, service)) != NULL)
-        zqb__worker_assign (engine, worker, zqb__service_first (service));
+    while (service->queued && (worker = zqb__service_choose (engine, service)) != NULL) {
+        zqb__request_t *request = zqb__service_first (engine, service);
+        if (request->extra)
+            worker = zqb__request_worker (engine, request, worker);
+        if (worker)
+            zqb__worker_assign (engine, worker, request);
+    }
     zqb__service_settle (engine, service);
+}
+
+/* It has room again, perhaps. */
+static void zqb__worker_go_on (zqb__engine_t *engine, zqb__worker_t *worker)
+{
+    zqb__worker_place (worker);
+    if (worker->pin_mask)
+        zqb__worker_serve_pins (engine, worker);
 }
 
 /* What a worker holds goes back, the oldest to the head. */
@@ -4406,10 +5066,13 @@ static void zqb__worker_take_back (zqb__engine_t *engine, zqb__worker_t *worker)
         zqb__request_give_back (engine, ZQB__OF (zqb__request_t, place, worker->hand.prev));
 }
 
+static void zqb__service_lost_last (zqb__engine_t *engine, zqb__service_t *service);
+
 /* Takes a worker out, and what it holds back. The service may be gone afterwards. */
 static void zqb__worker_remove (zqb__engine_t *engine, zqb__worker_t *worker)
 {
     zqb__service_t *service = worker->service;
+    worker->credit = 0;
     zqb__worker_unplace (worker);
     zqb__heap_remove (&engine->timers, &worker->timer);
     zqb__list_remove (&worker->of_service);
@@ -4418,20 +5081,192 @@ static void zqb__worker_remove (zqb__engine_t *engine, zqb__worker_t *worker)
     if (--service->worker_count == 0)
         service->alone_since = engine->now;
     engine->stats.workers--;
+    zqb__worker_free_slots (worker);
+    zqb__worker_unpin (engine, worker);
     zqb__worker_take_back (engine, worker);
     ZQB_FREE (worker);
+    if (!service->worker_count)
+        zqb__service_lost_last (engine, service);
     zqb__service_dispatch (engine, service);
+}
+
+/* ---- requests whose lane changes */
+
+static int zqb__request_is_queued (const zqb__request_t *request)
+{
+    return !request->worker && zqb__request_aside (request) == ZQB__QUEUED && !zqb__list_empty (&request->place);
+}
+
+/* If it waits for a worker, it does so in this rank from now on, behind others. */
+static void zqb__request_change_pin (zqb__request_t *request, int rank)
+{
+    zqb__worker_t *pin = request->extra ? request->extra->pin : NULL;
+    if (!pin)
+        return;
+    zqb__list_remove (&request->place);
+    zqb__worker_forget_pin (pin, request->lane->rank);
+    zqb__list_append (&pin->pins[rank], &request->place);
+    pin->pin_mask |= 1u << rank;
+}
+
+/* From now on it is in another lane, in which it is not queued. */
+static void zqb__request_set_lane (zqb__engine_t *engine, zqb__request_t *request, zqb__lane_t *lane)
+{
+    zqb__lane_t *before = request->lane;
+    zqb__request_unnumber (engine, request);
+    zqb__list_remove (&request->of_lane);
+    zqb__request_attach (engine, request, lane);
+    zqb__lane_keep (lane, &request->of_lane);
+    zqb__lane_left (engine, before, request);
+}
+
+/* From now on it is in another lane of the same service: of another rank, or of another client. It keeps its place in
+   the queue of the service, but is behind the others of that lane. */
+static void zqb__request_change_lane (zqb__engine_t *engine, zqb__request_t *request, zqb__lane_t *lane)
+{
+    int queued = zqb__request_is_queued (request);
+    zqb__request_change_pin (request, lane->rank);
+    if (queued)
+        zqb__lane_unqueue (request->lane, &request->of_lane);
+    zqb__request_set_lane (engine, request, lane);
+    if (queued)
+        zqb__lane_queue (lane, &request->of_lane, 0);
+}
+
+/* Finds it by its number again, if its client does that. What this needs is there already, or not needed. */
+static void zqb__request_renumber (zqb__engine_t *engine, zqb__request_t *request)
+{
+    if (request->lane->client->numbered && request->extra)
+        zqb__request_number (engine, request);
+}
+
+/* The name that its client called it by becomes its own. -1 and ENOMEM. */
+static int zqb__request_keep_name (zqb__request_t *request)
+{
+    const zqb__service_t *service = request->lane->service;
+    zqb__extra_t *extra = zqb__request_extra (request);
+    if (extra && !extra->name) {
+        extra->name = zqb__copy_text (service->name, service->name_size);
+        extra->name_size = service->name_size;
+    }
+    return extra && extra->name ? 0 : -1;
+}
+
+/* Another service does it from now on. It is not queued. -1 and ENOMEM: it stays. */
+static int zqb__request_change_service (zqb__engine_t *engine, zqb__request_t *request, zqb__service_t *to)
+{
+    zqb__lane_t *lane = zqb__lane_require (engine, request->lane->client, to, request->lane->rank);
+    if (!lane || zqb__request_keep_name (request) != 0) {
+        engine->stats.no_memory++;
+        return -1;
+    }
+    zqb__request_set_lane (engine, request, lane);
+    zqb__request_renumber (engine, request);
+    return 0;
+}
+
+/* Those that have joined a request go with it; without memory they end. */
+static void zqb__followers_move (zqb__engine_t *engine, zqb__request_t *leader, zqb__service_t *to)
+{
+    zqb__link_t *followers = &leader->extra->followers;
+    for (zqb__link_t *at = followers->next, *next; at != followers; at = next) {
+        zqb__request_t *request = ZQB__OF (zqb__request_t, place, at);
+        next = at->next;
+        if (zqb__request_change_service (engine, request, to) == 0)
+            continue;
+        zqb__request_take_out (engine, request);
+        zqb__request_end_with (engine, request, ZQB_EQUEUEFULL, &engine->stats.failed);
+    }
+}
+
+/* A queued request goes to the end of the queue of another service. */
+static void zqb__request_move (zqb__engine_t *engine, zqb__request_t *request, zqb__service_t *to)
+{
+    zqb__service_t *from = request->lane->service;
+    zqb__request_take_out (engine, request);
+    if (zqb__request_change_service (engine, request, to) != 0) {
+        zqb__request_enqueue (engine, request, 0);
+        return;
+    }
+    zqb__request_enqueue (engine, request, 0);
+    zqb__followers_move (engine, request, to);
+    if (!request->extra->unique)
+        return;
+    zqb__table_remove (&engine->uniques, &request->extra->by_unique);
+    uint64_t hash = request->extra->by_unique.hash ^ (uint64_t) (uintptr_t) from ^ (uint64_t) (uintptr_t) to;
+    zqb__table_insert (&engine->uniques, &request->extra->by_unique, hash);
+}
+
+/* Of a service without workers, those of its requests that are served elsewhere now, as there are patterns, move there,
+   behind the others, in order. For lack of memory they stay. */
+static void zqb__service_reroute (zqb__engine_t *engine, zqb__service_t *service)
+{
+    if (!engine->patterns || zqb__service_serves (service))
+        return;
+    zqb__link_t *at = service->queue.next;
+    for (int left = service->queued; left > 0; left--) {
+        zqb__request_t *request = ZQB__OF (zqb__request_t, place, at);
+        zqb__command_t name = zqb__command (ZQB__REQUEST, 0);
+        at = at->next;
+        zqb__request_name (request, &name);
+        zqb__service_t *to = zqb__service_route (engine, name.service, name.service_size);
+        if (to && to != service && zqb__service_serves (to))
+            zqb__request_move (engine, request, to);
+    }
+}
+
+/* A service has its first worker: what waits at others may be for it. */
+static void zqb__service_got_first (zqb__engine_t *engine)
+{
+    zqb__link_t *services = &engine->all_services;
+    for (zqb__link_t *at = services->next, *next; engine->patterns && at != services; at = next) {
+        zqb__service_t *service = ZQB__OF (zqb__service_t, all, at);
+        next = at->next;
+        if (service->queued && !zqb__service_serves (service)) {
+            zqb__service_reroute (engine, service);
+            zqb__service_settle (engine, service);
+        }
+    }
+}
+
+/* A service has lost its last worker: what can go elsewhere does, and what is not to wait ends. */
+static void zqb__service_lost_last (zqb__engine_t *engine, zqb__service_t *service)
+{
+    zqb__service_reroute (engine, service);
+    for (zqb__link_t *at = service->queue.next, *next; service->hasty && at != &service->queue; at = next) {
+        zqb__request_t *request = ZQB__OF (zqb__request_t, place, at);
+        next = at->next;
+        if (!(zqb__request_flags (request) & ZQB__FAIL_FAST))
+            continue;
+        zqb__request_take_out (engine, request);
+        zqb__request_end_with (engine, request, ZQB_ENOWORKER, &engine->stats.expired);
+    }
 }
 
 /* ---- what clients say */
 
-static void zqb__refuse (zqb__engine_t *engine, zqb__peer_t *client, uint64_t id, int error, uint64_t *counter)
+/* Says why a request is not taken, unless no answer is wanted. */
+static void zqb__refuse_with (zqb__engine_t *engine, zqb__peer_t *client, const zqb__command_t *request,
+                              zqb__command_t *answer, uint64_t *counter)
 {
-    zqb__command_t answer = zqb__command (ZQB__ERROR, id);
-    answer.status = error - ZQB_ERRNO;
     ++*counter;
-    zqb__engine_log (engine, ZQB_LOG_DEBUG, "request refused: %s", zqb_strerror (error));
-    zqb__engine_send (engine, client, ZQB__CLIENT, &answer);
+    answer->id = request->id;
+    zqb__engine_log (engine, ZQB_LOG_DEBUG, "request refused: %s", zqb_strerror (ZQB_ERRNO + answer->status));
+    if (!(request->flags & ZQB__ONE_WAY))
+        zqb__engine_send (engine, client, ZQB__CLIENT, answer);
+}
+
+static void zqb__refuse (zqb__engine_t *engine, zqb__peer_t *client, const zqb__command_t *request, int error,
+                         uint64_t *counter)
+{
+    zqb__command_t answer = zqb__command (ZQB__ERROR, 0);
+    answer.status = error - ZQB_ERRNO;
+    zqb__refuse_with (engine, client, request, &answer, counter);
+}
+
+static int zqb__service_waiting (const zqb__service_t *service)
+{
+    return service->queued + service->delayed_count + service->pinned;
 }
 
 /* Where it counts that a body is too large; NULL: it is not. */
@@ -4470,48 +5305,139 @@ static int zqb__refusal (zqb__engine_t *engine, const zqb__peer_t *client, const
 /* Whether the queue of a service is as long as it may be, and nobody takes the next at once. */
 static int zqb__service_is_full (const zqb__engine_t *engine, const zqb__service_t *service)
 {
-    int alone = !service->worker_count && service->queued >= engine->limits.no_worker_queue;
-    return (alone || service->queued >= engine->limits.queue) && !zqb__service_choose (engine, service);
+    int waiting = zqb__service_waiting (service);
+    int alone = !service->worker_count && waiting >= engine->limits.no_worker_queue;
+    return (alone || waiting >= engine->limits.queue) && !zqb__service_choose (engine, service);
 }
 
-/* The body, and the number by which it may be found. -1 and ENOMEM: what there is must be freed. */
-static int zqb__request_fill (zqb__engine_t *engine, zqb__request_t *request, const zqb__command_t *command)
+static int zqb__rank_of (const zqb__command_t *command)
+{
+    int rank = ZQB__RANK_NORMAL + (command->rare ? command->rare->priority : 0);
+    return rank < 0 ? 0 : rank < ZQB__RANKS ? rank : ZQB__RANKS - 1;
+}
+
+/* When a request is to begin at the earliest. */
+static uint64_t zqb__begins (const zqb__engine_t *engine, const zqb__command_t *command)
+{
+    uint64_t delay = command->rare ? command->rare->delay_ms : 0;
+    return delay ? engine->now + delay * 1000u : 0;
+}
+
+/* Times of which a timer has to tell: its place is kept for it. -1 and ENOMEM. */
+static int zqb__request_wish_times (zqb__engine_t *engine, zqb__extra_t *extra, const zqb__rare_t *rare)
+{
+    if (!rare->deadline_ms && !rare->delay_ms && !rare->backoff_ms)
+        return 0;
+    if (zqb__engine_reserve_timer (engine) != 0)
+        return -1;
+    engine->timed++;
+    extra->timed = 1;
+    if (rare->deadline_ms)
+        extra->ends = engine->now + (uint64_t) rare->deadline_ms * 1000u;
+    extra->backoff = (uint64_t) rare->backoff_ms * 1000u;
+    extra->backoff_most = (rare->backoff_max_ms ? (uint64_t) rare->backoff_max_ms : 60000u) * 1000u;
+    return 0;
+}
+
+static uint64_t zqb__unique_hash (const zqb__engine_t *engine, const zqb__service_t *service, const zqb__rare_t *rare)
+{
+    return zqb__hash (engine->key, rare->unique, rare->unique_size) ^ (uint64_t) (uintptr_t) service;
+}
+
+/* From now on others with that key join it. -1 and ENOMEM. */
+static int zqb__request_wish_unique (zqb__engine_t *engine, zqb__request_t *request, const zqb__rare_t *rare)
+{
+    zqb__extra_t *extra = request->extra;
+    extra->unique = zqb__copy_text (rare->unique, rare->unique_size);
+    if (!extra->unique)
+        return -1;
+    extra->unique_size = rare->unique_size;
+    zqb__table_insert (&engine->uniques, &extra->by_unique, zqb__unique_hash (engine, request->lane->service, rare));
+    return 0;
+}
+
+/* What kind of request is made: one that is executed by itself; one that has no body, as it follows another, or others
+   are made of it; one of those. */
+enum { ZQB__OF_ITS_OWN, ZQB__FOLLOWS, ZQB__ASKED };
+
+/* What a request asks for that few do. -1 and ENOMEM: it is to be freed. */
+static int zqb__request_wish (zqb__engine_t *engine, zqb__request_t *request, const zqb__command_t *command, int kind)
+{
+    const zqb__service_t *service = request->lane->service;
+    const zqb__rare_t *rare = command->rare;
+    zqb__extra_t *extra = zqb__request_extra (request);
+    if (!extra)
+        return -1;
+    extra->flags = command->flags & (ZQB__ONE_WAY | ZQB__FAIL_FAST);
+    if (service->pattern && !zqb__service_is (service, command->service, command->service_size)) {
+        extra->name = zqb__copy_text (command->service, command->service_size);
+        extra->name_size = command->service_size;
+        if (!extra->name)
+            return -1;
+    }
+    if (!rare)
+        return 0;
+    extra->attempts = rare->attempts == ZQB__ATTEMPTS_ALL ? UINT32_MAX : rare->attempts;
+    if (zqb__request_wish_times (engine, extra, rare) != 0)
+        return -1;
+    if (kind != ZQB__OF_ITS_OWN)
+        return 0;
+    if (rare->affinity_size)
+        extra->slot = (int) (zqb__hash (engine->key, rare->affinity, rare->affinity_size) % ZQB__SLOTS);
+    return rare->unique_size ? zqb__request_wish_unique (engine, request, rare) : 0;
+}
+
+/* Whether a request asks for anything that few do, or has a name of its own. */
+static int zqb__is_special (const zqb__service_t *service, const zqb__command_t *command)
+{
+    return command->rare || command->flags & (ZQB__ONE_WAY | ZQB__FAIL_FAST | ZQB__SURVEY)
+           || (service && service->pattern);
+}
+
+/* The body, and what it asks for, and the number by which it may be found. -1 and ENOMEM: what there is must be freed. */
+static int zqb__request_fill (zqb__engine_t *engine, zqb__request_t *request, const zqb__command_t *command, int kind)
 {
     request->id = command->id;
     request->arrived = engine->now;
-    if (zqb__stored_keep (&request->body, &command->body) != 0)
+    if (kind != ZQB__FOLLOWS && zqb__stored_keep (&request->body, &command->body) != 0)
         return -1;
-    return request->lane->client->numbered ? zqb__request_number (engine, request) : 0;
+    if (zqb__is_special (request->lane->service, command) && zqb__request_wish (engine, request, command, kind) != 0)
+        return -1;
+    return request->lane->client->numbered && kind != ZQB__ASKED ? zqb__request_number (engine, request) : 0;
 }
 
-/* NULL and ENOMEM */
+/* NULL and ENOMEM. It is accepted, and in nobody's hand. */
 static zqb__request_t *zqb__request_new (zqb__engine_t *engine, zqb__peer_t *client, zqb__service_t *service,
-                                         const zqb__command_t *command)
+                                         const zqb__command_t *command, int kind)
 {
-    zqb__lane_t *lane = zqb__lane_require (engine, client, service);
+    zqb__lane_t *lane = zqb__lane_require (engine, client, service, zqb__rank_of (command));
     zqb__request_t *request = lane ? (zqb__request_t *) zqb__slab_new (&engine->requests) : NULL;
     if (!request)
         return NULL;
     request->lane = lane;
     zqb__list_init (&request->of_lane);
-    if (zqb__request_fill (engine, request, command) != 0) {
+    zqb__list_init (&request->place);
+    if (zqb__request_fill (engine, request, command, kind) != 0) {
+        zqb__request_unnumber (engine, request);
+        zqb__extra_free (engine, request);
         zqb__stored_close (&request->body);
         zqb__slab_free (&engine->requests, &request->slot);
         return NULL;
     }
-    if (client->outstanding++ == 0)
-        engine->stats.clients++;
+    zqb__request_attach (engine, request, lane);
+    engine->stats.accepted++;
     engine->stats.bytes += zqb__stored_bytes (&request->body);
     return request;
 }
 
-/* What a client hears of a failure, if its dialect has a word for it. */
-static zqb__command_t zqb__failure (const char *text, size_t size)
+/* What a client hears of a failure, if its dialect has a word for it. code: a struct that has it, or NULL. */
+static zqb__command_t zqb__failure (const char *text, size_t size, const zqb__rare_t *code)
 {
     zqb__command_t answer = zqb__command (ZQB__ERROR, 0);
     answer.status = ZQB_EFAILED - ZQB_ERRNO;
     answer.text = text;
     answer.text_size = size;
+    answer.rare = code;
     return answer;
 }
 
@@ -4523,8 +5449,53 @@ static uint64_t *zqb__serve (zqb__engine_t *engine, const zqb__service_t *servic
     engine->sink.serve (engine->sink.self, service, command, reply);
     if (reply->type == ZQB__REPLY)
         return &engine->stats.replied;
-    *reply = zqb__failure (reply->text, reply->text_size);
+    *reply = zqb__failure (reply->text, reply->text_size, reply->rare);
     return &engine->stats.failed;
+}
+
+/* Tells the host what became of a request that a handler has done, if it wants to know. */
+static void zqb__report_served (zqb__engine_t *engine, const zqb__command_t *command, int error)
+{
+    zqb_outcome_t outcome;
+    if (!engine->sink.outcome)
+        return;
+    outcome.service = (const char *) command->service;
+    outcome.service_size = command->service_size;
+    outcome.error = error;
+    outcome.attempts = 1;
+    outcome.took_us = 0;
+    engine->sink.outcome (engine->sink.self, &outcome);
+}
+
+/* A survey of a handler: its reply is the answer of one. -1: the client is gone. */
+static int zqb__serve_survey (zqb__engine_t *engine, zqb__peer_t *client, zqb__command_t *reply)
+{
+    zqb__command_t end = zqb__command (ZQB__REPLY, reply->id);
+    zqb__rare_t rare;
+    memset (&rare, 0, sizeof rare);
+    rare.done = reply->type == ZQB__REPLY;
+    rare.total = 1;
+    rare.has_progress = 1;
+    end.rare = &rare;
+    end.service = reply->service;
+    end.service_size = reply->service_size;
+    if (reply->type == ZQB__REPLY) {
+        reply->type = ZQB__PARTIAL;
+        if (zqb__engine_send (engine, client, ZQB__CLIENT, reply) != 0)
+            return -1;
+    }
+    return zqb__engine_send (engine, client, ZQB__CLIENT, &end);
+}
+
+/* What a handler has answered, as the client wants it. -1: it is gone. */
+static int zqb__serve_tell (zqb__engine_t *engine, zqb__peer_t *client, const zqb__command_t *command,
+                            zqb__command_t *reply)
+{
+    if (command->flags & ZQB__ONE_WAY)
+        return 0;
+    if (command->flags & ZQB__SURVEY)
+        return zqb__serve_survey (engine, client, reply);
+    return zqb__engine_send (engine, client, ZQB__CLIENT, reply);
 }
 
 /* A request for a service that is served in the broker's own thread. */
@@ -4537,7 +5508,10 @@ static void zqb__serve_here (zqb__engine_t *engine, const zqb__service_t *servic
     reply.id = command->id;
     reply.service = command->service;
     reply.service_size = command->service_size;
-    ++*(zqb__engine_send (engine, client, ZQB__CLIENT, &reply) == 0 ? outcome : &engine->stats.client_gone);
+    int error = reply.type == ZQB__REPLY ? 0 : ZQB_EFAILED;
+    int gone = zqb__serve_tell (engine, client, command, &reply) != 0;
+    ++*(gone ? &engine->stats.client_gone : outcome);
+    zqb__report_served (engine, command, gone ? EHOSTUNREACH : error);
 }
 
 /* Those that were queued before there was a handler. */
@@ -4554,24 +5528,30 @@ static void zqb__serve_queued (zqb__engine_t *engine, zqb__service_t *service)
     }
 }
 
+/* A request is queued, unless there is no room for it. */
 static void zqb__accept (zqb__engine_t *engine, zqb__service_t *service, zqb__peer_t *client,
                          const zqb__command_t *command)
 {
     zqb_stats_t *stats = &engine->stats;
     if (zqb__service_is_full (engine, service)) {
-        int by_queue = service->queued >= engine->limits.queue;
-        zqb__refuse (engine, client, command->id, by_queue ? ZQB_EQUEUEFULL : ZQB_ENOWORKER,
+        int by_queue = zqb__service_waiting (service) >= engine->limits.queue;
+        zqb__refuse (engine, client, command, by_queue ? ZQB_EQUEUEFULL : ZQB_ENOWORKER,
                      by_queue ? &stats->refused_queue : &stats->refused_no_worker);
         return;
     }
-    zqb__request_t *request = zqb__request_new (engine, client, service, command);
+    zqb__request_t *request = zqb__request_new (engine, client, service, command, ZQB__OF_ITS_OWN);
     if (!request) {
         zqb__service_settle (engine, service);
-        zqb__refuse (engine, client, command->id, ZQB_EQUEUEFULL, &stats->no_memory);
+        zqb__refuse (engine, client, command, ZQB_EQUEUEFULL, &stats->no_memory);
         return;
     }
-    stats->accepted++;
-    zqb__request_enqueue (engine, request, 0);
+    uint64_t begins = zqb__begins (engine, command);
+    if (begins)
+        zqb__request_delay (engine, request, begins);
+    else
+        zqb__request_enqueue (engine, request, 0);
+    if (request->extra && request->extra->timed)
+        zqb__request_set_timer (engine, request);
     zqb__service_dispatch (engine, service);
 }
 
@@ -4581,15 +5561,300 @@ static uint64_t *zqb__no_service (zqb__engine_t *engine)
     return errno == ENOMEM ? &engine->stats.no_memory : &engine->stats.refused_services;
 }
 
-/* A request for a service that is not known: it becomes known, if there may be another. */
-static void zqb__accept_first (zqb__engine_t *engine, zqb__peer_t *client, const zqb__command_t *command)
+/* A request for a service that is perhaps not known: it becomes known, if there may be another. */
+static void zqb__accept_by_name (zqb__engine_t *engine, zqb__service_t *service, zqb__peer_t *client,
+                                 const zqb__command_t *command)
 {
-    zqb__service_t *service = zqb__service_require (engine, command->service, command->service_size);
+    if (!service)
+        service = zqb__service_require (engine, command->service, command->service_size);
     if (service)
         zqb__accept (engine, service, client, command);
     else
-        zqb__refuse (engine, client, command->id, ZQB_EQUEUEFULL, zqb__no_service (engine));
+        zqb__refuse (engine, client, command, ZQB_EQUEUEFULL, zqb__no_service (engine));
 }
+
+/* ---- unique: requests that do the same as another */
+
+/* The request that others with this key join, or NULL. */
+static zqb__request_t *zqb__unique_find (zqb__engine_t *engine, const zqb__service_t *service, const zqb__rare_t *rare)
+{
+    uint64_t hash = zqb__unique_hash (engine, service, rare);
+    for (zqb__node_t *node = zqb__table_first (&engine->uniques, hash); node; node = zqb__table_next (node)) {
+        zqb__extra_t *extra = ZQB__OF (zqb__extra_t, by_unique, node);
+        if (extra->request->lane->service == service && extra->unique_size == rare->unique_size
+            && memcmp (extra->unique, rare->unique, rare->unique_size) == 0)
+            return extra->request;
+    }
+    return NULL;
+}
+
+static void zqb__request_begin (zqb__engine_t *engine, zqb__request_t *request);
+
+/* Another wants the same: at least as urgently, and as early. Without memory for another lane it stays in its own. */
+static void zqb__request_hurry (zqb__engine_t *engine, zqb__request_t *request, int rank, uint64_t begins)
+{
+    zqb__lane_t *own = request->lane, *lane = own;
+    if (rank > own->rank)
+        lane = zqb__lane_require (engine, own->client, own->service, rank);
+    if (lane && lane != own) {
+        zqb__request_change_lane (engine, request, lane);
+        zqb__request_renumber (engine, request);
+    }
+    if (zqb__request_aside (request) != ZQB__DELAYED || begins >= request->extra->begins || request->attempts)
+        return;
+    request->extra->begins = begins;
+    if (begins)
+        zqb__request_set_timer (engine, request);
+    else
+        zqb__request_begin (engine, request);
+}
+
+/* A request joins one that does the same. */
+static void zqb__follow (zqb__engine_t *engine, zqb__request_t *leader, zqb__peer_t *client,
+                         const zqb__command_t *command)
+{
+    zqb__request_t *request = zqb__request_new (engine, client, leader->lane->service, command, ZQB__FOLLOWS);
+    if (!request) {
+        zqb__refuse (engine, client, command, ZQB_EQUEUEFULL, &engine->stats.no_memory);
+        return;
+    }
+    request->extra->leader = leader;
+    zqb__request_set_aside (engine, request, ZQB__FOLLOWING, &leader->extra->followers);
+    if (request->extra->timed)
+        zqb__request_set_timer (engine, request);
+    if (!leader->worker)
+        zqb__request_hurry (engine, leader, request->lane->rank, zqb__begins (engine, command));
+}
+
+/* Exchanges what is the clients' of two requests, and not of what is executed. Neither is queued. */
+static void zqb__request_swap_clients (zqb__request_t *a, zqb__request_t *b)
+{
+    zqb__extra_t *x = a->extra, *y = b->extra;
+    zqb__lane_t *lane = a->lane;
+    char *name = x->name;
+    size_t name_size = x->name_size;
+    uint64_t id = a->id, ends = x->ends;
+    int flags = x->flags, timed = x->timed;
+    a->lane = b->lane, b->lane = lane;
+    a->id = b->id, b->id = id;
+    x->name = y->name, y->name = name;
+    x->name_size = y->name_size, y->name_size = name_size;
+    x->ends = y->ends, y->ends = ends;
+    x->flags = y->flags, y->flags = flags;
+    x->timed = timed | y->timed, y->timed = timed & y->timed; /* a may have to wait for a time of its own, too */
+    zqb__lane_keep (a->lane, &a->of_lane);
+    zqb__lane_keep (b->lane, &b->of_lane);
+}
+
+/* How many parts more a worker may send. */
+static void zqb__request_grant (zqb__engine_t *engine, zqb__request_t *request, uint32_t parts)
+{
+    zqb__command_t more = zqb__command (ZQB__MORE, zqb__slot_token (&request->slot));
+    more.credit = parts;
+    zqb__engine_send (engine, request->worker->peer, ZQB__WORKER, &more);
+}
+
+/* The client of a request that others have joined wants it no more: the first of those takes its place. What is left is
+   in nobody's hand, and to be ended: it is returned. */
+static zqb__request_t *zqb__request_promote (zqb__engine_t *engine, zqb__request_t *request)
+{
+    zqb__request_t *heir = ZQB__OF (zqb__request_t, place, request->extra->followers.next);
+    int queued = zqb__request_is_queued (request);
+    zqb__request_take_out (engine, heir);
+    zqb__heap_remove (&engine->timers, &heir->extra->timer);
+    zqb__request_unnumber (engine, request);
+    zqb__request_unnumber (engine, heir);
+    if (queued) {
+        request->lane->service->hasty -= (zqb__request_flags (request) & ZQB__FAIL_FAST) != 0;
+        zqb__lane_unqueue (request->lane, &request->of_lane);
+    }
+    zqb__request_change_pin (request, heir->lane->rank);
+    zqb__request_swap_clients (request, heir);
+    if (queued) {
+        request->lane->service->hasty += (zqb__request_flags (request) & ZQB__FAIL_FAST) != 0;
+        zqb__lane_queue (request->lane, &request->of_lane, 0);
+    }
+    zqb__request_renumber (engine, request);
+    if (request->extra->timed)
+        zqb__request_set_timer (engine, request);
+    if (request->worker)
+        zqb__request_grant (engine, request, zqb__request_has_window (request) ? ZQB__WINDOW_PARTS : UINT16_MAX);
+    return heir;
+}
+
+/* ---- surveys: a request to each worker of a service */
+
+static void zqb__survey_ask (zqb__engine_t *engine, zqb__request_t *survey, zqb__worker_t *worker,
+                             const zqb__command_t *command)
+{
+    zqb__lane_t *lane = survey->lane;
+    zqb__request_t *request = zqb__request_new (engine, lane->client, lane->service, command, ZQB__ASKED);
+    if (!request) {
+        engine->stats.no_memory++;
+        return;
+    }
+    request->extra->survey = survey;
+    zqb__list_append (&survey->extra->asked, &request->extra->of_survey);
+    survey->extra->asked_count++;
+    zqb__request_pin (engine, request, worker);
+    zqb__worker_serve_pins (engine, worker);
+}
+
+/* Asks all workers that take requests. */
+static void zqb__survey_ask_all (zqb__engine_t *engine, zqb__request_t *survey, const zqb__command_t *command)
+{
+    zqb__link_t *workers = &survey->lane->service->workers;
+    zqb__command_t each = *command;
+    zqb__rare_t rare;
+    memset (&rare, 0, sizeof rare);
+    rare.priority = command->rare->priority;
+    each.rare = &rare;
+    each.flags = 0;
+    for (zqb__link_t *at = workers->next; at != workers; at = at->next)
+        if (ZQB__OF (zqb__worker_t, of_service, at)->credit)
+            zqb__survey_ask (engine, survey, ZQB__OF (zqb__worker_t, of_service, at), &each);
+}
+
+/* Why there is no room for a survey of so many: as zqb__refusal. */
+static int zqb__survey_refusal (zqb__engine_t *engine, const zqb__peer_t *client, const zqb__body_t *body,
+                                uint64_t workers, uint64_t **counter)
+{
+    const zqb__limits_t *limits = &engine->limits;
+    zqb_stats_t *stats = &engine->stats;
+    *counter = NULL;
+    if (workers == 0)
+        *counter = &stats->refused_no_worker;
+    else if (stats->queued + stats->running + workers >= (uint64_t) limits->requests)
+        *counter = &stats->refused_requests;
+    else if ((uint64_t) client->outstanding + workers >= (uint64_t) limits->outstanding)
+        *counter = &stats->refused_outstanding;
+    else if (zqb__too_many_bytes (engine, zqb__times (zqb__body_bytes (body), workers)))
+        *counter = &stats->refused_bytes;
+    return !*counter ? 0 : workers ? ZQB_EQUEUEFULL : ZQB_ENOWORKER;
+}
+
+static uint64_t zqb__service_takers (const zqb__service_t *service)
+{
+    uint64_t count = 0;
+    for (const zqb__link_t *at = service ? service->workers.next : NULL; at && at != &service->workers; at = at->next)
+        count += ZQB__OF (zqb__worker_t, of_service, at)->credit != 0;
+    return count;
+}
+
+static void zqb__survey_begin (zqb__engine_t *engine, zqb__service_t *service, zqb__peer_t *client,
+                               const zqb__command_t *command)
+{
+    uint64_t *counter;
+    int error = zqb__survey_refusal (engine, client, &command->body, zqb__service_takers (service), &counter);
+    zqb__request_t *survey = error ? NULL : zqb__request_new (engine, client, service, command, ZQB__FOLLOWS);
+    if (!survey) {
+        zqb__refuse (engine, client, command, error ? error : ZQB_EQUEUEFULL, error ? counter : &engine->stats.no_memory);
+        return;
+    }
+    zqb__survey_ask_all (engine, survey, command);
+    zqb__request_set_aside (engine, survey, ZQB__SURVEYING, NULL);
+    if (survey->extra->timed)
+        zqb__request_set_timer (engine, survey);
+    zqb__survey_settle (engine, survey);
+}
+
+/* ---- requests that nobody wants any more */
+
+/* A running one goes on for nobody. Its worker is told; and its client, if its time is over. */
+static void zqb__request_let_run (zqb__engine_t *engine, zqb__request_t *request, int fate)
+{
+    zqb__command_t sorry = zqb__command (ZQB__ERROR, 0);
+    zqb__command_t cancel = zqb__command (ZQB__CANCEL, zqb__slot_token (&request->slot));
+    sorry.status = ZQB_EEXPIRED - ZQB_ERRNO;
+    if (fate == ZQB__EXPIRED)
+        zqb__request_tell (engine, request, &sorry);
+    zqb__request_report (engine, request, zqb__fate_error (fate));
+    zqb__engine_send (engine, request->worker->peer, ZQB__WORKER, &cancel);
+    zqb__request_forget_unique (engine, request);
+    if (request->extra)
+        zqb__heap_remove (&engine->timers, &request->extra->timer);
+    request->fate = (unsigned) fate & 3u;
+    zqb__request_detach (engine, request);
+}
+
+/* One that is in nobody's hand ends. */
+static void zqb__request_drop (zqb__engine_t *engine, zqb__request_t *request, int fate)
+{
+    if (fate != ZQB__EXPIRED)
+        request->fate = (unsigned) fate & 3u; /* its client is not told */
+    zqb__request_end_with (engine, request, ZQB_EEXPIRED, &engine->stats.expired);
+}
+
+/* Those of a survey that have not ended; the client hears nothing of them. */
+static void zqb__survey_abandon (zqb__engine_t *engine, zqb__request_t *survey, int fate)
+{
+    zqb__link_t *asked = &survey->extra->asked;
+    while (!zqb__list_empty (asked)) {
+        zqb__request_t *request = ZQB__OF (zqb__extra_t, of_survey, asked->next)->request;
+        int runs = request->worker != NULL;
+        zqb__list_remove (&request->extra->of_survey);
+        if (runs)
+            zqb__request_let_run (engine, request, fate);
+        else
+            zqb__request_take_out (engine, request);
+        request->extra->survey = NULL;
+        request->fate = (unsigned) fate & 3u;
+        if (!runs)
+            zqb__request_drop (engine, request, fate);
+    }
+}
+
+/* A client wants a request no more, or it is too late, or the client is gone. If others have joined it, it goes on for
+   them. Else a running one is finished for nobody, and one that does not run goes. */
+static void zqb__request_abandon (zqb__engine_t *engine, zqb__request_t *request, int fate)
+{
+    if (request->extra && request->extra->survey)
+        request = request->extra->survey;
+    zqb__service_t *service = request->lane->service;
+    if (request->extra && !zqb__list_empty (&request->extra->followers))
+        zqb__request_drop (engine, zqb__request_promote (engine, request), fate);
+    else if (request->worker)
+        zqb__request_let_run (engine, request, fate);
+    else if (zqb__request_aside (request) == ZQB__SURVEYING) {
+        zqb__survey_abandon (engine, request, fate);
+        request->fate = fate == ZQB__EXPIRED ? 0 : (unsigned) fate & 3u;
+        zqb__survey_end (engine, request);
+    } else {
+        zqb__request_take_out (engine, request);
+        zqb__request_drop (engine, request, fate);
+    }
+    zqb__service_settle (engine, service);
+}
+
+/* ---- requests that have to wait */
+
+/* The time has come for one that was not to be begun before: it is queued behind the others, or, if it was tried before,
+   in front of them. */
+static void zqb__request_begin (zqb__engine_t *engine, zqb__request_t *request)
+{
+    zqb__service_t *service = request->lane->service;
+    zqb__request_take_out (engine, request);
+    request->arrived = engine->now;
+    request->extra->begins = 0;
+    zqb__request_set_timer (engine, request);
+    if (!zqb__service_serves (service) && zqb__request_flags (request) & ZQB__FAIL_FAST)
+        zqb__request_end_with (engine, request, ZQB_ENOWORKER, &engine->stats.expired);
+    else
+        zqb__request_enqueue (engine, request, request->attempts > 0);
+    zqb__serve_queued (engine, service);
+    zqb__service_reroute (engine, service);
+    zqb__service_dispatch (engine, service);
+}
+
+static void zqb__request_tick (zqb__engine_t *engine, zqb__request_t *request)
+{
+    if (engine->now >= request->extra->ends)
+        zqb__request_abandon (engine, request, ZQB__EXPIRED);
+    else
+        zqb__request_begin (engine, request);
+}
+
+/* ---- what clients ask for */
 
 /* Whether a request that is sent again is here already, or that cannot be told for lack of memory: then it is as if the
    message had been lost. */
@@ -4603,38 +5868,67 @@ static int zqb__joins (zqb__engine_t *engine, zqb__peer_t *client, uint64_t id)
     return 1;
 }
 
+static int zqb__rare_asks (const zqb__rare_t *rare)
+{
+    return rare->priority || rare->deadline_ms || rare->delay_ms || rare->attempts || rare->backoff_ms
+           || rare->unique_size || rare->affinity_size;
+}
+
+/* What the host has to say of a request. 1: it does not want it, and the client was told. */
+static int zqb__filtered (zqb__engine_t *engine, zqb__peer_t *client, zqb__command_t *command, zqb__rare_t *rare)
+{
+    zqb__command_t refusal = zqb__command (ZQB__ERROR, 0);
+    refusal.status = ZQB_EREFUSED - ZQB_ERRNO;
+    if (!engine->sink.filter || engine->sink.filter (engine->sink.self, command, rare, &refusal) == 0)
+        return 0;
+    zqb__refuse_with (engine, client, command, &refusal, &engine->stats.refused_filter);
+    return 1;
+}
+
+/* A request that is not like all others, or that the host wants to see. */
+static void zqb__accept_special (zqb__engine_t *engine, zqb__service_t *service, zqb__peer_t *client,
+                                 const zqb__command_t *command)
+{
+    zqb__command_t wanted = *command;
+    zqb__request_t *leader = NULL;
+    zqb__rare_t rare;
+    memset (&rare, 0, sizeof rare);
+    if (command->rare)
+        rare = *command->rare;
+    if (zqb__filtered (engine, client, &wanted, &rare))
+        return;
+    if (zqb__rare_asks (&rare) || wanted.flags & ZQB__SURVEY)
+        wanted.rare = &rare;
+    if (rare.unique_size && service && !(wanted.flags & ZQB__SURVEY))
+        leader = zqb__unique_find (engine, service, &rare);
+    if (wanted.flags & ZQB__SURVEY)
+        zqb__survey_begin (engine, service, client, &wanted);
+    else if (wanted.flags & ZQB__FAIL_FAST && !zqb__service_serves (service))
+        zqb__refuse (engine, client, &wanted, ZQB_ENOWORKER, &engine->stats.refused_no_worker);
+    else if (leader)
+        zqb__follow (engine, leader, client, &wanted);
+    else
+        zqb__accept_by_name (engine, service, client, &wanted);
+}
+
 /* RFC 7, "a client request"; RFC 18; ZQB/1 REQUEST. One that is sent again joins the first, if that is still here. */
 static void zqb__on_request (zqb__engine_t *engine, zqb__peer_t *client, const zqb__command_t *command)
 {
     uint64_t *counter;
-    zqb__service_t *service = zqb__service_find (engine, command->service, command->service_size);
+    zqb__service_t *service = zqb__service_route (engine, command->service, command->service_size);
     if ((command->flags & ZQB__AGAIN) && zqb__joins (engine, client, command->id))
         return;
     int error = zqb__refusal (engine, client, &command->body, &counter);
     if (!service && engine->mmi.handler && zqb__name_reserved (command->service, command->service_size))
         service = &engine->mmi;
     if (error)
-        zqb__refuse (engine, client, command->id, error, counter);
-    else if (!service)
-        zqb__accept_first (engine, client, command);
-    else if (service->handler)
+        zqb__refuse (engine, client, command, error, counter);
+    else if (service && service->handler)
         zqb__serve_here (engine, service, client, command);
+    else if (engine->sink.filter || zqb__is_special (service, command))
+        zqb__accept_special (engine, service, client, command);
     else
-        zqb__accept (engine, service, client, command);
-}
-
-/* Nobody wants a request any more. A queued one goes; a running one is finished for nobody. */
-static void zqb__request_abandon (zqb__engine_t *engine, zqb__request_t *request)
-{
-    zqb__service_t *service = request->lane->service;
-    int queued = !request->worker;
-    if (queued)
-        zqb__request_take_out (engine, request);
-    zqb__request_detach (engine, request);
-    if (!queued)
-        return;
-    zqb__request_end_with (engine, request, ZQB_ECANCELLED, &engine->stats.client_gone);
-    zqb__service_settle (engine, service);
+        zqb__accept_by_name (engine, service, client, command);
 }
 
 /* ZQB/1: a client has no use for a request any more. */
@@ -4643,10 +5937,18 @@ static void zqb__on_cancel (zqb__engine_t *engine, zqb__peer_t *client, const zq
     if (zqb__client_number (engine, client) != 0)
         return;
     zqb__request_t *request = zqb__request_find (engine, client, command->id);
-    if (!request)
+    if (request)
+        zqb__request_abandon (engine, request, ZQB__CANCELLED);
+}
+
+/* ZQB/1: a client has read parts of a reply. */
+static void zqb__on_more (zqb__engine_t *engine, zqb__peer_t *client, const zqb__command_t *command)
+{
+    if (zqb__client_number (engine, client) != 0)
         return;
-    request->cancelled = 1;
-    zqb__request_abandon (engine, request);
+    zqb__request_t *request = zqb__request_find (engine, client, command->id);
+    if (request && request->worker)
+        zqb__request_grant (engine, request, command->credit);
 }
 
 /* ---- what workers say */
@@ -4706,6 +6008,8 @@ static void zqb__on_ready (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__
         zqb__service_settle (engine, service);
     } else {
         zqb__service_log (engine, ZQB_LOG_INFO, service, "registered, ", zqb__peer_dialect (peer, ZQB__WORKER));
+        if (service->worker_count == 1)
+            zqb__service_got_first (engine);
         zqb__service_dispatch (engine, service);
     }
 }
@@ -4739,17 +6043,107 @@ static uint64_t *zqb__request_gather (zqb__engine_t *engine, zqb__request_t *req
     return zqb__too_large (engine, &whole);
 }
 
+enum { ZQB__RESTS_DOUBLED = 4 };
+
+/* It failed too often, and gets nothing for a while; then one request, to see. */
+static void zqb__worker_rest (zqb__engine_t *engine, zqb__worker_t *worker)
+{
+    unsigned doublings = worker->rests < ZQB__RESTS_DOUBLED ? (unsigned) worker->rests : (unsigned) ZQB__RESTS_DOUBLED;
+    engine->stats.rested++;
+    worker->rested = zqb__after (engine->now, zqb__times (engine->limits.rest, (uint64_t) 1 << doublings));
+    worker->resting = worker->probation = 1;
+    worker->failures = 0;
+    worker->rests++;
+    zqb__worker_set_timer (engine, worker);
+    zqb__service_log (engine, ZQB_LOG_WARNING, worker->service, "rested: ", "it failed too often");
+}
+
+/* Keeps how well a worker does. */
+static void zqb__worker_judge (zqb__engine_t *engine, zqb__worker_t *worker, int failed)
+{
+    int slow = engine->now - worker->since > engine->limits.slow;
+    worker->failed += (uint64_t) failed;
+    worker->slow += (uint64_t) slow;
+    if (!failed && !slow)
+        worker->failures = worker->probation = worker->rests = 0;
+    else if (!worker->resting && (++worker->failures >= engine->limits.rest_failures || worker->probation))
+        zqb__worker_rest (engine, worker);
+}
+
+/* One that is to leave has nothing more to do. Who speaks ZQB/1 knows that, and says so. 1: it is gone. */
+static int zqb__worker_drained (zqb__engine_t *engine, zqb__worker_t *worker)
+{
+    zqb__peer_t *peer = worker->peer;
+    if (!worker->draining || worker->load || peer->dialect[ZQB__WORKER] == ZQB__ZQB1)
+        return 0;
+    engine->stats.workers_left++;
+    zqb__service_log (engine, ZQB_LOG_INFO, worker->service, "drained", "");
+    zqb__send_away (engine, peer, 0);
+    zqb__worker_remove (engine, worker);
+    return 1;
+}
+
+/* A worker has one request less: others have their turn. */
+static void zqb__worker_free_hand (zqb__engine_t *engine, zqb__worker_t *worker)
+{
+    zqb__service_t *service = worker->service;
+    if (zqb__worker_drained (engine, worker))
+        return;
+    if (worker->pin_mask)
+        zqb__worker_serve_pins (engine, worker);
+    zqb__service_dispatch (engine, service);
+}
+
 /* A worker is done with a request. */
 static void zqb__request_done (zqb__engine_t *engine, zqb__request_t *request, zqb__command_t *answer,
                                uint64_t *outcome)
 {
     zqb__worker_t *worker = request->worker;
-    zqb__service_t *service = worker->service;
     zqb__request_take_out (engine, request);
+    zqb__worker_judge (engine, worker, answer->type == ZQB__ERROR);
     zqb__worker_count_done (engine, worker);
     zqb__worker_place (worker);
     zqb__request_end (engine, request, answer, outcome);
-    zqb__service_dispatch (engine, service);
+    zqb__worker_free_hand (engine, worker);
+}
+
+/* All workers of its service that take requests have refused a request, or as many as are remembered. */
+static int zqb__request_is_unwanted (const zqb__request_t *request)
+{
+    zqb__service_t *service = request->lane->service;
+    return request->extra->refusals == ZQB__REFUSALS_MOST
+           || !zqb__service_other (service, request, &service->workers);
+}
+
+/* A request that a worker has refused goes to another: to the first with room that has not, or it waits for the next. */
+static void zqb__request_pass_on (zqb__engine_t *engine, zqb__request_t *request, zqb__worker_t *refuser)
+{
+    zqb__service_t *service = request->lane->service;
+    zqb__worker_t *worker = engine->paused ? NULL : zqb__service_other_ready (service, request);
+    if (!worker)
+        worker = zqb__service_other (service, request, &refuser->of_service);
+    zqb__request_pin (engine, request, worker);
+    zqb__worker_serve_pins (engine, worker);
+}
+
+/* ZQB/1: a request is not for that worker. Without memory to remember that, it is a failure. */
+static void zqb__on_refused (zqb__engine_t *engine, zqb__request_t *request)
+{
+    zqb__worker_t *worker = request->worker;
+    zqb__extra_t *extra = zqb__request_extra (request);
+    engine->stats.given_back++;
+    zqb__request_take_out (engine, request);
+    zqb__request_drop_gathered (engine, request);
+    zqb__slot_renew (&request->slot);
+    request->attempts--;
+    zqb__worker_place (worker);
+    if (extra && request->lane)
+        extra->refused[extra->refusals++] = worker->number;
+    if (!extra || !request->lane || extra->survey || zqb__request_is_unwanted (request))
+        zqb__request_end_with (engine, request, ZQB_EREFUSED, &engine->stats.failed);
+    else
+        zqb__request_pass_on (engine, request, worker);
+    zqb__worker_free_hand (engine, worker);
 }
 
 /* A reply, or a part of one, that cannot be passed on, and where that counts. */
@@ -4758,14 +6152,26 @@ static void zqb__reply_refused (zqb__engine_t *engine, zqb__request_t *request, 
     const char *text = counter == &engine->stats.no_memory       ? "the broker is out of memory"
                        : counter == &engine->stats.refused_bytes ? "the broker holds too much"
                                                                  : "the reply is too large";
-    zqb__command_t answer = zqb__failure (text, strlen (text));
+    zqb__command_t answer = zqb__failure (text, strlen (text), NULL);
     ++*counter;
     zqb__request_done (engine, request, &answer, &engine->stats.failed);
 }
 
 static int zqb__gathers (const zqb__request_t *request)
 {
-    return request->lane && !zqb__dialects[request->lane->client->dialect[ZQB__CLIENT]].partials;
+    return !zqb__dialects[request->lane->client->dialect[ZQB__CLIENT]].partials
+           || (request->extra && request->extra->survey);
+}
+
+/* Tells something to the client of a request, and to all that have joined it, in the order in which they did. */
+static void zqb__request_share (zqb__engine_t *engine, zqb__request_t *request, zqb__command_t *answer)
+{
+    zqb__request_tell (engine, request, answer);
+    if (!request->extra)
+        return;
+    zqb__link_t *followers = &request->extra->followers;
+    for (zqb__link_t *at = followers->next; at != followers; at = at->next)
+        zqb__request_tell (engine, ZQB__OF (zqb__request_t, place, at), answer);
 }
 
 static void zqb__on_partial (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
@@ -4780,10 +6186,24 @@ static void zqb__on_partial (zqb__engine_t *engine, zqb__peer_t *peer, const zqb
     else if (!refused) {
         zqb__command_t answer = zqb__command (ZQB__PARTIAL, 0);
         answer.body = command->body;
-        zqb__request_answer (engine, request, &answer);
+        zqb__request_share (engine, request, &answer);
     }
     if (refused)
         zqb__reply_refused (engine, request, refused);
+}
+
+/* ZQB/1: how far a worker is. Of a request of a survey nobody is told. */
+static void zqb__on_progress (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
+{
+    zqb__request_t *request = zqb__held_request (engine, peer, command->id);
+    zqb__command_t answer = zqb__command (ZQB__PROGRESS, 0);
+    if (!request || !request->lane)
+        return;
+    engine->stats.progress++;
+    answer.text = command->text;
+    answer.text_size = command->text_size;
+    answer.rare = command->rare;
+    zqb__request_share (engine, request, &answer);
 }
 
 static void zqb__on_reply (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
@@ -4806,13 +6226,17 @@ static void zqb__on_reply (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__
         zqb__request_done (engine, request, &answer, &engine->stats.replied);
 }
 
-/* ZQB/1: the work failed for good. */
+/* ZQB/1: the work failed for good, or is not for this worker. */
 static void zqb__on_error (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__command_t *command)
 {
     zqb__request_t *request = zqb__held_request (engine, peer, command->id);
     if (!request)
         return;
-    zqb__command_t answer = zqb__failure (command->text, command->text_size);
+    if (command->status == ZQB_EREFUSED - ZQB_ERRNO) {
+        zqb__on_refused (engine, request);
+        return;
+    }
+    zqb__command_t answer = zqb__failure (command->text, command->text_size, command->rare);
     zqb__request_done (engine, request, &answer, &engine->stats.failed);
 }
 
@@ -4823,6 +6247,29 @@ static void zqb__on_heartbeat (zqb__engine_t *engine, zqb__peer_t *peer)
         return;
     engine->stats.bad_state++;
     zqb__send_away (engine, peer, 0);
+}
+
+/* A worker takes no more: what waits for it goes to others. It is told, so that it knows that nothing more comes. */
+static void zqb__worker_drain (zqb__engine_t *engine, zqb__worker_t *worker)
+{
+    zqb__service_t *service = worker->service;
+    zqb__command_t drain = zqb__command (ZQB__DRAIN, 0);
+    worker->draining = 1;
+    zqb__worker_retire (worker);
+    zqb__worker_free_slots (worker);
+    zqb__worker_unpin (engine, worker);
+    zqb__engine_send (engine, worker->peer, ZQB__WORKER, &drain);
+    if (!zqb__worker_drained (engine, worker))
+        zqb__service_dispatch (engine, service);
+}
+
+/* ZQB/1: a worker wants to leave when it has done what it holds. */
+static void zqb__on_drain (zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    if (peer->worker)
+        zqb__worker_drain (engine, peer->worker);
+    else
+        zqb__on_heartbeat (engine, peer);
 }
 
 /* A worker says goodbye. What it has not begun has not been tried. */
@@ -4875,6 +6322,11 @@ static void zqb__worker_tick (zqb__engine_t *engine, zqb__worker_t *worker)
         zqb__peer_rest (engine, peer);
         return;
     }
+    if (worker->resting && engine->now >= worker->rested) {
+        worker->resting = 0;
+        zqb__worker_go_on (engine, worker);
+        zqb__service_dispatch (engine, worker->service);
+    }
     if (!due || zqb__engine_send (engine, peer, ZQB__WORKER, &beat) == 0)
         zqb__worker_set_timer (engine, worker);
 }
@@ -4924,8 +6376,10 @@ static int zqb__engine_init (zqb__engine_t *engine, const zqb__limits_t *limits,
     zqb__list_init (&engine->all_services);
     zqb__list_init (&engine->failed_peers);
     zqb__slab_init (&engine->requests, sizeof (zqb__request_t), (uint32_t) (seed >> 16));
+    zqb__peer_init (&engine->nobody);
+    engine->nobody.outstanding = 1; /* more than none, so that it never rests */
     zqb__table_t *tables[] = {&engine->peers, &engine->lives, &engine->connections, &engine->services, &engine->lanes,
-                              &engine->ids};
+                              &engine->ids, &engine->uniques};
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
         if (zqb__table_init (tables[i]) != 0) {
             while (i-- > 0)
@@ -4944,11 +6398,36 @@ static zqb__request_t *zqb__client_request (const zqb__peer_t *client)
     return ZQB__OF (zqb__request_t, of_lane, ZQB__OF (zqb__lane_t, of_client, at)->requests.next);
 }
 
+/* Those of a lane that are wanted even if their client goes are nobody's from now on. -1: ENOMEM, counted. */
+static int zqb__lane_orphan (zqb__engine_t *engine, zqb__lane_t *lane)
+{
+    zqb__link_t *end = &lane->requests;
+    zqb__lane_t *to = zqb__lane_require (engine, &engine->nobody, lane->service, lane->rank);
+    engine->stats.no_memory += !to;
+    for (zqb__link_t *at = end->next, *next; to && at != end; at = next) {
+        zqb__request_t *request = ZQB__OF (zqb__request_t, of_lane, at);
+        next = at->next;
+        if (zqb__request_flags (request) & ZQB__ONE_WAY)
+            zqb__request_change_lane (engine, request, to);
+    }
+    return to ? 0 : -1;
+}
+
+static void zqb__client_orphan (zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    for (zqb__link_t *at = peer->lanes.next, *next; peer->one_way && at != &peer->lanes; at = next) {
+        next = at->next;
+        if (zqb__lane_orphan (engine, ZQB__OF (zqb__lane_t, of_client, at)) != 0)
+            return; /* they end with the others */
+    }
+}
+
 /* A client can no longer be told anything. */
 static void zqb__client_lost (zqb__engine_t *engine, zqb__peer_t *peer)
 {
+    zqb__client_orphan (engine, peer);
     while (peer->outstanding)
-        zqb__request_abandon (engine, zqb__client_request (peer));
+        zqb__request_abandon (engine, zqb__client_request (peer), ZQB__CLIENT_GONE);
 }
 
 /* A client of ZQB/1 may come back over another connection, and is waited for. 0: not this one. */
@@ -5061,6 +6540,9 @@ static int zqb__engine_receive (zqb__engine_t *engine, zqb__peer_t *peer, const 
         case ZQB__HEARTBEAT: zqb__on_heartbeat (engine, peer); break;
         case ZQB__DISCONNECT: zqb__on_disconnect (engine, peer, command); break;
         case ZQB__CANCEL: zqb__on_cancel (engine, peer, command); break;
+        case ZQB__PROGRESS: zqb__on_progress (engine, peer, command); break;
+        case ZQB__MORE: zqb__on_more (engine, peer, command); break;
+        case ZQB__DRAIN: zqb__on_drain (engine, peer); break;
         default: break; /* ZQB/1 of a later version */
     }
     if (!zqb__list_empty (&engine->failed_peers))
@@ -5088,7 +6570,7 @@ static void zqb__engine_turn_away (zqb__engine_t *engine, zqb__peer_t *peer, con
 {
     uint64_t *counter = &engine->stats.refused_endpoint;
     if (command->type == ZQB__REQUEST)
-        zqb__refuse (engine, peer, command->id, ZQB_EREFUSED, counter);
+        zqb__refuse (engine, peer, command, ZQB_EREFUSED, counter);
     else
         zqb__refuse_worker (engine, peer, "this endpoint is for clients", counter);
     zqb__engine_bury (engine);
@@ -5104,7 +6586,7 @@ static void zqb__engine_missed (zqb__engine_t *engine, zqb__peer_t *peer)
     if (peer->dialect[ZQB__WORKER] == ZQB__LRU) {
         zqb__worker_take_back (engine, worker);
         zqb__worker_place (worker);
-        zqb__service_dispatch (engine, worker->service);
+        zqb__worker_free_hand (engine, worker);
     } else {
         zqb__worker_lost (engine, worker, "no memory for what it said");
         zqb__send_away (engine, peer, 0);
@@ -5153,6 +6635,7 @@ static void zqb__engine_due (zqb__engine_t *engine, zqb__timer_t *timer)
     switch (timer->kind) {
         case ZQB__TIMER_WORKER: zqb__worker_tick (engine, ZQB__OF (zqb__worker_t, timer, timer)); break;
         case ZQB__TIMER_SERVICE: zqb__service_tick (engine, ZQB__OF (zqb__service_t, timer, timer)); break;
+        case ZQB__TIMER_REQUEST: zqb__request_tick (engine, ZQB__OF (zqb__extra_t, timer, timer)->request); break;
         default: zqb__peer_give_up (engine, ZQB__OF (zqb__peer_t, timer, timer)); break;
     }
 }
@@ -5193,8 +6676,11 @@ static void zqb__engine_go_on (zqb__engine_t *engine)
 {
     zqb__link_t *services = &engine->all_services;
     engine->paused = 0;
-    for (zqb__link_t *at = services->next, *next = at->next; at != services; at = next, next = at->next)
-        zqb__service_dispatch (engine, ZQB__OF (zqb__service_t, all, at));
+    for (zqb__link_t *at = services->next, *next = at->next; at != services; at = next, next = at->next) {
+        zqb__service_t *service = ZQB__OF (zqb__service_t, all, at);
+        zqb__service_serve_pins (engine, service);
+        zqb__service_dispatch (engine, service);
+    }
     zqb__engine_bury (engine);
 }
 
@@ -5229,19 +6715,60 @@ static int zqb__engine_limit (zqb__engine_t *engine, const char *name, uint64_t 
     return 0;
 }
 
+/* Sets by which policy the workers of a service are chosen. -1: ENOMEM, ENOSPC. */
+static int zqb__engine_policy (zqb__engine_t *engine, const char *name, int policy, zqb_choose_fn *choose, void *arg)
+{
+    zqb__service_t *service = zqb__service_require (engine, name, strlen (name));
+    if (!service)
+        return -1;
+    service->policy = policy;
+    service->choose = choose;
+    service->choose_arg = arg;
+    for (zqb__link_t *at = service->workers.next; at != &service->workers; at = at->next)
+        zqb__worker_unplace (ZQB__OF (zqb__worker_t, of_service, at));
+    for (zqb__link_t *at = service->workers.next; at != &service->workers; at = at->next)
+        zqb__worker_place (ZQB__OF (zqb__worker_t, of_service, at));
+    zqb__service_settle (engine, service);
+    return 0;
+}
+
+/* Drains the worker of this number, or, with 0, all that a service has. -1: ENOENT. */
+static int zqb__engine_drain (zqb__engine_t *engine, const char *name, uint64_t number)
+{
+    zqb__service_t *service = zqb__service_find (engine, name, strlen (name));
+    int left = service ? service->worker_count : 0, found = 0;
+    zqb__link_t *at = left ? service->workers.next : NULL;
+    for (; left > 0; left--) { /* the service may be gone with the last */
+        zqb__worker_t *worker = ZQB__OF (zqb__worker_t, of_service, at);
+        at = at->next;
+        if (number && worker->number != number)
+            continue;
+        found = 1;
+        if (!worker->draining)
+            zqb__worker_drain (engine, worker);
+    }
+    zqb__engine_bury (engine);
+    if (found)
+        return 0;
+    errno = ENOENT;
+    return -1;
+}
+
 /* One step towards having no services: a worker is sent away, or a request ended. */
 static void zqb__engine_finish_service (zqb__engine_t *engine, zqb__service_t *service)
 {
     service->handler = NULL;
     service->limit = UINT64_MAX;
+    service->policy = ZQB_POLICY_LRU;
     if (service->worker_count) {
         zqb__worker_t *worker = ZQB__OF (zqb__worker_t, of_service, service->workers.next);
         zqb__send_away (engine, worker->peer, 0);
         zqb__worker_remove (engine, worker);
         return;
     }
-    if (service->queued) {
-        zqb__request_t *request = ZQB__OF (zqb__request_t, place, service->queue.next);
+    zqb__link_t *waiting = service->queued ? &service->queue : &service->delayed;
+    if (!zqb__list_empty (waiting)) {
+        zqb__request_t *request = ZQB__OF (zqb__request_t, place, waiting->next);
         zqb__request_take_out (engine, request);
         zqb__request_end_with (engine, request, ZQB_ECANCELLED, &engine->stats.cancelled);
     }
@@ -5278,6 +6805,7 @@ static void zqb__engine_close (zqb__engine_t *engine)
     zqb__table_close (&engine->services);
     zqb__table_close (&engine->lanes);
     zqb__table_close (&engine->ids);
+    zqb__table_close (&engine->uniques);
     zqb__heap_close (&engine->timers);
     zqb__slab_close (&engine->requests);
 }
@@ -5770,7 +7298,7 @@ static int zqb__broker_options_valid (const zqb_broker_options_t *o)
     int64_t numbers[] = {o->heartbeat_ms, o->liveness, o->credit_us, o->attempts, o->no_worker_ms, o->max_services,
                          o->max_workers, o->max_clients, o->max_requests, o->max_queue, o->max_no_worker,
                          o->max_outstanding, o->max_frames, o->max_message, o->max_bytes, o->max_unsent, o->send_hwm,
-                         o->spin_us, o->log_level};
+                         o->spin_us, o->log_level, o->ageing_ms, o->rest_failures, o->rest_ms, o->slow_ms};
     return zqb__all_valid (numbers, sizeof numbers / sizeof numbers[0])
            && (o->when_full == ZQB_FULL_DROP || o->when_full == ZQB_FULL_WAIT);
 }
@@ -5817,6 +7345,10 @@ static zqb__limits_t zqb__broker_limits (const zqb_broker_options_t *options)
     limits.frames = (uint64_t) options->max_frames;
     limits.message = (uint64_t) options->max_message;
     limits.bytes = (uint64_t) options->max_bytes;
+    limits.ageing = options->ageing_ms > 0 ? zqb__timeout_us (options->ageing_ms) : UINT64_MAX;
+    limits.rest = zqb__option_us (options->rest_ms, 5000);
+    limits.slow = options->slow_ms > 0 ? zqb__timeout_us (options->slow_ms) : UINT64_MAX;
+    limits.rest_failures = options->rest_failures > 0 ? options->rest_failures : INT_MAX;
     return limits;
 }
 
@@ -5824,6 +7356,10 @@ static int zqb__broker_send (void *self, zqb__peer_t *peer, int side, const zqb_
 static void zqb__broker_serve (void *self, const zqb__service_t *service, const zqb__command_t *command,
                                zqb__command_t *reply);
 static void zqb__broker_dead (void *self, const zqb__command_t *command);
+static int zqb__broker_filter (void *self, zqb__command_t *command, zqb__rare_t *wishes, zqb__command_t *refusal);
+static void zqb__broker_outcome (void *self, const zqb_outcome_t *outcome);
+static size_t zqb__broker_choose (void *self, const zqb__service_t *service, const zqb_worker_info_t *workers,
+                                  size_t count);
 static int zqb__mmi (zqb_request_t *request, zqb_msg_t *reply, void *arg);
 static zqb_handler_fn *zqb__mmi_find (const void *name, size_t size);
 
@@ -5836,6 +7372,9 @@ static int zqb__broker_init_engine (zqb_broker_t *broker)
     sink.serve = zqb__broker_serve;
     sink.dead = zqb__broker_dead;
     sink.log = zqb__broker_log;
+    sink.filter = broker->options.filter ? zqb__broker_filter : NULL;
+    sink.outcome = broker->options.outcome ? zqb__broker_outcome : NULL;
+    sink.choose = zqb__broker_choose;
     if (zqb__engine_init (&broker->engine, &limits, &sink, zqb__random (), zqb__clock ()) != 0)
         return -1;
     broker->engine.mmi.handler = zqb__mmi;
@@ -6739,6 +8278,30 @@ ZQB_API int zqb_broker_time_limit (zqb_broker_t *broker, const char *service, in
     return zqb__broker_unlock (broker, zqb__engine_limit (&broker->engine, service, limit));
 }
 
+ZQB_API int zqb_broker_policy (zqb_broker_t *broker, const char *service, int policy, zqb_choose_fn *choose, void *arg)
+{
+    if (!broker || !zqb__service_valid (service) || policy < ZQB_POLICY_LRU || policy > ZQB_POLICY_CUSTOM
+        || (policy == ZQB_POLICY_CUSTOM && !choose))
+        return zqb__invalid ();
+    if (zqb__broker_lock (broker) != 0)
+        return -1;
+    broker->engine.now = zqb__clock ();
+    return zqb__broker_unlock (broker, zqb__engine_policy (&broker->engine, service, policy, choose, arg));
+}
+
+ZQB_API int zqb_broker_drain (zqb_broker_t *broker, const char *service, uint64_t id)
+{
+    if (!broker || !zqb__service_valid (service))
+        return zqb__invalid ();
+    if (zqb__broker_lock (broker) != 0)
+        return -1;
+    broker->engine.now = zqb__clock ();
+    int failed = zqb__engine_drain (&broker->engine, service, id), error = errno;
+    zqb__broker_flush (broker); /* now, whether or not anybody runs it */
+    errno = error;
+    return zqb__broker_unlock (broker, failed);
+}
+
 ZQB_API int zqb_broker_stats (zqb_broker_t *broker, zqb_stats_t *stats)
 {
     if (!broker || !stats)
@@ -6918,6 +8481,85 @@ static void zqb__broker_dead (void *self, const zqb__command_t *command)
     zqb_msg_close (&request.body);
 }
 
+/* What a request asks for, as its options are written. */
+static void zqb__wishes_to_options (const zqb__rare_t *wishes, const zqb__command_t *command,
+                                    zqb_request_options_t *options)
+{
+    memset (options, 0, sizeof *options);
+    options->priority = wishes->priority;
+    options->deadline_ms = wishes->deadline_ms > INT_MAX ? INT_MAX : (int) wishes->deadline_ms;
+    options->delay_ms = wishes->delay_ms > INT_MAX ? INT_MAX : (int) wishes->delay_ms;
+    options->attempts = wishes->attempts == ZQB__ATTEMPTS_ALL ? -1 : (int) wishes->attempts;
+    options->backoff_ms = wishes->backoff_ms > INT_MAX ? INT_MAX : (int) wishes->backoff_ms;
+    options->backoff_max_ms = wishes->backoff_max_ms > INT_MAX ? INT_MAX : (int) wishes->backoff_max_ms;
+    options->one_way = (command->flags & ZQB__ONE_WAY) != 0;
+    options->fail_fast = (command->flags & ZQB__FAIL_FAST) != 0;
+    options->survey = (command->flags & ZQB__SURVEY) != 0;
+}
+
+static uint32_t zqb__wish_ms (int ms)
+{
+    return ms > 0 ? (uint32_t) ms : 0;
+}
+
+/* And back, but for what must not be changed; numbers out of range are none. */
+static void zqb__options_to_wishes (const zqb_request_options_t *options, zqb__command_t *command, zqb__rare_t *wishes)
+{
+    wishes->priority = options->priority;
+    wishes->deadline_ms = zqb__wish_ms (options->deadline_ms);
+    wishes->delay_ms = zqb__wish_ms (options->delay_ms);
+    wishes->attempts = options->attempts < 0 || options->attempts > ZQB__ATTEMPTS_ALL ? (uint32_t) ZQB__ATTEMPTS_ALL
+                                                                                      : (uint32_t) options->attempts;
+    wishes->backoff_ms = zqb__wish_ms (options->backoff_ms);
+    wishes->backoff_max_ms = zqb__wish_ms (options->backoff_max_ms);
+    command->flags = (command->flags & ~ZQB__FAIL_FAST) | (options->fail_fast ? (int) ZQB__FAIL_FAST : 0);
+}
+
+/* The text of a refusal lies in broker->served. */
+static int zqb__broker_filter (void *self, zqb__command_t *command, zqb__rare_t *wishes, zqb__command_t *refusal)
+{
+    zqb_broker_t *broker = (zqb_broker_t *) self;
+    zqb_request_options_t options;
+    zqb_request_t request;
+    zqb_msg_t answer;
+    char name[256];
+    int refused = zqb__broker_show (broker, command, &request, name) != 0;
+    broker->engine.stats.no_memory += (uint64_t) refused;
+    zqb_msg_init (&answer);
+    request.send = zqb__dead_send;
+    zqb__wishes_to_options (wishes, command, &options);
+    broker->busy++;
+    refused = refused || broker->options.filter (&request, &options, &answer, broker->options.filter_arg) != 0;
+    broker->busy--;
+    if (refused) {
+        int status = refusal->status;
+        zqb__served_failure (broker, &answer, refusal);
+        refusal->status = status;
+    } else
+        zqb__options_to_wishes (&options, command, wishes);
+    zqb_msg_close (&request.body);
+    zqb_msg_close (&answer);
+    return refused;
+}
+
+static void zqb__broker_outcome (void *self, const zqb_outcome_t *outcome)
+{
+    zqb_broker_t *broker = (zqb_broker_t *) self;
+    broker->busy++;
+    broker->options.outcome (outcome, broker->options.outcome_arg);
+    broker->busy--;
+}
+
+static size_t zqb__broker_choose (void *self, const zqb__service_t *service, const zqb_worker_info_t *workers,
+                                  size_t count)
+{
+    zqb_broker_t *broker = (zqb_broker_t *) self;
+    broker->busy++;
+    size_t chosen = service->choose (workers, count, service->choose_arg);
+    broker->busy--;
+    return chosen;
+}
+
 /* ---- mmi: handlers of our own (RFC 8; manual, 6) */
 
 enum { ZQB__MMI_LINES = 1000 };
@@ -6953,32 +8595,52 @@ static int zqb__mmi_service (zqb_request_t *request, zqb_msg_t *reply, void *arg
         return zqb_msg_add_str (reply, "400");
     const void *name = zqb_msg_data (body, 0);
     size_t size = zqb_msg_size (body, 0);
-    int served = zqb__service_serves (zqb__service_find (&broker->engine, name, size)) || zqb__mmi_find (name, size);
+    int served = zqb__service_serves (zqb__service_route (&broker->engine, name, size)) || zqb__mmi_find (name, size);
     return zqb_msg_add_str (reply, served ? "200" : "404");
 }
 
+/* How long the first of those that could be begun has waited. */
+static uint64_t zqb__service_oldest (const zqb__engine_t *engine, const zqb__service_t *service)
+{
+    if (!service->queued)
+        return 0;
+    return engine->now - ZQB__OF (zqb__request_t, place, service->queue.next)->arrived;
+}
+
+static int zqb__mmi_a_service (zqb_msg_t *reply, const zqb__engine_t *engine, const zqb__service_t *service)
+{
+    char name[ZQB__NAME_TEXT];
+    return zqb__mmi_line (reply, "%s queued=%d running=%d workers=%d handler=%d oldest_ms=%llu",
+                          zqb__service_text (service, name), zqb__service_waiting (service), service->running,
+                          service->worker_count, service->handler != NULL,
+                          (unsigned long long) (zqb__service_oldest (engine, service) / 1000));
+}
+
+/* All, or the one that the body names. */
 static int zqb__mmi_services (zqb_request_t *request, zqb_msg_t *reply, void *arg)
 {
-    zqb__link_t *all = &((zqb_broker_t *) arg)->engine.all_services;
-    char name[ZQB__NAME_TEXT];
+    zqb__engine_t *engine = &((zqb_broker_t *) arg)->engine;
+    zqb__link_t *all = &engine->all_services;
+    zqb_msg_t *body = zqb_request_body (request);
     int ended = 0;
-    (void) request;
-    for (zqb__link_t *at = all->next; !ended && at != all; at = at->next) {
-        zqb__service_t *service = ZQB__OF (zqb__service_t, all, at);
-        ended = zqb__mmi_line (reply, "%s queued=%d running=%d workers=%d handler=%d",
-                               zqb__service_text (service, name), service->queued, service->running,
-                               service->worker_count, service->handler != NULL);
+    if (zqb_msg_size (body, 0)) {
+        zqb__service_t *one = zqb__service_find (engine, zqb_msg_data (body, 0), zqb_msg_size (body, 0));
+        return one ? zqb__mmi_end (reply, zqb__mmi_a_service (reply, engine, one) < 0) : 0;
     }
+    for (zqb__link_t *at = all->next; !ended && at != all; at = at->next)
+        ended = zqb__mmi_a_service (reply, engine, ZQB__OF (zqb__service_t, all, at));
     return zqb__mmi_end (reply, ended < 0);
 }
 
 static int zqb__mmi_worker (zqb_msg_t *reply, const zqb__worker_t *worker, uint64_t now)
 {
     char name[ZQB__NAME_TEXT];
-    return zqb__mmi_line (reply, "%s dialect=%s load=%u credit=%u served=%llu silent_ms=%llu",
-                          zqb__service_text (worker->service, name), zqb__peer_dialect (worker->peer, ZQB__WORKER),
-                          (unsigned) worker->load, (unsigned) worker->credit, (unsigned long long) worker->served,
-                          (unsigned long long) ((now - worker->heard) / 1000));
+    return zqb__mmi_line (
+        reply, "%s dialect=%s load=%u credit=%u served=%llu silent_ms=%llu id=%llu failed=%llu slow=%llu resting=%d draining=%d",
+        zqb__service_text (worker->service, name), zqb__peer_dialect (worker->peer, ZQB__WORKER),
+        (unsigned) worker->load, (unsigned) worker->credit, (unsigned long long) worker->served,
+        (unsigned long long) ((now - worker->heard) / 1000), (unsigned long long) worker->number,
+        (unsigned long long) worker->failed, (unsigned long long) worker->slow, worker->resting, worker->draining);
 }
 
 static int zqb__mmi_workers (zqb_request_t *request, zqb_msg_t *reply, void *arg)

@@ -419,7 +419,12 @@ static void sink_dead (UNUSED void *self, const zqb__command_t *request)
 static int begin_world (void)
 {
     zqb_broker_options_t options;
-    zqb__sink_t sink = {NULL, sink_send, sink_serve, sink_dead, sink_log};
+    zqb__sink_t sink;
+    memset (&sink, 0, sizeof sink);
+    sink.send = sink_send;
+    sink.serve = sink_serve;
+    sink.dead = sink_dead;
+    sink.log = sink_log;
     memset (&options, 0, sizeof options);
     memset (&world, 0, sizeof world);
     options.heartbeat_ms = BEAT_MS;

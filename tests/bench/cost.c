@@ -68,7 +68,12 @@ static zqb__engine_t engine;
 static void start_engine (void)
 {
     zqb_broker_options_t options;
-    zqb__sink_t sink = {NULL, keep_token, serve_nothing, bury_nothing, log_nothing};
+    zqb__sink_t sink;
+    memset (&sink, 0, sizeof sink);
+    sink.send = keep_token;
+    sink.serve = serve_nothing;
+    sink.dead = bury_nothing;
+    sink.log = log_nothing;
     memset (&options, 0, sizeof options);
     options.max_services = options.max_workers = options.max_requests = options.max_queue = options.max_outstanding = -1;
     options = zqb__broker_options (&options);
