@@ -3499,7 +3499,6 @@ struct zqb__service_t {
     int queued, running, worker_count;
     int delayed_count, pinned; /* aside */
     int hasty;            /* of those queued: not to wait without a worker */
-    int requests;         /* that clients have here: as long as there are any, it is not forgotten */
     int pattern;          /* its name ends with a star */
     int policy;           /* ZQB_POLICY_LRU ... */
     zqb_choose_fn *choose;
@@ -4107,7 +4106,7 @@ static void zqb__service_settle (zqb__engine_t *engine, zqb__service_t *service)
             zqb__heap_set (&engine->timers, &service->timer, at);
         return;
     }
-    if (service->requests || zqb__service_is_set_up (service))
+    if (service->delayed_count || zqb__service_is_set_up (service))
         return;
     if (engine->recent == service)
         engine->recent = NULL;
@@ -4164,7 +4163,7 @@ static zqb__worker_t *zqb__service_ask_host (const zqb__engine_t *engine, const 
 
 /* Which worker gets the next request: the first in the order in which zqb__worker_place keeps them, unless the host
    chooses itself. NULL: none has room, or all wait. */
-static zqb__worker_t *zqb__service_choose (const zqb__engine_t *engine, const zqb__service_t *service)
+static inline zqb__worker_t *zqb__service_choose (const zqb__engine_t *engine, const zqb__service_t *service)
 {
     if (!service->ready_mask || engine->paused)
         return NULL;
@@ -4495,22 +4494,22 @@ static int zqb__request_aside (const zqb__request_t *request)
 }
 
 /* It is this client's from now on, for this service. */
-static void zqb__request_attach (zqb__engine_t *engine, zqb__request_t *request, zqb__lane_t *lane)
+static inline void zqb__request_attach (zqb__engine_t *engine, zqb__request_t *request, zqb__lane_t *lane)
 {
     request->lane = lane;
-    lane->service->requests++;
-    lane->client->one_way += (zqb__request_flags (request) & ZQB__ONE_WAY) != 0;
+    if (zqb__request_flags (request) & ZQB__ONE_WAY)
+        lane->client->one_way++;
     if (lane->client->outstanding++ == 0)
         engine->stats.clients++;
 }
 
 /* A request has left a lane, and is its client's no more. */
-static void zqb__lane_left (zqb__engine_t *engine, zqb__lane_t *lane, const zqb__request_t *request)
+static inline void zqb__lane_left (zqb__engine_t *engine, zqb__lane_t *lane, const zqb__request_t *request)
 {
     zqb__peer_t *client = lane->client;
-    lane->service->requests--;
     zqb__lane_rest (engine, lane);
-    client->one_way -= (zqb__request_flags (request) & ZQB__ONE_WAY) != 0;
+    if (zqb__request_flags (request) & ZQB__ONE_WAY)
+        client->one_way--;
     if (--client->outstanding == 0) {
         client->numbered = 0;
         engine->stats.clients--;
@@ -4570,7 +4569,8 @@ static void zqb__request_free (zqb__engine_t *engine, zqb__request_t *request)
     zqb__request_detach (engine, request);
     engine->stats.bytes -= zqb__stored_bytes (&request->body);
     zqb__request_drop_gathered (engine, request);
-    zqb__extra_free (engine, request);
+    if (request->extra)
+        zqb__extra_free (engine, request);
     zqb__stored_close (&request->body);
     zqb__slab_free (&engine->requests, &request->slot);
 }
@@ -4595,7 +4595,7 @@ static void zqb__request_count_aside (zqb__engine_t *engine, const zqb__request_
 /* From nowhere, aside: others of the same kind are in the list; NULL: there is none. */
 static void zqb__request_set_aside (zqb__engine_t *engine, zqb__request_t *request, int aside, zqb__link_t *list)
 {
-    zqb__lane_keep (request->lane, &request->of_lane);
+    zqb__list_init (&request->place);
     if (list)
         zqb__list_append (list, &request->place);
     request->extra->aside = aside;
@@ -4642,7 +4642,8 @@ static void zqb__request_take_out (zqb__engine_t *engine, zqb__request_t *reques
     else {
         zqb__lane_unqueue (request->lane, &request->of_lane);
         request->lane->service->queued--;
-        request->lane->service->hasty -= (zqb__request_flags (request) & ZQB__FAIL_FAST) != 0;
+        if (zqb__request_flags (request) & ZQB__FAIL_FAST)
+            request->lane->service->hasty--;
         engine->stats.queued--;
     }
 }
@@ -4654,7 +4655,8 @@ static void zqb__request_enqueue (zqb__engine_t *engine, zqb__request_t *request
     zqb__list_insert (first ? service->queue.next : &service->queue, &request->place);
     zqb__lane_queue (request->lane, &request->of_lane, first);
     service->queued++;
-    service->hasty += (zqb__request_flags (request) & ZQB__FAIL_FAST) != 0;
+    if (zqb__request_flags (request) & ZQB__FAIL_FAST)
+        service->hasty++;
     engine->stats.queued++;
 }
 
@@ -4701,25 +4703,26 @@ static int zqb__request_answer (zqb__engine_t *engine, zqb__request_t *request, 
    as a part of what is gathered. -1: there is no client. */
 static int zqb__request_tell (zqb__engine_t *engine, zqb__request_t *request, zqb__command_t *answer)
 {
+    const zqb__extra_t *extra = request->extra;
     if (!request->lane)
         return -1;
-    if (zqb__request_flags (request) & ZQB__ONE_WAY)
+    if (extra && extra->flags & ZQB__ONE_WAY)
         return 0;
-    if (request->extra && request->extra->survey) {
+    if (extra && extra->survey) {
         if (answer->type != ZQB__REPLY)
             return 0;
         answer->type = ZQB__PARTIAL;
-        request->extra->survey->extra->answered++;
+        extra->survey->extra->answered++;
     }
     return zqb__request_answer (engine, request, answer);
 }
 
-/* Tells the host what became of a request that a client still has, if it wants to know. error: 0 replied. */
+/* Tells the host, who wants to know, what became of a request that a client still has. error: 0 replied. */
 static void zqb__request_report (zqb__engine_t *engine, const zqb__request_t *request, int error)
 {
     zqb__command_t name = zqb__command (ZQB__REQUEST, 0);
     zqb_outcome_t outcome;
-    if (!engine->sink.outcome || !request->lane)
+    if (!request->lane)
         return;
     zqb__request_name (request, &name);
     outcome.service = (const char *) name.service;
@@ -4749,7 +4752,8 @@ static void zqb__request_close (zqb__engine_t *engine, zqb__request_t *request, 
     if (!request->fate && zqb__request_tell (engine, request, answer) != 0)
         request->fate = ZQB__CLIENT_GONE;
     ++*(request->fate ? zqb__fate_counter (engine, request->fate) : outcome);
-    zqb__request_report (engine, request, request->fate ? zqb__fate_error (request->fate) : error);
+    if (engine->sink.outcome)
+        zqb__request_report (engine, request, request->fate ? zqb__fate_error (request->fate) : error);
     zqb__request_free (engine, request);
 }
 
@@ -4875,10 +4879,6 @@ static void zqb__request_give_back (zqb__engine_t *engine, zqb__request_t *reque
 /* Into the hand of a worker. */
 static void zqb__request_hand_over (zqb__engine_t *engine, zqb__request_t *request, zqb__worker_t *worker)
 {
-    int had_turn = zqb__request_aside (request) == ZQB__QUEUED;
-    zqb__request_take_out (engine, request);
-    if (had_turn)
-        zqb__lane_had_turn (request->lane);
     zqb__list_append (&worker->hand, &request->place);
     request->worker = worker;
     worker->service->running++;
@@ -4910,7 +4910,8 @@ static void zqb__request_brief (const zqb__engine_t *engine, const zqb__request_
     command->rare = rare;
 }
 
-/* Gives a request to a worker. If that cannot be reached it gets no more, and the request stays first in the queue. */
+/* Gives a request that is in nobody's hand to a worker. If that cannot be reached it gets no more, and the request is the
+   first in the queue. */
 static void zqb__worker_assign (zqb__engine_t *engine, zqb__worker_t *worker, zqb__request_t *request)
 {
     zqb__command_t command = zqb__command (ZQB__REQUEST, zqb__slot_renew (&request->slot));
@@ -4988,7 +4989,7 @@ static zqb__worker_t *zqb__service_other (zqb__service_t *service, const zqb__re
     return NULL;
 }
 
-/* Which worker a queued request gets for whom this one was chosen: NULL: it waits for another. */
+/* Which worker a request gets, whose turn it was, and for whom this one was chosen. NULL: it waits for another. */
 static zqb__worker_t *zqb__request_worker (zqb__engine_t *engine, zqb__request_t *request, zqb__worker_t *chosen)
 {
     zqb__service_t *service = request->lane->service;
@@ -5000,10 +5001,16 @@ static zqb__worker_t *zqb__request_worker (zqb__engine_t *engine, zqb__request_t
         wanted = zqb__service_slot (service, request->extra->slot);
     if (!wanted || !zqb__list_empty (&wanted->ready))
         return wanted ? wanted : chosen;
-    zqb__request_take_out (engine, request);
-    zqb__lane_had_turn (request->lane);
     zqb__request_pin (engine, request, wanted);
     return NULL;
+}
+
+/* Gives a request, which is in nobody's hand, to the worker that was chosen, or to the one that it must have. */
+static void zqb__request_give (zqb__engine_t *engine, zqb__request_t *request, zqb__worker_t *chosen)
+{
+    zqb__worker_t *worker = request->extra ? zqb__request_worker (engine, request, chosen) : chosen;
+    if (worker)
+        zqb__worker_assign (engine, worker, request);
 }
 
 /* A worker has room: what waits for it has its turn, before anything else. */
@@ -5013,7 +5020,9 @@ static void zqb__worker_serve_pins (zqb__engine_t *engine, zqb__worker_t *worker
         int rank = ZQB__RANKS - 1;
         while (!(worker->pin_mask >> rank & 1))
             rank--;
-        zqb__worker_assign (engine, worker, ZQB__OF (zqb__request_t, place, worker->pins[rank].next));
+        zqb__request_t *request = ZQB__OF (zqb__request_t, place, worker->pins[rank].next);
+        zqb__request_take_out (engine, request);
+        zqb__worker_assign (engine, worker, request);
     }
 }
 
@@ -5043,10 +5052,9 @@ static void zqb__service_dispatch (zqb__engine_t *engine, zqb__service_t *servic
     zqb__worker_t *worker;
     while (service->queued && (worker = zqb__service_choose (engine, service)) != NULL) {
         zqb__request_t *request = zqb__service_first (engine, service);
-        if (request->extra)
-            worker = zqb__request_worker (engine, request, worker);
-        if (worker)
-            zqb__worker_assign (engine, worker, request);
+        zqb__request_take_out (engine, request);
+        zqb__lane_had_turn (request->lane);
+        zqb__request_give (engine, request, worker);
     }
     zqb__service_settle (engine, service);
 }
@@ -5094,7 +5102,7 @@ static void zqb__worker_remove (zqb__engine_t *engine, zqb__worker_t *worker)
 
 static int zqb__request_is_queued (const zqb__request_t *request)
 {
-    return !request->worker && zqb__request_aside (request) == ZQB__QUEUED && !zqb__list_empty (&request->place);
+    return !request->worker && zqb__request_aside (request) == ZQB__QUEUED;
 }
 
 /* If it waits for a worker, it does so in this rank from now on, behind others. */
@@ -5415,8 +5423,6 @@ static zqb__request_t *zqb__request_new (zqb__engine_t *engine, zqb__peer_t *cli
     if (!request)
         return NULL;
     request->lane = lane;
-    zqb__list_init (&request->of_lane);
-    zqb__list_init (&request->place);
     if (zqb__request_fill (engine, request, command, kind) != 0) {
         zqb__request_unnumber (engine, request);
         zqb__extra_free (engine, request);
@@ -5424,6 +5430,7 @@ static zqb__request_t *zqb__request_new (zqb__engine_t *engine, zqb__peer_t *cli
         zqb__slab_free (&engine->requests, &request->slot);
         return NULL;
     }
+    zqb__list_insert (lane->queued, &request->of_lane);
     zqb__request_attach (engine, request, lane);
     engine->stats.accepted++;
     engine->stats.bytes += zqb__stored_bytes (&request->body);
@@ -5545,14 +5552,18 @@ static void zqb__accept (zqb__engine_t *engine, zqb__service_t *service, zqb__pe
         zqb__refuse (engine, client, command, ZQB_EQUEUEFULL, &stats->no_memory);
         return;
     }
+    if (request->extra && request->extra->timed)
+        zqb__request_set_timer (engine, request);
     uint64_t begins = zqb__begins (engine, command);
-    if (begins)
+    zqb__worker_t *worker = service->queued || begins ? NULL : zqb__service_choose (engine, service);
+    if (worker) /* it need not queue */
+        zqb__request_give (engine, request, worker);
+    else if (begins)
         zqb__request_delay (engine, request, begins);
     else
         zqb__request_enqueue (engine, request, 0);
-    if (request->extra && request->extra->timed)
-        zqb__request_set_timer (engine, request);
-    zqb__service_dispatch (engine, service);
+    if (!worker || service->queued)
+        zqb__service_dispatch (engine, service);
 }
 
 /* Where it counts that there is no service, by errno. */
@@ -5768,7 +5779,8 @@ static void zqb__request_let_run (zqb__engine_t *engine, zqb__request_t *request
     sorry.status = ZQB_EEXPIRED - ZQB_ERRNO;
     if (fate == ZQB__EXPIRED)
         zqb__request_tell (engine, request, &sorry);
-    zqb__request_report (engine, request, zqb__fate_error (fate));
+    if (engine->sink.outcome)
+        zqb__request_report (engine, request, zqb__fate_error (fate));
     zqb__engine_send (engine, request->worker->peer, ZQB__WORKER, &cancel);
     zqb__request_forget_unique (engine, request);
     if (request->extra)
@@ -6059,14 +6071,17 @@ static void zqb__worker_rest (zqb__engine_t *engine, zqb__worker_t *worker)
 }
 
 /* Keeps how well a worker does. */
-static void zqb__worker_judge (zqb__engine_t *engine, zqb__worker_t *worker, int failed)
+static inline void zqb__worker_judge (zqb__engine_t *engine, zqb__worker_t *worker, int failed)
 {
     int slow = engine->now - worker->since > engine->limits.slow;
+    if (!failed && !slow) {
+        if (worker->failures || worker->probation)
+            worker->failures = worker->probation = worker->rests = 0;
+        return;
+    }
     worker->failed += (uint64_t) failed;
     worker->slow += (uint64_t) slow;
-    if (!failed && !slow)
-        worker->failures = worker->probation = worker->rests = 0;
-    else if (!worker->resting && (++worker->failures >= engine->limits.rest_failures || worker->probation))
+    if (!worker->resting && (++worker->failures >= engine->limits.rest_failures || worker->probation))
         zqb__worker_rest (engine, worker);
 }
 
@@ -6074,7 +6089,7 @@ static void zqb__worker_judge (zqb__engine_t *engine, zqb__worker_t *worker, int
 static int zqb__worker_drained (zqb__engine_t *engine, zqb__worker_t *worker)
 {
     zqb__peer_t *peer = worker->peer;
-    if (!worker->draining || worker->load || peer->dialect[ZQB__WORKER] == ZQB__ZQB1)
+    if (worker->load || peer->dialect[ZQB__WORKER] == ZQB__ZQB1)
         return 0;
     engine->stats.workers_left++;
     zqb__service_log (engine, ZQB_LOG_INFO, worker->service, "drained", "");
@@ -6084,10 +6099,10 @@ static int zqb__worker_drained (zqb__engine_t *engine, zqb__worker_t *worker)
 }
 
 /* A worker has one request less: others have their turn. */
-static void zqb__worker_free_hand (zqb__engine_t *engine, zqb__worker_t *worker)
+static inline void zqb__worker_free_hand (zqb__engine_t *engine, zqb__worker_t *worker)
 {
     zqb__service_t *service = worker->service;
-    if (zqb__worker_drained (engine, worker))
+    if (worker->draining && zqb__worker_drained (engine, worker))
         return;
     if (worker->pin_mask)
         zqb__worker_serve_pins (engine, worker);
