@@ -4237,9 +4237,9 @@ static void zqb__worker_unplace (zqb__worker_t *worker)
    behind them would wait for the network. */
 static int zqb__worker_has_room (const zqb__worker_t *worker)
 {
-    if (worker->load >= worker->credit)
+    if (worker->load >= worker->credit || worker->resting)
         return 0;
-    return worker->load == 0 ? !worker->resting : worker->bytes < ZQB__HAND_BYTES && !worker->probation;
+    return worker->load == 0 || (worker->bytes < ZQB__HAND_BYTES && !worker->probation);
 }
 
 /* Puts a worker where its load says: behind those that were on that level before (MRU: in front of them), or, if it was
@@ -4592,7 +4592,7 @@ static void zqb__request_count_aside (zqb__engine_t *engine, const zqb__request_
     engine->stats.queued += one;
 }
 
-/* From nowhere, aside: others of the same kind are in the list; NULL: there is none. */
+/* From nowhere, aside: in front of this one of the same kind, or at the end of their list; NULL: there is none. */
 static void zqb__request_set_aside (zqb__engine_t *engine, zqb__request_t *request, int aside, zqb__link_t *list)
 {
     zqb__list_init (&request->place);
@@ -4608,13 +4608,14 @@ static void zqb__worker_forget_pin (zqb__worker_t *worker, int rank)
         worker->pin_mask &= ~(1u << rank);
 }
 
-/* It waits for a worker that has no room for it. */
-static void zqb__request_pin (zqb__engine_t *engine, zqb__request_t *request, zqb__worker_t *worker)
+/* It waits for a worker that has no room for it: as the first, or behind the others. */
+static void zqb__request_pin (zqb__engine_t *engine, zqb__request_t *request, zqb__worker_t *worker, int first)
 {
     int rank = request->lane->rank;
+    zqb__link_t *pins = &worker->pins[rank];
     request->extra->pin = worker;
     worker->pin_mask |= 1u << rank;
-    zqb__request_set_aside (engine, request, ZQB__PINNED, &worker->pins[rank]);
+    zqb__request_set_aside (engine, request, ZQB__PINNED, first ? pins->next : pins);
 }
 
 /* Out of whatever it is in but a queue or a hand. */
@@ -4910,9 +4911,9 @@ static void zqb__request_brief (const zqb__engine_t *engine, const zqb__request_
     command->rare = rare;
 }
 
-/* Gives a request that is in nobody's hand to a worker. If that cannot be reached it gets no more, and the request is the
-   first in the queue. */
-static void zqb__worker_assign (zqb__engine_t *engine, zqb__worker_t *worker, zqb__request_t *request)
+/* Gives a request that is in nobody's hand to a worker. -1: that cannot be reached, and gets no more; the request is in
+   nobody's hand. */
+static int zqb__worker_assign (zqb__engine_t *engine, zqb__worker_t *worker, zqb__request_t *request)
 {
     zqb__command_t command = zqb__command (ZQB__REQUEST, zqb__slot_renew (&request->slot));
     zqb__rare_t rare;
@@ -4923,13 +4924,10 @@ static void zqb__worker_assign (zqb__engine_t *engine, zqb__worker_t *worker, zq
     zqb__request_hand_over (engine, request, worker);
     if (zqb__engine_send (engine, worker->peer, ZQB__WORKER, &command) == 0) {
         request->attempts++;
-        return;
+        return 0;
     }
     zqb__request_take_out (engine, request);
-    if (zqb__request_is_for_one (request))
-        zqb__request_end_with (engine, request, ZQB_ELOST, &engine->stats.failed);
-    else
-        zqb__request_enqueue (engine, request, 1);
+    return -1;
 }
 
 /* ---- requests that are for some workers only: by their affinity, or as others have refused them */
@@ -5001,7 +4999,7 @@ static zqb__worker_t *zqb__request_worker (zqb__engine_t *engine, zqb__request_t
         wanted = zqb__service_slot (service, request->extra->slot);
     if (!wanted || !zqb__list_empty (&wanted->ready))
         return wanted ? wanted : chosen;
-    zqb__request_pin (engine, request, wanted);
+    zqb__request_pin (engine, request, wanted, 0);
     return NULL;
 }
 
@@ -5009,8 +5007,8 @@ static zqb__worker_t *zqb__request_worker (zqb__engine_t *engine, zqb__request_t
 static void zqb__request_give (zqb__engine_t *engine, zqb__request_t *request, zqb__worker_t *chosen)
 {
     zqb__worker_t *worker = request->extra ? zqb__request_worker (engine, request, chosen) : chosen;
-    if (worker)
-        zqb__worker_assign (engine, worker, request);
+    if (worker && zqb__worker_assign (engine, worker, request) != 0)
+        zqb__request_enqueue (engine, request, 1);
 }
 
 /* A worker has room: what waits for it has its turn, before anything else. */
@@ -5022,7 +5020,8 @@ static void zqb__worker_serve_pins (zqb__engine_t *engine, zqb__worker_t *worker
             rank--;
         zqb__request_t *request = ZQB__OF (zqb__request_t, place, worker->pins[rank].next);
         zqb__request_take_out (engine, request);
-        zqb__worker_assign (engine, worker, request);
+        if (zqb__worker_assign (engine, worker, request) != 0)
+            zqb__request_pin (engine, request, worker, 1);
     }
 }
 
@@ -5109,7 +5108,7 @@ static int zqb__request_is_queued (const zqb__request_t *request)
 static void zqb__request_change_pin (zqb__request_t *request, int rank)
 {
     zqb__worker_t *pin = request->extra ? request->extra->pin : NULL;
-    if (!pin)
+    if (!pin || rank == request->lane->rank)
         return;
     zqb__list_remove (&request->place);
     zqb__worker_forget_pin (pin, request->lane->rank);
@@ -5187,10 +5186,11 @@ static void zqb__followers_move (zqb__engine_t *engine, zqb__request_t *leader, 
     }
 }
 
+static void zqb__request_move_unique (zqb__engine_t *engine, zqb__request_t *request, zqb__service_t *to);
+
 /* A queued request goes to the end of the queue of another service. */
 static void zqb__request_move (zqb__engine_t *engine, zqb__request_t *request, zqb__service_t *to)
 {
-    zqb__service_t *from = request->lane->service;
     zqb__request_take_out (engine, request);
     if (zqb__request_change_service (engine, request, to) != 0) {
         zqb__request_enqueue (engine, request, 0);
@@ -5198,15 +5198,11 @@ static void zqb__request_move (zqb__engine_t *engine, zqb__request_t *request, z
     }
     zqb__request_enqueue (engine, request, 0);
     zqb__followers_move (engine, request, to);
-    if (!request->extra->unique)
-        return;
-    zqb__table_remove (&engine->uniques, &request->extra->by_unique);
-    uint64_t hash = request->extra->by_unique.hash ^ (uint64_t) (uintptr_t) from ^ (uint64_t) (uintptr_t) to;
-    zqb__table_insert (&engine->uniques, &request->extra->by_unique, hash);
+    zqb__request_move_unique (engine, request, to);
 }
 
 /* Of a service without workers, those of its requests that are served elsewhere now, as there are patterns, move there,
-   behind the others, in order. For lack of memory they stay. */
+   behind the others, in order; if a worker has room, it gets them at once. For lack of memory they stay. */
 static void zqb__service_reroute (zqb__engine_t *engine, zqb__service_t *service)
 {
     if (!engine->patterns || zqb__service_serves (service))
@@ -5218,8 +5214,10 @@ static void zqb__service_reroute (zqb__engine_t *engine, zqb__service_t *service
         at = at->next;
         zqb__request_name (request, &name);
         zqb__service_t *to = zqb__service_route (engine, name.service, name.service_size);
-        if (to && to != service && zqb__service_serves (to))
-            zqb__request_move (engine, request, to);
+        if (!to || to == service || !zqb__service_serves (to))
+            continue;
+        zqb__request_move (engine, request, to);
+        zqb__service_dispatch (engine, to);
     }
 }
 
@@ -5599,6 +5597,24 @@ static zqb__request_t *zqb__unique_find (zqb__engine_t *engine, const zqb__servi
     return NULL;
 }
 
+/* It is joined at another service from now on, unless one is there already that others with its key join. */
+static void zqb__request_move_unique (zqb__engine_t *engine, zqb__request_t *request, zqb__service_t *to)
+{
+    zqb__extra_t *extra = request->extra;
+    zqb__rare_t key;
+    if (!extra->unique)
+        return;
+    memset (&key, 0, sizeof key);
+    key.unique = (const unsigned char *) extra->unique;
+    key.unique_size = extra->unique_size;
+    if (zqb__unique_find (engine, to, &key)) {
+        zqb__request_forget_unique (engine, request);
+        return;
+    }
+    zqb__table_remove (&engine->uniques, &extra->by_unique);
+    zqb__table_insert (&engine->uniques, &extra->by_unique, zqb__unique_hash (engine, to, &key));
+}
+
 static void zqb__request_begin (zqb__engine_t *engine, zqb__request_t *request);
 
 /* Another wants the same: at least as urgently, and as early. Without memory for another lane it stays in its own. */
@@ -5707,7 +5723,7 @@ static void zqb__survey_ask (zqb__engine_t *engine, zqb__request_t *survey, zqb_
     request->extra->survey = survey;
     zqb__list_append (&survey->extra->asked, &request->extra->of_survey);
     survey->extra->asked_count++;
-    zqb__request_pin (engine, request, worker);
+    zqb__request_pin (engine, request, worker, 0);
     zqb__worker_serve_pins (engine, worker);
 }
 
@@ -5909,8 +5925,7 @@ static void zqb__accept_special (zqb__engine_t *engine, zqb__service_t *service,
         rare = *command->rare;
     if (zqb__filtered (engine, client, &wanted, &rare))
         return;
-    if (zqb__rare_asks (&rare) || wanted.flags & ZQB__SURVEY)
-        wanted.rare = &rare;
+    wanted.rare = zqb__rare_asks (&rare) || wanted.flags & ZQB__SURVEY ? &rare : NULL;
     if (rare.unique_size && service && !(wanted.flags & ZQB__SURVEY))
         leader = zqb__unique_find (engine, service, &rare);
     if (wanted.flags & ZQB__SURVEY)
@@ -6095,6 +6110,7 @@ static int zqb__worker_drained (zqb__engine_t *engine, zqb__worker_t *worker)
     zqb__service_log (engine, ZQB_LOG_INFO, worker->service, "drained", "");
     zqb__send_away (engine, peer, 0);
     zqb__worker_remove (engine, worker);
+    zqb__peer_rest (engine, peer);
     return 1;
 }
 
@@ -6137,7 +6153,7 @@ static void zqb__request_pass_on (zqb__engine_t *engine, zqb__request_t *request
     zqb__worker_t *worker = engine->paused ? NULL : zqb__service_other_ready (service, request);
     if (!worker)
         worker = zqb__service_other (service, request, &refuser->of_service);
-    zqb__request_pin (engine, request, worker);
+    zqb__request_pin (engine, request, worker, 0);
     zqb__worker_serve_pins (engine, worker);
 }
 
