@@ -1584,6 +1584,13 @@ static uint64_t zqb__after (uint64_t now, uint64_t span)
     return span > UINT64_MAX - now ? UINT64_MAX : now + span;
 }
 
+/* How many milliseconds are left until then: 0 none, and never less than there are. */
+static int zqb__left_ms (uint64_t until, uint64_t now)
+{
+    uint64_t left = until > now ? (until - now) / 1000 + ((until - now) % 1000 ? 1 : 0) : 0;
+    return left > INT_MAX ? INT_MAX : (int) left;
+}
+
 /* ---- versions and errors */
 
 ZQB_API void zqb_version (int *major, int *minor, int *patch)
@@ -7092,14 +7099,22 @@ struct zqb_request_t {
     zqb_msg_t body;
     const char *service;
     size_t service_size;
+    char *name; /* that of the service, if it is not the worker's own */
     uint64_t token;
     zqb_msg_t address; /* MDP: the client's, as another broker gave it */
     uint64_t registration; /* the worker's, at the time */
+    uint64_t deadline; /* 0 none */
+    uint32_t parts; /* so many may be sent, until somebody has read some; ZQB__PARTS_ALL */
+    int cancelled;  /* the broker said so */
+    int is_long;    /* the user has told how far it is, or asked whether it goes on: nothing of it waits for company */
     int in_handler;
     void *owner;
-    int (*send) (zqb_request_t *request, int type, zqb_msg_t *msg, const char *text); /* type: ZQB__PARTIAL ... */
+    int (*send) (zqb_request_t *request, zqb__command_t *command); /* type, body, text ... are filled in */
+    int (*unwanted) (zqb_request_t *request); /* NULL: it always is wanted */
     void (*release) (zqb_request_t *request);
 };
+
+#define ZQB__PARTS_ALL UINT32_MAX
 
 ZQB_API zqb_msg_t *zqb_request_body (zqb_request_t *request)
 {
@@ -7117,37 +7132,89 @@ ZQB_API int zqb_request_partial (zqb_request_t *request, zqb_msg_t *msg)
 {
     if (!request || !msg)
         return zqb__invalid ();
-    if (request->send (request, ZQB__PARTIAL, msg, NULL) != 0)
-        return -1;
-    return zqb_msg_close (msg);
+    zqb__command_t command = zqb__command (ZQB__PARTIAL, request->token);
+    command.msg = msg;
+    return request->send (request, &command) == 0 ? zqb_msg_close (msg) : -1;
 }
 
-/* A request that could not be answered because its broker is gone is released like one that was answered. */
-static int zqb__request_finish (zqb_request_t *request, int type, zqb_msg_t *msg, const char *text)
+ZQB_API int zqb_request_progress (zqb_request_t *request, uint64_t done, uint64_t total, const char *text)
 {
-    int failed = request->send (request, type, msg, text);
+    zqb__rare_t rare;
+    if (!request)
+        return zqb__invalid ();
+    zqb__command_t command = zqb__command (ZQB__PROGRESS, request->token);
+    memset (&rare, 0, sizeof rare);
+    rare.done = done;
+    rare.total = total;
+    rare.has_progress = 1;
+    command.rare = &rare;
+    command.text = text;
+    command.text_size = text ? strlen (text) : 0;
+    return request->send (request, &command);
+}
+
+ZQB_API int zqb_request_cancelled (zqb_request_t *request)
+{
+    if (!request)
+        return zqb__invalid ();
+    return request->unwanted && request->unwanted (request);
+}
+
+ZQB_API int zqb_request_left_ms (zqb_request_t *request)
+{
+    if (!request)
+        return zqb__invalid ();
+    uint64_t now = request->deadline ? zqb__clock () : 0;
+    return request->deadline ? zqb__left_ms (request->deadline, now) : -1;
+}
+
+/* Ends a request. One that could not be answered because its broker is gone is released like one that was answered. */
+static int zqb__request_finish (zqb_request_t *request, zqb__command_t *command)
+{
+    int failed = request->send (request, command);
     if (failed && errno != ENOTCONN)
         return -1;
     request->release (request);
-    if (!failed)
-        return zqb_msg_close (msg);
-    errno = ENOTCONN;
-    return -1;
+    if (failed)
+        errno = ENOTCONN;
+    return failed;
+}
+
+static int zqb__request_fail (zqb_request_t *request, int code, const void *text, size_t size)
+{
+    zqb__rare_t rare;
+    zqb__command_t command = zqb__command (ZQB__ERROR, request->token);
+    memset (&rare, 0, sizeof rare);
+    rare.code = (uint32_t) code;
+    command.rare = &rare;
+    command.text = (const char *) text;
+    command.text_size = size;
+    return zqb__request_finish (request, &command);
 }
 
 ZQB_API int zqb_request_reply (zqb_request_t *request, zqb_msg_t *msg)
 {
     if (!request || !msg || request->in_handler)
         return zqb__invalid ();
-    return zqb__request_finish (request, ZQB__REPLY, msg, NULL);
+    zqb__command_t command = zqb__command (ZQB__REPLY, request->token);
+    command.msg = msg;
+    return zqb__request_finish (request, &command) == 0 ? zqb_msg_close (msg) : -1;
 }
 
 ZQB_API int zqb_request_fail (zqb_request_t *request, int code, const char *text)
 {
-    (void) code;
     if (!request || request->in_handler)
         return zqb__invalid ();
-    return zqb__request_finish (request, ZQB__ERROR, NULL, text);
+    return zqb__request_fail (request, code, text, text ? strlen (text) : 0);
+}
+
+ZQB_API int zqb_request_refuse (zqb_request_t *request)
+{
+    if (!request || request->in_handler)
+        return zqb__invalid ();
+    zqb__command_t command = zqb__command (ZQB__ERROR, request->token);
+    command.status = ZQB_EREFUSED - ZQB_ERRNO;
+    return zqb__request_finish (request, &command);
 }
 
 /* ---- ports: the sockets. The first is for Majordomo and ZQB/1, each LRU service adds two. */
@@ -7197,6 +7264,7 @@ struct zqb_broker_t {
     zqb__buffer_t address; /* of the message at hand */
     zqb__parcel_t packed;  /* its body */
     zqb__parcel_t served;  /* the reply of a handler */
+    zqb__rare_t served_rare; /* why it failed */
     zqb__ledger_t *unsent; /* bytes that wait to be sent over tcp and ipc */
     int interrupted;       /* by a signal, in a receive */
     int busy;              /* a function of the host is at work: a handler, or one that writes a log */
@@ -8436,16 +8504,17 @@ static int zqb__broker_show (zqb_broker_t *broker, const zqb__command_t *command
     return zqb__body_to_msg (&command->body, &request->body);
 }
 
-/* What a handler says before it returns: a part of the reply. All parts leave together, when it has returned. */
-static int zqb__served_send (zqb_request_t *request, int type, zqb_msg_t *msg, const char *text)
+/* What a handler says before it returns: a part of the reply, or how far it is, which nobody would hear in time. All
+   parts leave together, when it has returned. */
+static int zqb__served_send (zqb_request_t *request, zqb__command_t *command)
 {
     zqb_broker_t *broker = (zqb_broker_t *) request->owner;
-    (void) type, (void) text;
-    return zqb__parcel_add_msg (&broker->served, msg);
+    return command->type == ZQB__PARTIAL ? zqb__parcel_add_msg (&broker->served, command->msg) : 0;
 }
 
-/* The text of a failure, from the first frame of the reply; it lies in broker->served. */
-static void zqb__served_failure (zqb_broker_t *broker, const zqb_msg_t *answer, zqb__command_t *reply)
+/* Why it failed: what the handler returned, and a text, which is the first frame of the reply, and lies in
+   broker->served. */
+static void zqb__served_failure (zqb_broker_t *broker, int failed, const zqb_msg_t *answer, zqb__command_t *reply)
 {
     size_t size = zqb_msg_count (answer) ? zqb_msg_size (answer, 0) : 0;
     zqb__parcel_clear (&broker->served);
@@ -8455,6 +8524,8 @@ static void zqb__served_failure (zqb_broker_t *broker, const zqb_msg_t *answer, 
     reply->type = ZQB__ERROR;
     reply->text = (const char *) text;
     reply->text_size = text ? size : 0;
+    broker->served_rare.code = (uint32_t) failed;
+    reply->rare = &broker->served_rare;
 }
 
 static void zqb__broker_serve (void *self, const zqb__service_t *service, const zqb__command_t *command,
@@ -8469,13 +8540,14 @@ static void zqb__broker_serve (void *self, const zqb__service_t *service, const 
     zqb__parcel_clear (&broker->served);
     request.send = zqb__served_send;
     broker->busy++;
-    failed = failed || service->handler (&request, &answer, service->handler_arg) != 0;
-    if (!failed && zqb__parcel_add_msg (&broker->served, &answer) != 0) {
-        failed = 1;
+    int served = !failed;
+    failed = served ? service->handler (&request, &answer, service->handler_arg) : 0;
+    if (served && !failed && zqb__parcel_add_msg (&broker->served, &answer) != 0) {
+        served = 0;
         zqb_msg_close (&answer); /* it is not the text of a failure */
     }
-    if (failed)
-        zqb__served_failure (broker, &answer, reply);
+    if (!served || failed)
+        zqb__served_failure (broker, failed, &answer, reply);
     else {
         reply->type = ZQB__REPLY;
         reply->body = zqb__parcel_body (&broker->served);
@@ -8485,9 +8557,9 @@ static void zqb__broker_serve (void *self, const zqb__service_t *service, const 
     zqb_msg_close (&answer);
 }
 
-static int zqb__dead_send (zqb_request_t *request, int type, zqb_msg_t *msg, const char *text)
+static int zqb__dead_send (zqb_request_t *request, zqb__command_t *command)
 {
-    (void) request, (void) type, (void) msg, (void) text;
+    (void) request, (void) command;
     errno = ENOTCONN;
     return -1;
 }
@@ -8725,7 +8797,8 @@ static int zqb__mmi (zqb_request_t *request, zqb_msg_t *reply, void *arg)
 
 /* ================================================================================================================
    >>line
-   Owns:    the connection of a worker or a client to its broker: socket, endpoints, what is packed, what is read
+   Owns:    the connection of a worker or a client to its broker: socket, endpoints, what is packed, what is read, and
+            what wakes who waits for it
    Door:    zqb__line_*
    Uses:    transport, wire, platform
    Never:   knows what a command means
@@ -8749,6 +8822,8 @@ typedef struct zqb__line_t {
     int heartbeat_ms, liveness; /* of the connection; 0 none */
     int send_hwm, send_timeout_ms;
     int spin_us; /* how long to look again and again before sleeping; <= 0 not at all */
+    zqb__signal_t *own;    /* its owner's, which wakes it; NULL: nothing does */
+    zqb__signal_t *signal; /* whose stop it heeds: the same, or one for several lines */
     uint64_t life, broker_life;
     int restarted; /* the broker is another than before: set here, cleared by the owner */
     uint64_t now;  /* as of the last look at the clock */
@@ -9040,14 +9115,20 @@ static int zqb__line_next (zqb__line_t *line, zqb__command_t *command, int flags
     }
 }
 
+/* Whether somebody has said stop. */
+static int zqb__line_is_stopped (const zqb__line_t *line)
+{
+    return line->signal && zqb__signal_stopped (line->signal);
+}
+
 /* Looks for a message again and again, for as long as the options say, but not past that time or a stop, and lets
    others run in between. */
-static int zqb__line_spin (zqb__line_t *line, zqb__signal_t *signal, uint64_t until)
+static int zqb__line_spin (zqb__line_t *line, uint64_t until)
 {
     uint64_t end = zqb__line_look_at_clock (line) + (uint64_t) line->spin_us;
     if (end > until)
         end = until;
-    while (line->socket && line->now < end && !(signal && zqb__signal_stopped (signal))) {
+    while (line->socket && line->now < end && !zqb__line_is_stopped (line)) {
         if (zqb__socket_readable (line->socket))
             return 1;
         zqb__give_way ();
@@ -9058,36 +9139,48 @@ static int zqb__line_spin (zqb__line_t *line, zqb__signal_t *signal, uint64_t un
 
 /* Waits until there is something to read, a signal (if there is one), or the time comes. -1: EINTR; ETERM, as nothing
    would ever come. */
-static int zqb__line_wait (zqb__line_t *line, zqb__signal_t *signal, uint64_t until)
+static int zqb__line_wait (zqb__line_t *line, uint64_t until)
 {
-    zqb__poll_t items[3];
+    zqb__poll_t items[4];
     int count = 0;
     if (!line->socket && line->ended) {
         errno = ETERM;
         return -1;
     }
-    if (line->spin_us > 0 && zqb__line_spin (line, signal, until))
+    if (line->spin_us > 0 && zqb__line_spin (line, until))
         return 0;
     uint64_t now = zqb__line_look_at_clock (line);
     if (line->monitor)
         items[count++] = zqb__poll_item (line->monitor_fd);
     if (line->socket)
         items[count++] = zqb__poll_item (line->fd);
-    if (signal)
-        items[count++] = zqb__poll_item (signal->ends[0]);
+    if (line->signal != line->own)
+        items[count++] = zqb__poll_item (line->signal->ends[0]);
+    if (line->own)
+        items[count++] = zqb__poll_item (line->own->ends[0]);
     int got = zqb__wait (items, count, until == UINT64_MAX ? UINT64_MAX : until > now ? until - now : 0);
     if (got > 0 && line->monitor && items[0].revents)
         zqb__line_look_at_monitor (line);
+    if (got > 0 && line->own && items[count - 1].revents)
+        zqb__signal_drain (line->own); /* what it was raised for is told by flags */
     return got < 0 ? -1 : 0;
 }
 
 /* ================================================================================================================
    >>worker
-   Owns:    a worker's registration, its heartbeats, the requests in its hand
-   Door:    zqb_worker_*
+   Owns:    a worker's registration, its heartbeats, the requests in its hand, and how it leaves
+   Door:    zqb_worker_*, zqb__worker_make (with a signal that several share)
    Uses:    line
    Never:   starts threads
    ================================================================================================================ */
+
+/* Whether it is to leave, and how far that is. */
+enum {
+    ZQB__STAYS,
+    ZQB__ASKED,   /* DRAIN was sent: what the broker sends until it answers is still ours to do */
+    ZQB__DRAINED, /* nothing more comes: when all that is here is answered, it may go */
+    ZQB__LEFT     /* it has said goodbye */
+};
 
 struct zqb_worker_t {
     zqb__line_t line;
@@ -9097,8 +9190,11 @@ struct zqb_worker_t {
     uint64_t heartbeat, expiry, pause_first, pause_most; /* microseconds */
     zqb_log_fn *log;
     void *log_arg;
+    zqb_cancelled_fn *cancelled;
+    void *cancelled_arg;
     zqb__signal_t own;
-    zqb__signal_t *signal; /* own, or the pool's */
+    zqb__flag_t drain;     /* somebody wants it to leave */
+    int leaving;           /* ZQB__STAYS ... */
     zqb__link_t waiting;   /* requests that came and were not asked for yet */
     zqb__link_t held;      /* those that the user has */
     zqb__link_t spare;
@@ -9120,12 +9216,21 @@ static void zqb__worker_log (zqb_worker_t *worker, int level, const char *format
 
 /* ---- requests */
 
+/* Nothing of what came with it is needed any more. */
+static void zqb__worker_empty (zqb_request_t *request)
+{
+    zqb_msg_close (&request->body);
+    zqb_msg_close (&request->address);
+    if (request->name)
+        ZQB_FREE (request->name);
+    request->name = NULL;
+}
+
 static void zqb__worker_release (zqb_request_t *request)
 {
     zqb_worker_t *worker = (zqb_worker_t *) request->owner;
     zqb__list_remove (&request->link);
-    zqb_msg_close (&request->body);
-    zqb_msg_close (&request->address);
+    zqb__worker_empty (request);
     zqb__list_append (&worker->spare, &request->link);
 }
 
@@ -9134,8 +9239,7 @@ static void zqb__worker_free_requests (zqb__link_t *list)
     while (!zqb__list_empty (list)) {
         zqb_request_t *request = ZQB__OF (zqb_request_t, link, list->next);
         zqb__list_remove (&request->link);
-        zqb_msg_close (&request->body);
-        zqb_msg_close (&request->address);
+        zqb__worker_empty (request);
         ZQB_FREE (request);
     }
 }
@@ -9146,6 +9250,8 @@ static void zqb__worker_unregister (zqb_worker_t *worker, const char *why)
 {
     worker->registered = 0;
     worker->registration++;
+    if (worker->leaving == ZQB__ASKED)
+        worker->leaving = ZQB__DRAINED;
     worker->line.reading = 0;
     zqb__parcel_clear (&worker->line.out);
     while (!zqb__list_empty (&worker->waiting))
@@ -9195,45 +9301,88 @@ static void zqb__worker_report (zqb_worker_t *worker, const zqb__command_t *comm
         zqb__worker_hang_up (worker, zqb_strerror (errno));
 }
 
-/* The text of a failure: the caller's, or the first frame of a handler's reply. */
-static void zqb__failure_text (zqb__command_t *command, const zqb_msg_t *msg, const char *text)
+/* Why nobody wants anything of a request any more, as far as we have heard: 0, ENOTCONN, ZQB_ECANCELLED. */
+static int zqb__worker_unwanted (const zqb_worker_t *worker, const zqb_request_t *request)
 {
-    if (msg && zqb_msg_count (msg)) {
-        command->text = (const char *) zqb_msg_data (msg, 0);
-        command->text_size = zqb_msg_size (msg, 0);
-    } else if (text) {
-        command->text = text;
-        command->text_size = strlen (text);
+    int over = request->deadline && worker->line.now >= request->deadline;
+    if (request->registration != worker->registration || worker->line.ended)
+        return ENOTCONN;
+    return request->cancelled || over ? ZQB_ECANCELLED : 0;
+}
+
+static void zqb__worker_look_up (zqb_worker_t *worker);
+static uint64_t zqb__worker_next (const zqb_worker_t *worker);
+
+/* Waits until another part may be sent, as the client has read enough of those before; a worker that is to stop does
+   not wait. -1: ENOTCONN, ZQB_ECANCELLED. */
+static int zqb__worker_await_more (zqb_worker_t *worker, zqb_request_t *request)
+{
+    int why = zqb__worker_unwanted (worker, request);
+    while (!why && !request->parts && !zqb__line_is_stopped (&worker->line)) {
+        zqb__worker_look_up (worker);
+        why = zqb__worker_unwanted (worker, request);
+        if (why || request->parts)
+            break;
+        uint64_t next = zqb__worker_next (worker), deadline = request->deadline ? request->deadline : UINT64_MAX;
+        zqb__line_wait (&worker->line, next < deadline ? next : deadline);
     }
+    errno = why;
+    return why ? -1 : 0;
+}
+
+/* Whether it can be said, and anybody would hear it: what is more than a reply over ZQB/1. MDP cannot speak of a
+   failure: there it becomes an empty reply. -1: ENOTSUP, ENOTCONN, ZQB_ECANCELLED. */
+static int zqb__worker_may_say (zqb_worker_t *worker, zqb_request_t *request, zqb__command_t *command)
+{
+    int fails = command->type == ZQB__ERROR && !command->status;
+    if (!zqb__wire_says (worker->line.dialect, ZQB__WORKER, command->type)) {
+        errno = ENOTSUP;
+        command->type = ZQB__REPLY;
+        return fails ? 0 : -1;
+    }
+    if (command->type == ZQB__PARTIAL)
+        return zqb__worker_await_more (worker, request);
+    errno = command->type == ZQB__PROGRESS ? zqb__worker_unwanted (worker, request) : 0;
+    return errno ? -1 : 0;
+}
+
+/* What the user says of a request that goes on: his time for it is long, and nothing of it waits for company. */
+static void zqb__worker_said_more (zqb_request_t *request, int type)
+{
+    request->is_long = 1;
+    if (type == ZQB__PARTIAL && request->parts && request->parts != ZQB__PARTS_ALL)
+        request->parts--;
 }
 
 /* What the user answers. It leaves at once unless more requests are waiting, whose answers may go with it. */
-static int zqb__worker_send (zqb_request_t *request, int type, zqb_msg_t *msg, const char *text)
+static int zqb__worker_send (zqb_request_t *request, zqb__command_t *command)
 {
     zqb_worker_t *worker = (zqb_worker_t *) request->owner;
-    zqb__command_t command = zqb__command (type, request->token);
+    int ends = command->type == ZQB__REPLY || command->type == ZQB__ERROR;
     if (request->registration != worker->registration) {
         errno = ENOTCONN;
         return -1;
     }
-    if (!zqb__wire_says (worker->line.dialect, ZQB__WORKER, type)) {
-        if (type == ZQB__PARTIAL) {
-            errno = ENOTSUP;
-            return -1;
-        }
-        command.type = ZQB__REPLY; /* a failure, of which MDP cannot speak: an empty reply */
-    }
-    if (command.type == ZQB__ERROR)
-        zqb__failure_text (&command, msg, text);
-    else if (type != ZQB__ERROR)
-        command.msg = msg;
-    command.address = zqb_msg_frame (&request->address, 0);
-    command.address_count = zqb_msg_count (&request->address);
-    if (zqb__worker_tell (worker, &command) != 0)
+    if ((!ends || worker->line.dialect != ZQB__ZQB1) && zqb__worker_may_say (worker, request, command) != 0)
         return -1;
-    if (zqb__list_empty (&worker->waiting) && !worker->line.reading)
+    command->address = zqb_msg_frame (&request->address, 0);
+    command->address_count = zqb_msg_count (&request->address);
+    if (zqb__worker_tell (worker, command) != 0)
+        return -1;
+    if (!ends)
+        zqb__worker_said_more (request, command->type);
+    if (request->is_long || (zqb__list_empty (&worker->waiting) && !worker->line.reading))
         zqb__worker_flush (worker);
     return 0;
+}
+
+/* What the user wants to know in long work. It is told what was heard meanwhile, and the broker that it lives. */
+static int zqb__worker_ask (zqb_request_t *request)
+{
+    zqb_worker_t *worker = (zqb_worker_t *) request->owner;
+    request->is_long = 1;
+    zqb__worker_look_up (worker);
+    return zqb__worker_unwanted (worker, request) != 0;
 }
 
 static zqb_request_t *zqb__worker_new_request (zqb_worker_t *worker)
@@ -9248,6 +9397,7 @@ static zqb_request_t *zqb__worker_new_request (zqb_worker_t *worker)
         zqb_msg_init (&request->address);
         request->owner = worker;
         request->send = zqb__worker_send;
+        request->unwanted = zqb__worker_ask;
         request->release = zqb__worker_release;
     } else {
         request = ZQB__OF (zqb_request_t, link, worker->spare.next);
@@ -9271,21 +9421,91 @@ static int zqb__worker_take_address (zqb_request_t *request, const zqb__command_
     return 0;
 }
 
+/* A worker for a pattern is told the name. -1 and ENOMEM. */
+static int zqb__worker_take_name (zqb_request_t *request, const zqb__command_t *command)
+{
+    size_t size = command->service_size;
+    if (size == request->service_size && memcmp (command->service, request->service, size) == 0)
+        return 0;
+    request->name = zqb__copy_text (command->service, size);
+    request->service = request->name;
+    request->service_size = size;
+    return request->name ? 0 : -1;
+}
+
+/* -1 and ENOMEM */
+static int zqb__worker_fill (const zqb_worker_t *worker, zqb_request_t *request, const zqb__command_t *command)
+{
+    request->token = command->id;
+    request->parts = ZQB__PARTS_ALL;
+    request->deadline = 0;
+    request->cancelled = request->is_long = 0;
+    if (command->flags & ZQB__WINDOW)
+        request->parts = ZQB__WINDOW_PARTS;
+    if (command->rare && command->rare->deadline_ms)
+        request->deadline = worker->line.now + (uint64_t) command->rare->deadline_ms * 1000u;
+    if (command->service && zqb__worker_take_name (request, command) != 0)
+        return -1;
+    return zqb__body_to_msg (&command->body, &request->body) == 0 ? zqb__worker_take_address (request, command) : -1;
+}
+
 static void zqb__worker_on_request (zqb_worker_t *worker, const zqb__command_t *command)
 {
+    static const char text[] = "the worker is out of memory";
     zqb_request_t *request = zqb__worker_new_request (worker);
     zqb__command_t sorry = zqb__command (ZQB__ERROR, command->id);
     worker->pause = 0;
     if (request) {
-        request->token = command->id;
         zqb__list_append (&worker->waiting, &request->link);
-        if (zqb__body_to_msg (&command->body, &request->body) == 0 && zqb__worker_take_address (request, command) == 0)
+        if (zqb__worker_fill (worker, request, command) == 0)
             return;
         zqb__worker_release (request);
     }
-    zqb__failure_text (&sorry, NULL, "the worker is out of memory");
+    sorry.text = text;
+    sorry.text_size = sizeof text - 1;
     if (worker->line.dialect != ZQB__ZQB1 || zqb__worker_tell (worker, &sorry) != 0)
         zqb__worker_hang_up (worker, "out of memory"); /* the request goes to another */
+}
+
+/* A request of these with that token, or NULL. They are as many as the credit at most, and this is for what comes
+   seldom. */
+static zqb_request_t *zqb__worker_find (const zqb__link_t *list, uint64_t token)
+{
+    for (const zqb__link_t *at = list->next; at != list; at = at->next)
+        if (ZQB__OF (zqb_request_t, link, at)->token == token)
+            return ZQB__OF (zqb_request_t, link, at);
+    return NULL;
+}
+
+/* What is not begun is not done at all, and makes room for another; who has begun is told. */
+static void zqb__worker_on_cancel (zqb_worker_t *worker, uint64_t token)
+{
+    zqb_request_t *waits = zqb__worker_find (&worker->waiting, token);
+    zqb_request_t *held = zqb__worker_find (&worker->held, token);
+    zqb__command_t dropped = zqb__command (ZQB__ERROR, token);
+    dropped.status = ZQB_ECANCELLED - ZQB_ERRNO;
+    if (waits) {
+        zqb__worker_release (waits);
+        if (zqb__worker_tell (worker, &dropped) != 0 && errno != ENOTCONN)
+            zqb__worker_hang_up (worker, "out of memory"); /* or its place would never be free again */
+    } else if (held && !held->cancelled) {
+        held->cancelled = 1;
+        if (worker->cancelled)
+            worker->cancelled (held, worker->cancelled_arg);
+    }
+}
+
+enum { ZQB__PARTS_MOST = 1000000 }; /* whatever is granted */
+
+static void zqb__worker_on_more (zqb_worker_t *worker, const zqb__command_t *command)
+{
+    zqb_request_t *request = zqb__worker_find (&worker->held, command->id);
+    if (!request)
+        request = zqb__worker_find (&worker->waiting, command->id);
+    if (!request || request->parts == ZQB__PARTS_ALL)
+        return;
+    uint32_t parts = request->parts + command->credit;
+    request->parts = parts < ZQB__PARTS_MOST ? parts : (uint32_t) ZQB__PARTS_MOST;
 }
 
 static void zqb__worker_on (zqb_worker_t *worker, const zqb__command_t *command)
@@ -9294,29 +9514,47 @@ static void zqb__worker_on (zqb_worker_t *worker, const zqb__command_t *command)
         case ZQB__REQUEST: zqb__worker_on_request (worker, command); break;
         case ZQB__HEARTBEAT: worker->pause = 0; break;
         case ZQB__DISCONNECT:
-            worker->refused = command->status == ZQB_EREFUSED - ZQB_ERRNO ? ZQB_EREFUSED : 0;
+            worker->refused = command->status == ZQB_EREFUSED - ZQB_ERRNO && !worker->leaving ? ZQB_EREFUSED : 0;
             zqb__worker_unregister (worker, "the broker said so");
             break;
+        case ZQB__CANCEL: zqb__worker_on_cancel (worker, command->id); break;
+        case ZQB__MORE: zqb__worker_on_more (worker, command); break;
+        case ZQB__DRAIN: worker->leaving = ZQB__DRAINED; break;
         default: break;
     }
+}
+
+/* Reads one command, if one came: 1; 0: none; -1: ETERM, EINTR. flags as for zqb__inbox_receive. */
+static int zqb__worker_read_one (zqb_worker_t *worker, int flags)
+{
+    zqb__command_t command;
+    int more = zqb__line_next (&worker->line, &command, flags);
+    if (more != 1)
+        return more;
+    if (worker->line.restarted) {
+        worker->line.restarted = 0;
+        zqb__worker_unregister (worker, "the broker was restarted");
+    }
+    if (worker->registered)
+        zqb__worker_on (worker, &command);
+    return 1;
+}
+
+/* There was no memory for something that came: it goes to others. */
+static void zqb__worker_starve (zqb_worker_t *worker)
+{
+    if (worker->line.starved)
+        zqb__worker_hang_up (worker, "out of memory");
+    worker->line.starved = 0;
 }
 
 /* Reads what came, until there is something to do. -1: ETERM, EINTR. flags as for zqb__inbox_receive. */
 static int zqb__worker_read (zqb_worker_t *worker, int flags)
 {
-    zqb__command_t command;
     int more = 1;
-    while (zqb__list_empty (&worker->waiting) && (more = zqb__line_next (&worker->line, &command, flags)) == 1) {
-        if (worker->line.restarted) {
-            worker->line.restarted = 0;
-            zqb__worker_unregister (worker, "the broker was restarted");
-        }
-        if (worker->registered)
-            zqb__worker_on (worker, &command);
+    while (zqb__list_empty (&worker->waiting) && (more = zqb__worker_read_one (worker, flags)) == 1) {
     }
-    if (worker->line.starved)
-        zqb__worker_hang_up (worker, "out of memory"); /* what came goes to others */
-    worker->line.starved = 0;
+    zqb__worker_starve (worker);
     return more;
 }
 
@@ -9340,13 +9578,28 @@ static void zqb__worker_register (zqb_worker_t *worker)
     zqb__worker_report (worker, &ready);
 }
 
+/* Tells the broker, who answers that nothing more comes. Who does not know the word, or is not there, sends nothing. */
+static void zqb__worker_begin_to_leave (zqb_worker_t *worker)
+{
+    zqb__command_t drain = zqb__command (ZQB__DRAIN, 0);
+    zqb__line_look_at_monitor (&worker->line);
+    int is_away = worker->line.monitor && !worker->line.connected;
+    worker->leaving = ZQB__DRAINED;
+    if (!worker->registered || is_away || worker->line.dialect != ZQB__ZQB1)
+        return;
+    worker->leaving = ZQB__ASKED;
+    zqb__worker_report (worker, &drain);
+}
+
 /* Registers, sends a heartbeat or gives a silent broker up, when it is time; what came has been read before. */
 static void zqb__worker_keep (zqb_worker_t *worker)
 {
     zqb__command_t beat = zqb__command (ZQB__HEARTBEAT, 0);
     uint64_t now = worker->line.now;
+    if (!worker->leaving && zqb__flag_get (&worker->drain))
+        zqb__worker_begin_to_leave (worker);
     if (!worker->registered) {
-        if (now >= worker->register_at)
+        if (!worker->leaving && now >= worker->register_at)
             zqb__worker_register (worker);
     } else if (now >= zqb__after (worker->line.heard, worker->expiry))
         zqb__worker_hang_up (worker, "the broker is silent");
@@ -9360,8 +9613,44 @@ static uint64_t zqb__worker_next (const zqb_worker_t *worker)
     uint64_t beat = zqb__after (worker->line.told, worker->heartbeat);
     uint64_t silent = zqb__after (worker->line.heard, worker->expiry);
     if (!worker->registered)
-        return worker->register_at;
+        return worker->leaving ? UINT64_MAX : worker->register_at;
     return beat < silent ? beat : silent;
+}
+
+/* Says goodbye to a broker, who need not be told if it is gone. */
+static void zqb__worker_say_goodbye (zqb_worker_t *worker)
+{
+    zqb__command_t goodbye = zqb__command (ZQB__DISCONNECT, 0);
+    goodbye.flags = zqb__list_empty (&worker->held) ? ZQB__UNBEGUN : 0;
+    if (worker->registered && zqb__line_send (&worker->line, &goodbye, ZMQ_DONTWAIT) == 0)
+        zqb__line_flush (&worker->line, ZMQ_DONTWAIT);
+    worker->registered = 0;
+}
+
+/* Leaves, if it is to, and nothing is left to be done. */
+static void zqb__worker_try_to_leave (zqb_worker_t *worker)
+{
+    int idle = zqb__list_empty (&worker->waiting) && zqb__list_empty (&worker->held) && !worker->line.reading;
+    if (worker->leaving != ZQB__DRAINED || !idle)
+        return;
+    zqb__worker_say_goodbye (worker);
+    worker->leaving = ZQB__LEFT;
+}
+
+/* Looks at everything while the user is at work: reads all that came, and sends what is due. But a worker that has lost
+   its broker registers when it has time for requests. */
+static void zqb__worker_look_up (zqb_worker_t *worker)
+{
+    while (zqb__worker_read_one (worker, ZMQ_DONTWAIT) == 1) {
+    }
+    zqb__worker_starve (worker);
+    zqb__line_look_at_monitor (&worker->line);
+    if (worker->line.lost)
+        zqb__worker_hang_up (worker, "the connection was lost");
+    zqb__line_look_at_clock (&worker->line);
+    if (worker->registered)
+        zqb__worker_keep (worker);
+    zqb__worker_flush (worker);
 }
 
 /* ---- the face */
@@ -9378,6 +9667,8 @@ static void zqb__worker_options (zqb_worker_t *worker, const zqb_worker_options_
     worker->line.spin_us = options->spin_us;
     worker->log = options->log;
     worker->log_arg = options->log_arg;
+    worker->cancelled = options->cancelled;
+    worker->cancelled_arg = options->cancelled_arg;
     worker->line.dialect = options->dialect;
     worker->line.side = ZQB__WORKER;
     worker->line.heartbeat_ms = beat;
@@ -9406,9 +9697,9 @@ static void zqb__worker_free (zqb_worker_t *worker)
     ZQB_FREE (worker);
 }
 
-/* As zqb_worker_new, with valid arguments; signal is NULL, or whose stop ends it. */
+/* As zqb_worker_new, with valid arguments; shared is NULL, or whose stop ends it, and others. */
 static zqb_worker_t *zqb__worker_make (void *ctx, const char *endpoints, const char *service,
-                                       const zqb_worker_options_t *options, zqb__signal_t *signal)
+                                       const zqb_worker_options_t *options, zqb__signal_t *shared)
 {
     zqb_worker_t *worker = (zqb_worker_t *) zqb__alloc (sizeof *worker);
     if (!worker)
@@ -9418,7 +9709,8 @@ static zqb_worker_t *zqb__worker_make (void *ctx, const char *endpoints, const c
     zqb__list_init (&worker->spare);
     zqb__worker_options (worker, options);
     worker->line.ctx = ctx;
-    worker->signal = signal ? signal : &worker->own;
+    worker->line.own = &worker->own;
+    worker->line.signal = shared ? shared : &worker->own;
     worker->service_size = strlen (service);
     worker->service = zqb__copy_text (service, worker->service_size);
     if (!worker->service || zqb__signal_init (&worker->own) != 0) {
@@ -9495,7 +9787,9 @@ static int zqb__worker_turn (zqb_worker_t *worker, int flags)
     zqb__line_look_at_clock (&worker->line);
     zqb__worker_keep (worker);
     zqb__worker_flush (worker);
-    return told != worker->line.told || registration != worker->registration || !zqb__list_empty (&worker->waiting);
+    zqb__worker_try_to_leave (worker);
+    return told != worker->line.told || registration != worker->registration || worker->leaving == ZQB__LEFT
+           || !zqb__list_empty (&worker->waiting);
 }
 
 /* Looks for a request, first in the message that is being read. As zqb__worker_turn. */
@@ -9519,7 +9813,7 @@ static int zqb__worker_wait (zqb_worker_t *worker, uint64_t timeout, uint64_t *u
         return -1;
     }
     uint64_t next = zqb__worker_next (worker);
-    return zqb__line_wait (&worker->line, worker->signal, next < *until ? next : *until);
+    return zqb__line_wait (&worker->line, next < *until ? next : *until);
 }
 
 ZQB_API zqb_request_t *zqb_worker_recv (zqb_worker_t *worker, int timeout_ms)
@@ -9531,7 +9825,7 @@ ZQB_API zqb_request_t *zqb_worker_recv (zqb_worker_t *worker, int timeout_ms)
     zqb__worker_flush_old (worker);
     for (int may_block = timeout > ZQB__BLOCK_US;; may_block = 0) {
         errno = ECANCELED;
-        if (zqb__signal_stopped (worker->signal))
+        if (worker->leaving == ZQB__LEFT || zqb__line_is_stopped (&worker->line))
             return NULL;
         zqb_request_t *request = zqb__worker_hand_out (worker);
         if (request)
@@ -9540,6 +9834,18 @@ ZQB_API zqb_request_t *zqb_worker_recv (zqb_worker_t *worker, int timeout_ms)
         if (more < 0 || (more == 0 && zqb__worker_wait (worker, timeout, &until) != 0))
             return NULL;
     }
+}
+
+/* Ends a request as its handler said. Errors as for zqb_request_reply. */
+static int zqb__worker_end (zqb_request_t *request, int failed, zqb_msg_t *reply)
+{
+    if (failed == ZQB_EREFUSED)
+        return zqb_request_refuse (request);
+    if (!failed)
+        return zqb_request_reply (request, reply);
+    int has_text = zqb_msg_count (reply) > 0;
+    return zqb__request_fail (request, failed, has_text ? zqb_msg_data (reply, 0) : NULL,
+                              has_text ? zqb_msg_size (reply, 0) : 0);
 }
 
 /* Has the handler do a request and answers it. If it cannot be answered, because the reply is too large or memory is
@@ -9551,8 +9857,8 @@ static void zqb__worker_do (zqb_worker_t *worker, zqb_request_t *request, zqb_ha
     request->in_handler = 1;
     int failed = handler (request, &reply, arg);
     request->in_handler = 0;
-    if (zqb__request_finish (request, failed ? ZQB__ERROR : ZQB__REPLY, &reply, NULL) != 0 && errno != ENOTCONN
-        && zqb_request_fail (request, 0, zqb_strerror (errno)) != 0 && errno != ENOTCONN) {
+    if (zqb__worker_end (request, failed, &reply) != 0 && errno != ENOTCONN
+        && zqb_request_fail (request, failed, zqb_strerror (errno)) != 0 && errno != ENOTCONN) {
         zqb__worker_release (request);
         zqb__worker_hang_up (worker, "a reply could not be sent");
     }
@@ -9577,7 +9883,15 @@ ZQB_API int zqb_worker_run (zqb_worker_t *worker, zqb_handler_fn *handler, void 
 ZQB_API void zqb_worker_stop (zqb_worker_t *worker)
 {
     if (worker)
-        zqb__signal_stop (worker->signal);
+        zqb__signal_stop (worker->line.signal);
+}
+
+ZQB_API void zqb_worker_drain (zqb_worker_t *worker)
+{
+    if (!worker)
+        return;
+    zqb__flag_set (&worker->drain);
+    zqb__signal_wake (&worker->own);
 }
 
 ZQB_API int zqb_worker_fd (zqb_worker_t *worker)
@@ -9594,10 +9908,7 @@ ZQB_API void zqb_worker_destroy (zqb_worker_t **worker)
 {
     if (!worker || !*worker)
         return;
-    zqb__command_t goodbye = zqb__command (ZQB__DISCONNECT, 0);
-    goodbye.flags = zqb__list_empty (&(*worker)->held) ? ZQB__UNBEGUN : 0;
-    if ((*worker)->registered && zqb__line_send (&(*worker)->line, &goodbye, ZMQ_DONTWAIT) == 0)
-        zqb__line_flush (&(*worker)->line, ZMQ_DONTWAIT); /* a broker that is gone need not be told */
+    zqb__worker_say_goodbye (*worker);
     zqb__worker_free (*worker);
     *worker = NULL;
 }
@@ -9616,6 +9927,18 @@ typedef struct zqb__name_t {
     char *text;
 } zqb__name_t;
 
+/* What a request asks for, if it is no ordinary one: an allocation that others do not have. The keys lie behind it. */
+typedef struct zqb__wish_t {
+    zqb__timer_t timer; /* in client->timers, instead of client->timed */
+    struct zqb__pending_t *pending;
+    uint64_t begins;    /* when the delay is over */
+    uint64_t deadline;  /* UINT64_MAX none */
+    uint64_t ends;      /* when nothing is to be expected any more */
+    int has_times;
+    int flags;          /* ZQB__ONE_WAY ... */
+    zqb__rare_t rare;   /* as it was sent last */
+} zqb__wish_t;
+
 typedef struct zqb__pending_t {
     zqb__slot_t slot; /* its token is the id */
     zqb__link_t link;  /* in client->pending or client->ended */
@@ -9625,6 +9948,8 @@ typedef struct zqb__pending_t {
     zqb__stored_t body;
     int tries_left;
     int error; /* once it has ended without a reply */
+    unsigned parts; /* that were read, since the broker was told so */
+    zqb__wish_t *wish; /* or NULL */
 } zqb__pending_t;
 
 /* A reply that came while a call waited for another. */
@@ -9640,6 +9965,9 @@ struct zqb_client_t {
     zqb__slab_t slots;
     zqb__link_t untimed; /* packed, and not sent yet: their time runs from then */
     zqb__link_t timed;   /* all have the same time-out, so the first to be started is the first to be over */
+    zqb__heap_t timers;  /* of those with times of their own */
+    size_t timers_most;  /* so many there are */
+    uint64_t unheard;    /* when one of those first waited for a broker who has said nothing since */
     zqb__link_t pending; /* in the order in which they were submitted; with MDP only the first has been sent */
     zqb__link_t ended;   /* without a reply, and not told yet */
     zqb__link_t arrived;
@@ -9693,6 +10021,16 @@ static int zqb__client_is_cut_off (void)
     return errno == EAGAIN || errno == ENOTSOCK;
 }
 
+/* Adds to a command what its request asks for, as it is now: of the times what is left. */
+static void zqb__wish_add (zqb__wish_t *wish, uint64_t now, zqb__command_t *command)
+{
+    int left = wish->deadline == UINT64_MAX ? 0 : zqb__left_ms (wish->deadline, now);
+    wish->rare.deadline_ms = wish->deadline == UINT64_MAX ? 0 : left > 0 ? (uint32_t) left : 1; /* 0 is none */
+    wish->rare.delay_ms = (uint32_t) zqb__left_ms (wish->begins, now);
+    command->flags |= wish->flags;
+    command->rare = &wish->rare;
+}
+
 /* flags: 0 or ZQB__AGAIN. */
 static int zqb__client_transmit (zqb_client_t *client, zqb__pending_t *pending, int flags)
 {
@@ -9701,16 +10039,66 @@ static int zqb__client_transmit (zqb_client_t *client, zqb__pending_t *pending, 
     command.service_size = pending->service->size;
     command.flags = flags;
     command.body = zqb__stored_body (&pending->body);
+    if (pending->wish)
+        zqb__wish_add (pending->wish, client->line.now, &command);
     int failed = zqb__line_send (&client->line, &command, ZMQ_DONTWAIT);
     return failed && zqb__client_is_cut_off () ? 0 : failed;
 }
 
-static void zqb__client_start_timer (zqb_client_t *client, zqb__pending_t *pending)
+static int zqb__pending_is_survey (const zqb__pending_t *pending)
+{
+    return pending->wish && (pending->wish->flags & ZQB__SURVEY);
+}
+
+/* Says that so many parts more may come; but not of a survey, whose parts are of many workers, one of each. -1 and
+   ENOMEM: it is not said. */
+static int zqb__client_grant (zqb_client_t *client, const zqb__pending_t *pending, uint32_t parts)
+{
+    zqb__command_t more = zqb__command (ZQB__MORE, zqb__slot_token (&pending->slot));
+    more.credit = parts;
+    if (zqb__client_is_mdp (client) || zqb__pending_is_survey (pending))
+        return 0;
+    return zqb__line_send (&client->line, &more, ZMQ_DONTWAIT);
+}
+
+/* Whether the end of a request is a matter of time alone, and not of how often it was tried. */
+static int zqb__pending_has_deadline (const zqb__pending_t *pending)
+{
+    return pending->wish && pending->wish->deadline != UINT64_MAX;
+}
+
+/* Those with times of their own: a try begins when the delay is over, and the end is the end. */
+static void zqb__wish_start_timer (zqb_client_t *client, zqb__wish_t *wish)
+{
+    uint64_t now = client->line.now, from = wish->begins > now ? wish->begins : now;
+    uint64_t at = zqb__after (from, client->timeout);
+    int waits = wish->deadline != UINT64_MAX && client->retries == 0; /* which is to be tried once */
+    if (client->unheard <= client->line.heard)
+        client->unheard = now;
+    zqb__heap_set (&client->timers, &wish->timer, waits || at > wish->ends ? wish->ends : at);
+}
+
+static void zqb__client_start_usual (zqb_client_t *client, zqb__pending_t *pending)
 {
     zqb__list_remove (&pending->timed);
     pending->times_out = zqb__after (client->line.now, client->timeout);
     if (pending->times_out != UINT64_MAX)
         zqb__list_append (&client->timed, &pending->timed);
+}
+
+static void zqb__client_start_timer (zqb_client_t *client, zqb__pending_t *pending)
+{
+    if (pending->wish && pending->wish->has_times)
+        zqb__wish_start_timer (client, pending->wish);
+    else
+        zqb__client_start_usual (client, pending);
+}
+
+static void zqb__client_stop_timer (zqb_client_t *client, zqb__pending_t *pending)
+{
+    zqb__list_remove (&pending->timed);
+    if (pending->wish)
+        zqb__heap_remove (&client->timers, &pending->wish->timer);
 }
 
 /* Sends what is packed, as zqb__line_flush; the time of what is sent runs from now. */
@@ -9720,7 +10108,7 @@ static int zqb__client_flush (zqb_client_t *client)
     if (client->line.out.bytes.size)
         zqb__line_look_at_clock (&client->line);
     while (!zqb__list_empty (untimed))
-        zqb__client_start_timer (client, ZQB__OF (zqb__pending_t, timed, untimed->next));
+        zqb__client_start_usual (client, ZQB__OF (zqb__pending_t, timed, untimed->next));
     return zqb__line_flush (&client->line, ZMQ_DONTWAIT);
 }
 
@@ -9728,7 +10116,9 @@ static int zqb__client_flush (zqb_client_t *client)
 static uint64_t zqb__client_next (const zqb_client_t *client)
 {
     const zqb__link_t *timed = &client->timed;
-    return zqb__list_empty (timed) ? UINT64_MAX : ZQB__OF (zqb__pending_t, timed, timed->next)->times_out;
+    uint64_t first = zqb__list_empty (timed) ? UINT64_MAX : ZQB__OF (zqb__pending_t, timed, timed->next)->times_out;
+    uint64_t other = zqb__heap_next_at (&client->timers);
+    return first < other ? first : other;
 }
 
 enum { ZQB__SOCKET_AGAIN_US = 100000 }; /* when there was no socket to be had, it is tried again */
@@ -9755,11 +10145,103 @@ static void zqb__client_send_first (zqb_client_t *client)
     zqb__client_transmit (client, first, 0); /* MDP has no word for again */
 }
 
+/* ---- what they ask for */
+
+static int zqb__within (int64_t number, int64_t least, int64_t most)
+{
+    return number >= least && number <= most;
+}
+
+static int zqb__wish_is_valid (const zqb_request_options_t *o)
+{
+    return zqb__within (o->priority, ZQB_PRIORITY_LOWEST, ZQB_PRIORITY_HIGHEST)
+           && zqb__within (o->attempts, -1, ZQB__ATTEMPTS_ALL - 1) && o->deadline_ms >= 0 && o->delay_ms >= 0
+           && o->backoff_ms >= 0 && o->backoff_max_ms >= 0 && (!o->unique || zqb__name_valid (strlen (o->unique)))
+           && (!o->affinity || zqb__name_valid (strlen (o->affinity))) && zqb__within (o->one_way, 0, 1)
+           && zqb__within (o->fail_fast, 0, 1) && zqb__within (o->survey, 0, 1) && !(o->survey && o->one_way);
+}
+
+static int zqb__wish_is_none (const zqb_request_options_t *o)
+{
+    return !o->priority && !o->deadline_ms && !o->delay_ms && !o->attempts && !o->backoff_ms && !o->backoff_max_ms
+           && !o->unique && !o->affinity && !o->one_way && !o->fail_fast && !o->survey;
+}
+
+/* The keys stay the caller's. */
+static zqb__rare_t zqb__wish_rare (const zqb_request_options_t *options)
+{
+    zqb__rare_t rare;
+    memset (&rare, 0, sizeof rare);
+    rare.priority = options->priority;
+    rare.deadline_ms = (uint32_t) options->deadline_ms;
+    rare.delay_ms = (uint32_t) options->delay_ms;
+    rare.backoff_ms = (uint32_t) options->backoff_ms;
+    rare.backoff_max_ms = (uint32_t) options->backoff_max_ms;
+    rare.attempts = options->attempts < 0 ? (uint32_t) ZQB__ATTEMPTS_ALL : (uint32_t) options->attempts;
+    rare.unique = (const unsigned char *) options->unique;
+    rare.unique_size = options->unique ? strlen (options->unique) : 0;
+    rare.affinity = (const unsigned char *) options->affinity;
+    rare.affinity_size = options->affinity ? strlen (options->affinity) : 0;
+    return rare;
+}
+
+static int zqb__wish_flags (const zqb_request_options_t *options)
+{
+    return (options->one_way ? ZQB__ONE_WAY : 0) | (options->fail_fast ? ZQB__FAIL_FAST : 0)
+           | (options->survey ? ZQB__SURVEY : 0);
+}
+
+/* The times of a wish, from now on. How a survey ends is what the broker says at the deadline: who ended it by himself
+   just then would miss that. */
+static void zqb__wish_set_times (const zqb_client_t *client, zqb__wish_t *wish)
+{
+    uint64_t now = client->line.now, deadline_ms = wish->rare.deadline_ms;
+    wish->begins = now + (uint64_t) wish->rare.delay_ms * 1000u;
+    wish->deadline = deadline_ms ? now + deadline_ms * 1000u : UINT64_MAX;
+    wish->ends = zqb__after (wish->deadline, wish->flags & ZQB__SURVEY ? client->timeout : 0);
+    wish->has_times = deadline_ms || wish->rare.delay_ms;
+}
+
+static const unsigned char *zqb__wish_keep_key (unsigned char *at, const unsigned char *key, size_t size)
+{
+    if (size)
+        memcpy (at, key, size);
+    return at;
+}
+
+/* NULL and ENOMEM. Its timer can always be set. */
+static zqb__wish_t *zqb__wish_new (zqb_client_t *client, zqb__pending_t *pending, const zqb_request_options_t *options)
+{
+    zqb__rare_t rare = zqb__wish_rare (options);
+    zqb__wish_t *wish = NULL;
+    if (zqb__heap_reserve (&client->timers, client->timers_most + 1) == 0)
+        wish = (zqb__wish_t *) zqb__alloc (sizeof *wish + rare.unique_size + rare.affinity_size);
+    if (!wish)
+        return NULL;
+    unsigned char *keys = (unsigned char *) (wish + 1);
+    wish->pending = pending;
+    wish->flags = zqb__wish_flags (options);
+    wish->rare = rare;
+    wish->rare.unique = zqb__wish_keep_key (keys, rare.unique, rare.unique_size);
+    wish->rare.affinity = zqb__wish_keep_key (keys + rare.unique_size, rare.affinity, rare.affinity_size);
+    zqb__wish_set_times (client, wish);
+    client->timers_most++;
+    return wish;
+}
+
+static void zqb__wish_free (zqb_client_t *client, zqb__wish_t *wish)
+{
+    client->timers_most--;
+    ZQB_FREE (wish);
+}
+
 static void zqb__pending_free (zqb_client_t *client, zqb__pending_t *pending)
 {
     int was_first = zqb__client_first (client) == pending;
     zqb__list_remove (&pending->link);
-    zqb__list_remove (&pending->timed);
+    zqb__client_stop_timer (client, pending);
+    if (pending->wish)
+        zqb__wish_free (client, pending->wish);
     zqb__stored_close (&pending->body);
     zqb__name_release (pending->service);
     zqb__slab_free (&client->slots, &pending->slot);
@@ -9772,7 +10254,7 @@ static void zqb__pending_free (zqb_client_t *client, zqb__pending_t *pending)
 static void zqb__pending_end (zqb_client_t *client, zqb__pending_t *pending, int error)
 {
     int was_first = zqb__client_first (client) == pending;
-    zqb__list_remove (&pending->timed);
+    zqb__client_stop_timer (client, pending);
     zqb__list_remove (&pending->link);
     zqb__list_append (&client->ended, &pending->link);
     pending->error = error;
@@ -9780,9 +10262,9 @@ static void zqb__pending_end (zqb_client_t *client, zqb__pending_t *pending, int
         zqb__client_send_first (client);
 }
 
-/* NULL: ENOMEM, EMSGSIZE. */
+/* options: NULL, or what it asks for. NULL: ENOMEM, EMSGSIZE. */
 static zqb__pending_t *zqb__pending_new (zqb_client_t *client, const char *service, size_t service_size,
-                                         const zqb_msg_t *request)
+                                         const zqb_request_options_t *options, const zqb_msg_t *request)
 {
     zqb__body_t body;
     if (zqb__line_pack_body (&client->line, request, &body) != 0)
@@ -9795,7 +10277,8 @@ static zqb__pending_t *zqb__pending_new (zqb_client_t *client, const char *servi
     pending->service = zqb__client_name (client, service, service_size);
     pending->tries_left = client->retries;
     client->count++;
-    if (pending->service && zqb__stored_keep (&pending->body, &body) == 0)
+    if (pending->service && zqb__stored_keep (&pending->body, &body) == 0
+        && (!options || (pending->wish = zqb__wish_new (client, pending, options)) != NULL))
         return pending;
     zqb__pending_free (client, pending);
     errno = ENOMEM;
@@ -9804,13 +10287,17 @@ static zqb__pending_t *zqb__pending_new (zqb_client_t *client, const char *servi
 
 /* ---- what becomes of them */
 
-/* Everything is sent again: the broker is another, or the same one with no memory. But not by a client that is not to
-   try again: what it has sent may have been executed. */
+/* Everything is sent again: the broker is another, or the same one with no memory, or over a new connection. But not by
+   a client that is not to try again: what it has sent may have been executed. Parts that were lost with a connection
+   will never be read, and so as many are granted anew. */
 static void zqb__client_transmit_all (zqb_client_t *client)
 {
     zqb__link_t *all = &client->pending;
-    for (zqb__link_t *at = all->next; client->retries > 0 && at != all; at = at->next)
-        zqb__client_transmit (client, ZQB__OF (zqb__pending_t, link, at), ZQB__AGAIN);
+    for (zqb__link_t *at = all->next; client->retries > 0 && at != all; at = at->next) {
+        zqb__pending_t *pending = ZQB__OF (zqb__pending_t, link, at);
+        zqb__client_transmit (client, pending, ZQB__AGAIN);
+        zqb__client_grant (client, pending, ZQB__WINDOW_PARTS);
+    }
 }
 
 /* What was sent ends without a reply: everything, or, in MDP, the first. */
@@ -9835,7 +10322,7 @@ static int zqb__client_hears_nothing (const zqb_client_t *client)
 static void zqb__client_time_out_zqb1 (zqb_client_t *client, zqb__pending_t *pending)
 {
     zqb__command_t cancel = zqb__command (ZQB__CANCEL, zqb__slot_token (&pending->slot));
-    int last = pending->tries_left-- == 0;
+    int last = !zqb__pending_has_deadline (pending) && pending->tries_left-- == 0;
     if (last)
         zqb__pending_end (client, pending, ETIMEDOUT);
     else
@@ -9847,6 +10334,18 @@ static void zqb__client_time_out_zqb1 (zqb_client_t *client, zqb__pending_t *pen
         zqb__client_transmit (client, pending, ZQB__AGAIN);
     if (last)
         zqb__line_send (&client->line, &cancel, ZMQ_DONTWAIT);
+}
+
+/* Nobody wants an answer any more. The broker knows that by itself; but one that has been mute for as long as a try
+   takes is given up, as above: who gives requests less time than that would never notice otherwise. */
+static void zqb__client_expire (zqb_client_t *client, zqb__pending_t *pending)
+{
+    const zqb__line_t *line = &client->line;
+    uint64_t since = client->unheard > line->opened ? client->unheard : line->opened;
+    zqb__pending_end (client, pending, ZQB_EEXPIRED);
+    if (client->unheard > line->heard && line->now >= zqb__after (since, client->timeout) && !zqb__line_is_early (line)
+        && zqb__line_connect_next (&client->line) == 0)
+        zqb__client_transmit_all (client);
 }
 
 /* Over MDP a late answer could be taken for that to the next request: only a new connection, which the broker takes for
@@ -9884,16 +10383,29 @@ static void zqb__client_catch_up (zqb_client_t *client)
         zqb__client_transmit_all (client);
 }
 
-static void zqb__client_tick (zqb_client_t *client)
+static void zqb__client_tick_timed (zqb_client_t *client)
 {
-    zqb__line_look_at_clock (&client->line);
-    while (zqb__client_next (client) <= client->line.now) {
-        zqb__pending_t *pending = ZQB__OF (zqb__pending_t, timed, client->timed.next);
+    zqb__link_t *timed = &client->timed;
+    while (!zqb__list_empty (timed) && ZQB__OF (zqb__pending_t, timed, timed->next)->times_out <= client->line.now) {
+        zqb__pending_t *pending = ZQB__OF (zqb__pending_t, timed, timed->next);
         zqb__list_remove (&pending->timed);
         if (zqb__client_is_mdp (client))
             zqb__client_time_out_mdp (client, pending);
         else
             zqb__client_time_out_zqb1 (client, pending);
+    }
+}
+
+static void zqb__client_tick (zqb_client_t *client)
+{
+    zqb__line_look_at_clock (&client->line);
+    zqb__client_tick_timed (client);
+    for (zqb__timer_t *timer; (timer = zqb__heap_due (&client->timers, client->line.now)) != NULL;) {
+        zqb__wish_t *wish = ZQB__OF (zqb__wish_t, timer, timer);
+        if (client->line.now >= wish->ends)
+            zqb__client_expire (client, wish->pending);
+        else
+            zqb__client_time_out_zqb1 (client, wish->pending);
     }
 }
 
@@ -9917,24 +10429,72 @@ static int zqb__client_error (int status)
     return status > 0 && status < ZQB_ERRNO_END_ - ZQB_ERRNO ? ZQB_ERRNO + status : ZQB_EFAILED;
 }
 
-/* Fills a reply from an answer to a request. -1 and ENOMEM. */
-static int zqb__client_fill (const zqb__pending_t *pending, const zqb__command_t *command, zqb_reply_t *reply)
+/* A reply of which nothing is known yet but whose it is, and what it is. */
+static void zqb__reply_begin (zqb_reply_t *reply, const zqb__pending_t *pending, int kind, int error)
 {
     zqb_msg_close (&reply->body);
     reply->id = zqb__slot_token (&pending->slot);
-    reply->kind = command->type == ZQB__PARTIAL ? ZQB_REPLY_PARTIAL
-                  : command->type == ZQB__REPLY ? ZQB_REPLY_FINAL
+    reply->kind = kind;
+    reply->error = error;
+    reply->code = 0;
+    reply->done = reply->total = 0;
+}
+
+/* Moves a reply to another, whose body is released. */
+static void zqb__reply_move (zqb_reply_t *to, zqb_reply_t *from)
+{
+    to->id = from->id;
+    to->kind = from->kind;
+    to->error = from->error;
+    to->code = from->code;
+    to->done = from->done;
+    to->total = from->total;
+    zqb_msg_move (&to->body, &from->body);
+}
+
+/* What only some answers say: how far the work is, or how many of those that were asked have answered, or why it
+   failed. */
+static void zqb__client_fill_rare (const zqb__pending_t *pending, const zqb__rare_t *rare, zqb_reply_t *reply)
+{
+    if (reply->error == ZQB_EFAILED)
+        reply->code = (int) rare->code;
+    if (reply->kind == ZQB_REPLY_PROGRESS || (reply->kind == ZQB_REPLY_FINAL && zqb__pending_is_survey (pending))) {
+        reply->done = rare->done;
+        reply->total = rare->total;
+    }
+}
+
+/* Fills a reply from an answer to a request. -1 and ENOMEM. */
+static int zqb__client_fill (const zqb__pending_t *pending, const zqb__command_t *command, zqb_reply_t *reply)
+{
+    int kind = command->type == ZQB__REPLY      ? ZQB_REPLY_FINAL
+               : command->type == ZQB__PARTIAL  ? ZQB_REPLY_PARTIAL
+               : command->type == ZQB__PROGRESS ? ZQB_REPLY_PROGRESS
                                                 : ZQB_REPLY_ERROR;
-    reply->error = reply->kind == ZQB_REPLY_ERROR ? zqb__client_error (command->status) : 0;
-    if (reply->kind != ZQB_REPLY_ERROR)
+    zqb__reply_begin (reply, pending, kind, kind == ZQB_REPLY_ERROR ? zqb__client_error (command->status) : 0);
+    if (command->rare)
+        zqb__client_fill_rare (pending, command->rare, reply);
+    if (kind == ZQB_REPLY_FINAL || kind == ZQB_REPLY_PARTIAL)
         return zqb__body_to_msg (&command->body, &reply->body);
     return command->text_size ? zqb_msg_add (&reply->body, command->text, command->text_size) : 0;
+}
+
+enum { ZQB__PARTS_READ = 16 }; /* whenever so many were read, as many more may come */
+
+/* Something came of a request that goes on: it is being worked on. */
+static void zqb__client_go_on (zqb_client_t *client, zqb__pending_t *pending, int type)
+{
+    zqb__client_start_timer (client, pending);
+    pending->parts += type == ZQB__PARTIAL;
+    if (pending->parts >= ZQB__PARTS_READ && zqb__client_grant (client, pending, ZQB__PARTS_READ) == 0)
+        pending->parts -= ZQB__PARTS_READ; /* or it is said with the next part */
 }
 
 /* An answer came: 1 if reply is filled. */
 static int zqb__client_on (zqb_client_t *client, const zqb__command_t *command, zqb_reply_t *reply)
 {
-    int answers = command->type == ZQB__PARTIAL || command->type == ZQB__REPLY || command->type == ZQB__ERROR;
+    int ends = command->type == ZQB__REPLY || command->type == ZQB__ERROR;
+    int answers = ends || command->type == ZQB__PARTIAL || command->type == ZQB__PROGRESS;
     zqb__pending_t *pending = answers ? zqb__client_find (client, command) : NULL;
     if (!pending)
         return 0;
@@ -9944,10 +10504,10 @@ static int zqb__client_on (zqb_client_t *client, const zqb__command_t *command, 
         zqb__pending_end (client, pending, ENOMEM);
         return 0;
     }
-    if (command->type == ZQB__PARTIAL)
-        zqb__client_start_timer (client, pending); /* it is being worked on */
-    else
+    if (ends)
         zqb__pending_free (client, pending);
+    else
+        zqb__client_go_on (client, pending, command->type);
     return 1;
 }
 
@@ -9971,10 +10531,7 @@ static int zqb__client_take_ended (zqb_client_t *client, zqb_reply_t *reply)
     if (zqb__list_empty (&client->ended))
         return 0;
     zqb__pending_t *pending = ZQB__OF (zqb__pending_t, link, client->ended.next);
-    zqb_msg_close (&reply->body);
-    reply->id = zqb__slot_token (&pending->slot);
-    reply->kind = ZQB_REPLY_ERROR;
-    reply->error = pending->error;
+    zqb__reply_begin (reply, pending, ZQB_REPLY_ERROR, pending->error);
     zqb__pending_free (client, pending);
     return 1;
 }
@@ -9985,10 +10542,7 @@ static int zqb__client_take_arrived (zqb_client_t *client, zqb_reply_t *reply)
         return 0;
     zqb__arrived_t *arrived = ZQB__OF (zqb__arrived_t, link, client->arrived.next);
     zqb__list_remove (&arrived->link);
-    reply->id = arrived->reply.id;
-    reply->kind = arrived->reply.kind;
-    reply->error = arrived->reply.error;
-    zqb_msg_move (&reply->body, &arrived->reply.body);
+    zqb__reply_move (reply, &arrived->reply);
     ZQB_FREE (arrived);
     return 1;
 }
@@ -10054,7 +10608,7 @@ static int zqb__client_await (zqb_client_t *client, zqb_reply_t *reply, uint64_t
             return -1;
         }
         uint64_t next = zqb__client_wakes (client);
-        if (zqb__line_wait (&client->line, NULL, next < until ? next : until) != 0)
+        if (zqb__line_wait (&client->line, next < until ? next : until) != 0)
             return -1;
     }
 }
@@ -10074,6 +10628,7 @@ static void zqb__client_free (zqb_client_t *client)
     }
     zqb__name_release (client->name);
     ZQB_FREE (client->spare);
+    zqb__heap_close (&client->timers);
     zqb__slab_close (&client->slots);
     ZQB_FREE (client);
 }
@@ -10126,20 +10681,45 @@ ZQB_API zqb_client_t *zqb_client_new (void *ctx, const char *endpoints, const zq
     return client;
 }
 
-ZQB_API int zqb_client_submit (zqb_client_t *client, const char *service, zqb_msg_t *request, uint64_t *id)
+/* Checks what is asked for; none is made of what asks for nothing. -1: EINVAL, ENOTSUP. */
+static int zqb__client_check_wish (const zqb_client_t *client, const zqb_request_options_t **options)
 {
-    size_t service_size = service ? strlen (service) : 0;
-    if (!client || !request || !zqb__name_valid (service_size))
+    if (zqb__wish_is_none (*options)) {
+        *options = NULL;
+        return 0;
+    }
+    if (!zqb__wish_is_valid (*options))
         return zqb__invalid ();
-    if (client->line.ended || client->count >= client->most) {
-        errno = client->line.ended ? ETERM : EAGAIN;
+    errno = ENOTSUP;
+    return zqb__client_is_mdp (client) ? -1 : 0;
+}
+
+/* Packs a request of which nothing is kept. -1: ENOMEM, EMSGSIZE; EAGAIN: there is no socket for it. */
+static int zqb__client_send_one_way (zqb_client_t *client, const char *service, size_t service_size,
+                                     const zqb_request_options_t *options, const zqb_msg_t *request)
+{
+    zqb__rare_t rare = zqb__wish_rare (options);
+    zqb__command_t command = zqb__command (ZQB__REQUEST, 0);
+    command.service = (const unsigned char *) service;
+    command.service_size = service_size;
+    command.flags = zqb__wish_flags (options);
+    command.rare = &rare;
+    command.msg = request;
+    if (client->line.socket)
+        return zqb__line_send (&client->line, &command, ZMQ_DONTWAIT);
+    errno = EAGAIN;
+    return -1;
+}
+
+/* Keeps a request until its reply comes, and packs it. As zqb_client_submit. */
+static int zqb__client_send_and_keep (zqb_client_t *client, const char *service, size_t service_size,
+                                      const zqb_request_options_t *options, const zqb_msg_t *request, uint64_t *id)
+{
+    if (client->count >= client->most) {
+        errno = EAGAIN;
         return -1;
     }
-    if (client->line.out.bytes.size)
-        zqb__line_glance (&client->line);
-    else
-        zqb__line_look_at_clock (&client->line);
-    zqb__pending_t *pending = zqb__pending_new (client, service, service_size, request);
+    zqb__pending_t *pending = zqb__pending_new (client, service, service_size, options, request);
     if (!pending)
         return -1;
     int turn = !zqb__client_is_mdp (client) || !zqb__client_first (client);
@@ -10150,15 +10730,56 @@ ZQB_API int zqb_client_submit (zqb_client_t *client, const char *service, zqb_ms
         errno = error;
         return -1;
     }
-    if (turn)
+    if (options && pending->wish->has_times)
+        zqb__client_start_timer (client, pending);
+    else if (turn)
         zqb__list_append (&client->untimed, &pending->timed);
-    if (id)
-        *id = zqb__slot_token (&pending->slot);
+    *id = zqb__slot_token (&pending->slot);
     client->submitted++;
+    return 0;
+}
+
+/* Sends what is packed, and says whether it is on its way: what there is no memory for at the moment is, too. -1:
+   ETERM, EAGAIN (there is no connection for it). */
+static int zqb__client_send_now (zqb_client_t *client)
+{
+    return zqb__client_flush (client) < 0 && errno != ENOMEM ? -1 : 0;
+}
+
+ZQB_API int zqb_client_submit_with (zqb_client_t *client, const char *service, const zqb_request_options_t *options,
+                                    zqb_msg_t *request, uint64_t *id)
+{
+    size_t service_size = service ? strlen (service) : 0;
+    uint64_t number = 0;
+    if (!client || !request || !zqb__name_valid (service_size))
+        return zqb__invalid ();
+    if (options && zqb__client_check_wish (client, &options) != 0)
+        return -1;
+    if (client->line.ended) {
+        errno = ETERM;
+        return -1;
+    }
+    if (client->line.out.bytes.size)
+        zqb__line_glance (&client->line);
+    else
+        zqb__line_look_at_clock (&client->line);
+    int failed = options && options->one_way
+                   ? zqb__client_send_one_way (client, service, service_size, options, request)
+                   : zqb__client_send_and_keep (client, service, service_size, options, request, &number);
+    if (failed)
+        return -1;
+    if (id)
+        *id = number;
     uint64_t since = client->in_bursts ? client->line.packed_at : client->line.flushed;
-    if (zqb__line_is_due (&client->line, since) || zqb__client_is_mdp (client))
-        zqb__client_flush (client);
+    int due = zqb__line_is_due (&client->line, since) || zqb__client_is_mdp (client);
+    if (due && zqb__client_send_now (client) != 0 && !number)
+        return -1; /* and nobody would send it again */
     return zqb_msg_close (request);
+}
+
+ZQB_API int zqb_client_submit (zqb_client_t *client, const char *service, zqb_msg_t *request, uint64_t *id)
+{
+    return zqb_client_submit_with (client, service, NULL, request, id);
 }
 
 ZQB_API int zqb_client_flush (zqb_client_t *client)
@@ -10175,8 +10796,8 @@ ZQB_API int zqb_client_recv (zqb_client_t *client, zqb_reply_t *reply, int timeo
 {
     if (!client || !reply)
         return zqb__invalid ();
-    if (zqb__client_take_arrived (client, reply))
-        return 0;
+    if (!zqb__list_empty (&client->arrived))
+        return zqb__client_take_arrived (client, reply) ? 0 : -1;
     return zqb__client_await (client, reply, zqb__timeout_us (timeout_ms));
 }
 
@@ -10239,11 +10860,8 @@ static void zqb__client_set_aside (zqb_client_t *client, zqb_reply_t *reply)
 {
     zqb__arrived_t *arrived = client->spare;
     client->spare = NULL;
-    arrived->reply.id = reply->id;
-    arrived->reply.kind = reply->kind;
-    arrived->reply.error = reply->error;
     zqb_msg_init (&arrived->reply.body);
-    zqb_msg_move (&arrived->reply.body, &reply->body);
+    zqb__reply_move (&arrived->reply, reply);
     zqb__list_append (&client->arrived, &arrived->link);
 }
 
@@ -10256,54 +10874,120 @@ static int zqb__msg_append (zqb_msg_t *msg, zqb_msg_t *part)
     return zqb_msg_close (part);
 }
 
+/* Waits for the next that comes of one request; what comes of others is kept for zqb_client_recv. -1: ENOMEM, EINTR,
+   ETERM, and nothing more will come of it. */
+static int zqb__client_await_of (zqb_client_t *client, uint64_t id, zqb_reply_t *reply)
+{
+    while (zqb__client_have_spare (client) == 0 && zqb__client_await (client, reply, UINT64_MAX) == 0) {
+        if (reply->id == id)
+            return 0;
+        zqb__client_set_aside (client, reply);
+    }
+    int error = errno;
+    zqb__client_forget (client, id);
+    errno = error;
+    return -1;
+}
+
 /* Waits for the reply to one request, whose parts are gathered. */
 static int zqb__client_wait_for (zqb_client_t *client, uint64_t id, zqb_msg_t *whole)
 {
     zqb_reply_t reply;
-    int failed = 0;
     zqb_msg_init (&reply.body);
-    do {
-        failed = zqb__client_have_spare (client) != 0 || zqb__client_await (client, &reply, UINT64_MAX) != 0 ? -1 : 0;
-        if (!failed && reply.id != id)
-            zqb__client_set_aside (client, &reply);
-        else if (!failed && reply.kind == ZQB_REPLY_ERROR) {
+    while (zqb__client_await_of (client, id, &reply) == 0) {
+        if (reply.kind == ZQB_REPLY_ERROR) {
             zqb_msg_move (whole, &reply.body);
             errno = reply.error;
             return -1;
-        } else if (!failed)
-            failed = zqb__msg_append (whole, &reply.body);
-    } while (!failed && (reply.id != id || reply.kind == ZQB_REPLY_PARTIAL));
+        }
+        if (reply.kind != ZQB_REPLY_PROGRESS && zqb__msg_append (whole, &reply.body) != 0) {
+            zqb__client_forget (client, id);
+            errno = ENOMEM;
+            break;
+        }
+        if (reply.kind == ZQB_REPLY_FINAL)
+            return 0;
+    }
     int error = errno;
     zqb_msg_close (&reply.body);
-    if (failed)
-        zqb__client_forget (client, id);
+    errno = error;
+    return -1;
+}
+
+/* Submits a copy of a request, which the caller keeps until it is known how it ends. */
+static int zqb__client_submit_copy (zqb_client_t *client, const char *service, const zqb_request_options_t *options,
+                                    const zqb_msg_t *request, uint64_t *id)
+{
+    zqb_msg_t copy;
+    zqb_msg_init (&copy);
+    if (zqb_msg_copy (&copy, request) != 0)
+        return -1;
+    int failed = zqb_client_submit_with (client, service, options, &copy, id), error = errno;
+    zqb_msg_close (&copy);
+    errno = error;
+    return failed;
+}
+
+ZQB_API int zqb_client_call_with (zqb_client_t *client, const char *service, const zqb_request_options_t *options,
+                                  zqb_msg_t *request, zqb_msg_t *reply)
+{
+    uint64_t id;
+    if (!client || !request || !reply || request == reply)
+        return zqb__invalid ();
+    if (zqb__client_submit_copy (client, service, options, request, &id) != 0)
+        return -1;
+    zqb_msg_t whole;
+    zqb_msg_init (&whole);
+    int failed = id ? zqb__client_wait_for (client, id, &whole) : zqb__client_send_now (client), error = errno;
+    zqb_msg_move (reply, &whole);
+    if (!failed)
+        zqb_msg_close (request);
     errno = error;
     return failed;
 }
 
 ZQB_API int zqb_client_call (zqb_client_t *client, const char *service, zqb_msg_t *request, zqb_msg_t *reply)
 {
-    zqb_msg_t copy;
-    uint64_t id;
-    if (!client || !request || !reply || request == reply)
-        return zqb__invalid ();
-    zqb_msg_init (&copy);
-    if (zqb_msg_copy (&copy, request) != 0)
-        return -1;
-    if (zqb_client_submit (client, service, &copy, &id) != 0) {
-        int error = errno;
-        zqb_msg_close (&copy);
-        errno = error;
-        return -1;
+    return zqb_client_call_with (client, service, NULL, request, reply);
+}
+
+/* Waits for the end of a survey. -1: as for zqb_client_survey. */
+static int zqb__client_collect (zqb_client_t *client, uint64_t id, zqb_survey_fn *each, void *arg, zqb_reply_t *reply)
+{
+    while (zqb__client_await_of (client, id, reply) == 0) {
+        if (reply->kind == ZQB_REPLY_FINAL)
+            return 0;
+        if (reply->kind == ZQB_REPLY_PARTIAL)
+            each (&reply->body, arg);
+        errno = reply->error;
+        if (reply->kind == ZQB_REPLY_ERROR)
+            break;
     }
-    zqb_msg_t whole;
-    zqb_msg_init (&whole);
-    int failed = zqb__client_wait_for (client, id, &whole), error = errno;
-    zqb_msg_move (reply, &whole);
+    return -1;
+}
+
+ZQB_API int zqb_client_survey (zqb_client_t *client, const char *service, zqb_msg_t *request, int deadline_ms,
+                               zqb_survey_fn *each, void *arg, int *asked)
+{
+    zqb_request_options_t options;
+    zqb_reply_t reply;
+    uint64_t id;
+    if (!client || !request || !each || deadline_ms < -1 || deadline_ms == 0)
+        return zqb__invalid ();
+    memset (&options, 0, sizeof options);
+    options.survey = 1;
+    options.deadline_ms = deadline_ms < 0 ? 0 : deadline_ms;
+    if (zqb__client_submit_copy (client, service, &options, request, &id) != 0)
+        return -1;
+    zqb_msg_init (&reply.body);
+    int failed = zqb__client_collect (client, id, each, arg, &reply), error = errno;
+    zqb_msg_close (&reply.body);
     if (!failed)
         zqb_msg_close (request);
+    if (!failed && asked)
+        *asked = (int) reply.total;
     errno = error;
-    return failed;
+    return failed ? -1 : (int) reply.done;
 }
 
 ZQB_API int zqb_client_fd (zqb_client_t *client)
@@ -10316,10 +11000,12 @@ ZQB_API int zqb_client_fd (zqb_client_t *client)
     return -1;
 }
 
+/* What is packed still leaves: there may be requests among it whose end nobody waits for. */
 ZQB_API void zqb_client_destroy (zqb_client_t **client)
 {
     if (!client || !*client)
         return;
+    zqb__line_flush (&(*client)->line, ZMQ_DONTWAIT);
     zqb__line_close (&(*client)->line);
     zqb__client_free (*client);
     *client = NULL;

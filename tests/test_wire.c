@@ -3,35 +3,9 @@
 #include "unit_memory.h"
 #include "zqbroker.h"
 #include "unit.h"
+#include "unit_text.h"
 
-/* ---- messages as text: frames with a bar between them, other bytes as \xHH */
-
-enum { TEXT = 4000 };
-
-static void put (char *text, const char *format, ...)
-{
-    size_t used = strlen (text);
-    va_list args;
-    va_start (args, format);
-    vsnprintf (text + used, TEXT - used, format, args);
-    va_end (args);
-}
-
-static void put_bytes (char *text, const void *data, size_t size)
-{
-    for (size_t i = 0; i < size; i++) {
-        unsigned char byte = ((const unsigned char *) data)[i];
-        put (text, byte > 31 && byte < 127 && byte != '|' && byte != '\\' ? "%c" : "\\x%02x", byte);
-    }
-}
-
-static void put_msg (char *text, const zqb_msg_t *msg)
-{
-    for (size_t i = 0; i < zqb_msg_count (msg); i++) {
-        put (text, i ? "|" : "");
-        put_bytes (text, zqb_msg_data (msg, i), zqb_msg_size (msg, i));
-    }
-}
+/* ---- messages from text, and as text */
 
 /* The frames of a text, in which all bytes stand for themselves but the bar. */
 static void add_text (zqb_msg_t *msg, const char *text)
@@ -55,51 +29,6 @@ static void put_hex (char *text, const unsigned char *bytes, size_t size)
 {
     for (size_t i = 0; i < size; i++)
         put (text, "%02x", bytes[i]);
-}
-
-/* ---- commands as text */
-
-static const char *type_name (int type)
-{
-    switch (type) {
-#define X(name, number)                                                                                            \
-    case number:                                                                                                   \
-        return #name;
-        ZQB__COMMANDS (X)
-#undef X
-        default:
-            return "UNKNOWN";
-    }
-}
-
-static void put_body (char *text, const zqb__body_t *body)
-{
-    zqb_msg_t msg;
-    zqb_msg_init (&msg);
-    assert_ok (zqb__body_to_msg (body, &msg));
-    put (text, " %u:", (unsigned) zqb_msg_count (&msg));
-    put_msg (text, &msg);
-    zqb_msg_close (&msg);
-}
-
-/* "REQUEST #7 @echo 2:a|b": the number, the service, how many frames of body, and these. */
-static void put_command (char *text, const zqb__command_t *command)
-{
-    put (text, "%s%s", type_name (command->type), (command->flags & ZQB__AGAIN) ? " again" : "");
-    if (command->id)
-        put (text, " #%llx", (unsigned long long) command->id);
-    if (command->service)
-        put (text, " @"), put_bytes (text, command->service, command->service_size);
-    if (command->type == ZQB__READY && command->credit != 1)
-        put (text, " credit=%u", command->credit);
-    if (command->status)
-        put (text, " status=%d", command->status);
-    if (command->text)
-        put (text, " text="), put_bytes (text, command->text, command->text_size);
-    for (size_t i = 0; i < command->address_count; i++)
-        put (text, " from="), put_bytes (text, zmq_msg_data (&command->address[i]), zmq_msg_size (&command->address[i]));
-    if (command->body.frames)
-        put_body (text, &command->body);
 }
 
 static const char *error_name (int error)
@@ -443,9 +372,9 @@ TEST (a_dialect_says_only_what_it_has_a_word_for)
 {
     static const struct {
         int dialect, side;
-        const char *says; /* of READY to CANCEL, those that it has a word for */
+        const char *says; /* of READY to DRAIN, in hexadecimal, those that it has a word for */
     } cases[] = {
-        {ZQB__ZQB1, ZQB__CLIENT, "12345678"},     {ZQB__ZQB1, ZQB__WORKER, "12345678"},
+        {ZQB__ZQB1, ZQB__CLIENT, "123456789ab"},  {ZQB__ZQB1, ZQB__WORKER, "123456789ab"},
         {ZQB__MDP01, ZQB__CLIENT, "24"},          {ZQB__MDP01, ZQB__WORKER, "12467"},
         {ZQB__MDP01_WORDS, ZQB__WORKER, "12467"}, {ZQB__MDP02, ZQB__CLIENT, "234"},
         {ZQB__MDP02, ZQB__WORKER, "123467"},      {ZQB__LRU, ZQB__CLIENT, "24"},
@@ -455,7 +384,7 @@ TEST (a_dialect_says_only_what_it_has_a_word_for)
     for (size_t i = 0; i < COUNT (cases); i++) {
         char says[TEXT] = "";
         for (int type = 1; type < ZQB__COMMAND_END; type++)
-            put (says, zqb__wire_says (cases[i].dialect, cases[i].side, type) ? "%d" : "", type);
+            put (says, zqb__wire_says (cases[i].dialect, cases[i].side, type) ? "%x" : "", type);
         assert_string_equal (says, cases[i].says);
     }
 }
@@ -503,6 +432,41 @@ static const struct {
     {0, "00000010 07 00 0000 0000000000000000", "DISCONNECT"},
     {1, "00000014 07 00 0004 0000000000000000 03 02 0004", "DISCONNECT status=4"},
     {0, "00000010 08 00 0000 0000000000000007", "CANCEL #7"},
+    {1, "00000010 08 00 0000 0102030405060708", "CANCEL #102030405060708"},
+    {0, "00000010 07 02 0000 0000000000000000", "DISCONNECT unbegun"},
+    {0, "00000016 02 04 0006 0000000000000000 01 04 6563686f", "REQUEST one-way @echo"},
+    {0, "00000016 02 08 0006 0000000000000007 01 04 6563686f", "REQUEST fail-fast #7 @echo"},
+    {0, "00000016 02 10 0006 0000000000000007 01 04 6563686f", "REQUEST survey #7 @echo"},
+    {0, "00000016 02 1d 0006 0000000000000007 01 04 6563686f", "REQUEST again one-way fail-fast survey #7 @echo"},
+    {1, "00000010 02 20 0000 0102030405060708", "REQUEST window #102030405060708"},
+    {1, "0000001c 02 00 000c 0102030405060708 01 04 6563686f 07 04 00000001",
+     "REQUEST #102030405060708 @echo deadline=1"},
+    {0, "00000019 02 00 0009 0000000000000007 01 04 6563686f 06 01 84", "REQUEST #7 @echo priority=4"},
+    {0, "00000019 02 00 0009 0000000000000007 01 04 6563686f 06 01 7c", "REQUEST #7 @echo priority=-4"},
+    {0, "00000019 02 00 0009 0000000000000007 01 04 6563686f 06 01 ff", "REQUEST #7 @echo priority=127"},
+    {0, "00000019 02 00 0009 0000000000000007 01 04 6563686f 06 01 00", "REQUEST #7 @echo priority=-128"},
+    {0, "0000001c 02 00 000c 0000000000000007 01 04 6563686f 07 04 ffffffff", "REQUEST #7 @echo deadline=4294967295"},
+    {0, "0000001c 02 00 000c 0000000000000007 01 04 6563686f 08 04 000003e8", "REQUEST #7 @echo delay=1000"},
+    {0, "0000001a 02 00 000a 0000000000000007 01 04 6563686f 09 02 ffff", "REQUEST #7 @echo attempts=65535"},
+    {0, "00000020 02 00 0010 0000000000000007 01 04 6563686f 0a 08 00000005 0000ea60", "REQUEST #7 @echo backoff=5/60000"},
+    {0, "00000019 02 00 0009 0000000000000007 01 04 6563686f 0b 01 6b", "REQUEST #7 @echo unique=k"},
+    {0, "00000019 02 00 0009 0000000000000007 01 04 6563686f 0c 01 00", "REQUEST #7 @echo affinity=\\x00"},
+    {0, "0000003e 02 01 0029 0000000000000007 01 04 6563686f 06 01 81 07 04 00000002 08 04 00000003 09 02 0004"
+        "0a 08 00000005 00000006 0b 01 75 0c 01 61 00000001 62",
+     "REQUEST again #7 @echo priority=1 deadline=2 delay=3 attempts=4 backoff=5/6 unique=u affinity=a 1:b"},
+    {0, "00000022 09 00 0012 0102030405060708 0d 10 0000000000000001 ffffffffffffffff",
+     "PROGRESS #102030405060708 progress=1/18446744073709551615"},
+    {1, "00000026 09 00 0016 0000000000000007 04 02 6869 0d 10 0000000000000000 0000000000000000",
+     "PROGRESS #7 text=hi progress=0/0"},
+    {1, "00000022 04 00 0012 0000000000000007 0d 10 0000000000000002 0000000000000003", "REPLY #7 progress=2/3"},
+    {0, "00000016 05 00 0006 0102030405060708 0e 04 ffffffff", "ERROR #102030405060708 code=4294967295"},
+    {1, "0000001f 05 00 000f 0000000000000007 03 02 0007 04 03 626164 0e 04 0000002a",
+     "ERROR #7 status=7 text=bad code=42"},
+    {0, "00000014 05 00 0004 0102030405060708 03 02 0004", "ERROR #102030405060708 status=4"},
+    {0, "00000014 0a 00 0004 0000000000000007 02 02 0010", "MORE #7 credit=16"},
+    {1, "00000014 0a 00 0004 0102030405060708 02 02 ffff", "MORE #102030405060708 credit=65535"},
+    {0, "00000010 0b 00 0000 0000000000000000", "DRAIN"},
+    {1, "00000010 0b 00 0000 0000000000000000", "DRAIN"},
 };
 
 TEST (every_command_of_zqb1_is_read_as_the_manual_says)
@@ -558,11 +522,11 @@ TEST (a_type_a_flag_and_a_field_that_are_not_known_are_passed_over)
     static const struct {
         const char *hex, *says;
     } cases[] = {
-        {"00000010 09 00 0000 0000000000000000 00000010 06 00 0000 0000000000000000", "UNKNOWN; HEARTBEAT"},
+        {"00000010 0c 00 0000 0000000000000000 00000010 06 00 0000 0000000000000000", "UNKNOWN; HEARTBEAT"},
         {"00000015 ff 00 0000 0000000000000000 00000001 78 00000010 06 00 0000 0000000000000000",
          "UNKNOWN 1:x; HEARTBEAT"},
-        {"00000010 06 fe 0000 0000000000000000", "HEARTBEAT"},
-        {"0000001a 06 00 000a 0000000000000000 06 00 1f 02 aaaa ff 02 bbbb", "HEARTBEAT"},
+        {"00000010 06 c0 0000 0000000000000000", "HEARTBEAT"},
+        {"0000001a 06 00 000a 0000000000000000 0f 00 1f 02 aaaa ff 02 bbbb", "HEARTBEAT"},
         {"0000001b 01 00 000b 0000000000000000 63 03 010203 01 04 6563686f", "READY @echo"},
     };
     for (size_t i = 0; i < COUNT (cases); i++) {
@@ -572,6 +536,41 @@ TEST (a_type_a_flag_and_a_field_that_are_not_known_are_passed_over)
         put_hex_message (text, ZQB__MAJORDOMO, hex);
         assert_string_equal (text, wanted);
     }
+}
+
+/* Field by field and size by size: 0 is any but none. */
+TEST (a_field_of_another_size_than_its_own_is_malformed)
+{
+    static const struct {
+        unsigned tag, size;
+    } fields[] = {{ZQB__FIELD_CREDIT, 2},   {ZQB__FIELD_STATUS, 2},  {ZQB__FIELD_HEARTBEAT, 4}, {ZQB__FIELD_PRIORITY, 1},
+                  {ZQB__FIELD_DEADLINE, 4}, {ZQB__FIELD_DELAY, 4},   {ZQB__FIELD_ATTEMPTS, 2},  {ZQB__FIELD_BACKOFF, 8},
+                  {ZQB__FIELD_UNIQUE, 0},   {ZQB__FIELD_AFFINITY, 0}, {ZQB__FIELD_PROGRESS, 16}, {ZQB__FIELD_CODE, 4}};
+    for (size_t i = 0; i < COUNT (fields); i++)
+        for (unsigned size = 0; size <= 255; size++) {
+            char hex[TEXT] = HEAD, text[TEXT] = "";
+            put (hex, "%08x 02 00 %04x 0000000000000007 01 01 65 %02x %02x", 21 + size, 5 + size, fields[i].tag, size);
+            for (unsigned byte = 0; byte < size; byte++)
+                put (hex, "01");
+            put_hex_message (text, ZQB__MAJORDOMO, hex);
+            int good = fields[i].size ? size == fields[i].size : size > 0;
+            assert_int_equal (strcmp (text, "ZQB/1 1; BAD_FRAMES") == 0, !good);
+        }
+}
+
+/* So that a receiver of an earlier version understands all that does not ask for more. */
+TEST (what_is_as_it_always_was_is_not_written)
+{
+    zqb__rare_t rare;
+    zqb__parcel_t parcel;
+    memset (&parcel, 0, sizeof parcel);
+    memset (&rare, 0, sizeof rare);
+    rare.backoff_max_ms = 1; /* of no backoff */
+    zqb__command_t command = command_with (ZQB__REQUEST, "body");
+    command.rare = &rare;
+    assert_ok (zqb__wire_pack (&parcel, LIFE, &command));
+    assert_int_equal (parcel.bytes.size, 12 + 16 + 6 + 8);
+    zqb__parcel_close (&parcel);
 }
 
 TEST (a_ready_that_says_nothing_of_credit_means_one)
@@ -645,9 +644,22 @@ TEST (many_commands_go_in_one_message_and_each_has_its_own_large_frames)
 
 /* ---- ZQB/1, broken */
 
+static zqb__rare_t everything (void)
+{
+    zqb__rare_t rare;
+    memset (&rare, 0, sizeof rare);
+    rare.priority = -1;
+    rare.deadline_ms = rare.delay_ms = rare.backoff_ms = rare.backoff_max_ms = rare.attempts = rare.code = 1;
+    rare.unique = rare.affinity = (const unsigned char *) "key";
+    rare.unique_size = rare.affinity_size = 3;
+    rare.done = rare.total = rare.has_progress = 1;
+    return rare;
+}
+
 /* Three commands, the last with two small and two large frames, so that it is whole only as a whole. */
 static void fill_whole (zqb_msg_t *msg)
 {
+    zqb__rare_t rare = everything ();
     zqb_msg_t body;
     zqb__parcel_t parcel;
     zqb__command_t command = command_with (ZQB__READY, NULL);
@@ -665,6 +677,7 @@ static void fill_whole (zqb_msg_t *msg)
     command.text_size = 3;
     assert_ok (zqb__wire_pack (&parcel, LIFE, &command));
     command = command_with (ZQB__REQUEST, NULL);
+    command.rare = &rare;
     assert_ok (zqb__parcel_add_msg (&body_parcel, &body));
     command.body = zqb__parcel_body (&body_parcel);
     assert_ok (zqb__wire_pack (&parcel, LIFE, &command));
@@ -712,6 +725,8 @@ static int read_any (zqb_msg_t *msg)
         zqb_msg_init (&body);
         assert_true (within (command.service, command.service_size, msg));
         assert_true (within (command.text, command.text_size, msg));
+        assert_true (!command.rare || within (command.rare->unique, command.rare->unique_size, msg));
+        assert_true (!command.rare || within (command.rare->affinity, command.rare->affinity_size, msg));
         assert_true (within (command.body.block, command.body.size, msg));
         assert_ok (zqb__body_to_msg (&command.body, &body));
         assert_int_equal (zqb_msg_count (&body), command.body.frames);
@@ -832,6 +847,28 @@ TEST (the_longest_name_and_the_longest_text_fit)
     zqb__parcel_close (&parcel);
 }
 
+TEST (all_fields_at_their_longest_fit)
+{
+    char key[255];
+    zqb__rare_t rare = everything ();
+    zqb__parcel_t parcel;
+    memset (&parcel, 0, sizeof parcel);
+    memset (key, 'k', sizeof key);
+    zqb__command_t command = command_with (ZQB__READY, NULL);
+    command.service = (const unsigned char *) key;
+    command.service_size = sizeof key;
+    command.text = key;
+    command.text_size = sizeof key;
+    command.status = 65535;
+    command.heartbeat_ms = 1;
+    rare.unique = rare.affinity = command.service;
+    rare.unique_size = rare.affinity_size = sizeof key;
+    command.rare = &rare;
+    assert_ok (zqb__wire_pack (&parcel, LIFE, &command));
+    assert_int_equal (parcel.bytes.size, 12 + 16 + ZQB__FIELDS_MOST + ZQB__RARE_MOST);
+    zqb__parcel_close (&parcel);
+}
+
 TEST (what_cannot_be_packed_leaves_what_waits_as_it_was)
 {
     static char large[2000];
@@ -934,6 +971,8 @@ int main (void)
         cmocka_unit_test (every_command_of_zqb1_is_read_as_the_manual_says),
         cmocka_unit_test (every_command_of_zqb1_is_written_as_it_was_read),
         cmocka_unit_test (a_type_a_flag_and_a_field_that_are_not_known_are_passed_over),
+        cmocka_unit_test (a_field_of_another_size_than_its_own_is_malformed),
+        cmocka_unit_test (what_is_as_it_always_was_is_not_written),
         cmocka_unit_test (a_ready_that_says_nothing_of_credit_means_one),
         cmocka_unit_test (a_malformed_zqb1_message_is_told_from_a_good_one),
         cmocka_unit_test (many_commands_go_in_one_message_and_each_has_its_own_large_frames),
@@ -943,6 +982,7 @@ int main (void)
         cmocka_unit_test (large_frames_that_are_missing_too_many_or_of_another_size_are_malformed),
         cmocka_unit_test (a_text_of_more_than_255_bytes_is_cut),
         cmocka_unit_test (the_longest_name_and_the_longest_text_fit),
+        cmocka_unit_test (all_fields_at_their_longest_fit),
         cmocka_unit_test (what_cannot_be_packed_leaves_what_waits_as_it_was),
         cmocka_unit_test (a_parcel_is_full_when_its_first_frame_is_or_those_behind_it_are),
         cmocka_unit_test (what_begins_behind_a_first_frame_that_is_full_is_malformed),

@@ -3,6 +3,8 @@
 #include "zqbroker.h"
 #include "unit.h"
 #include "unit_world.h"
+#include "unit_text.h"
+#include "unit_played.h"
 #include <signal.h>
 
 /* ---- the caller's mistakes */
@@ -76,10 +78,15 @@ TEST (null_is_einval_and_may_be_stopped_and_destroyed)
     assert_fails (zqb_request_reply (NULL, &msg), EINVAL);
     assert_fails (zqb_request_partial (NULL, &msg), EINVAL);
     assert_fails (zqb_request_fail (NULL, 0, "x"), EINVAL);
+    assert_fails (zqb_request_refuse (NULL), EINVAL);
+    assert_fails (zqb_request_progress (NULL, 1, 2, NULL), EINVAL);
+    assert_fails (zqb_request_cancelled (NULL), EINVAL);
+    assert_fails (zqb_request_left_ms (NULL), EINVAL);
     assert_null (zqb_request_body (NULL));
     assert_null (zqb_request_service (NULL, &size));
     assert_int_equal (size, 0);
     zqb_worker_stop (NULL);
+    zqb_worker_drain (NULL);
     zqb_worker_destroy (NULL);
     zqb_worker_destroy (&none);
 }
@@ -794,6 +801,643 @@ TEST (nonsense_from_a_broker_is_passed_over)
     zmq_close (router);
 }
 
+/* ---- what it says to a broker, and what that says to it: one that is played */
+
+static zqb_worker_t *played_worker (played_t *played, const zqb_worker_options_t *options)
+{
+    played_bind (played);
+    zqb_worker_t *worker = zqb_worker_new (ctx, played->endpoint, "echo", options);
+    assert_non_null (worker);
+    assert_int_equal (strncmp (played_hears (played), "READY @echo", 11), 0);
+    return worker;
+}
+
+/* A worker with a request in its hand, which has this token, and these flags. */
+static zqb_worker_t *played_worker_at_work (played_t *played, const zqb_worker_options_t *options, uint64_t token,
+                                            int flags, zqb_request_t **request)
+{
+    zqb_worker_t *worker = played_worker (played, options);
+    played_says_body (played, ZQB__REQUEST, flags, token, "x");
+    *request = is_asked (worker, "x");
+    return worker;
+}
+
+static void end_played (played_t *played, zqb_worker_t **worker)
+{
+    zqb_worker_destroy (worker);
+    played_close (played);
+}
+
+TEST (a_worker_for_a_pattern_is_told_the_name_that_the_client_called)
+{
+    static const struct {
+        const char *sent, *told;
+        int copied;
+    } cases[] = {{"img.png", "img.png", 1}, {NULL, "img.*", 0}, {"img.*", "img.*", 0}};
+    played_t played;
+    played_bind (&played);
+    zqb_worker_t *worker = zqb_worker_new (ctx, played.endpoint, "img.*", NULL);
+    played_hears_text (&played, "READY @img.* credit=0", 0);
+    for (size_t i = 0; i < COUNT (cases); i++) {
+        zqb__command_t command = zqb__command (ZQB__REQUEST, i + 1);
+        size_t size;
+        command.service = (const unsigned char *) cases[i].sent;
+        command.service_size = cases[i].sent ? strlen (cases[i].sent) : 0;
+        played_says (&played, &command);
+        zqb_request_t *request = zqb_worker_recv (worker, PATIENCE_MS);
+        assert_non_null (request);
+        assert_string_equal (zqb_request_service (request, &size), cases[i].told);
+        assert_int_equal (size, strlen (cases[i].told));
+        assert_int_equal (request->name != NULL, cases[i].copied);
+        assert_ok (reply_text (request, "y"));
+        played_hears_text (&played, "REPLY #%llx 1:y", i + 1);
+    }
+    end_played (&played, &worker);
+}
+
+TEST (progress_is_told_at_once_even_if_more_requests_wait)
+{
+    played_t played;
+    zqb_request_t *request;
+    zqb_worker_t *worker = played_worker_at_work (&played, NULL, 1, 0, &request);
+    played_says_body (&played, ZQB__REQUEST, 0, 2, "y");
+    assert_int_equal (zqb_request_cancelled (request), 0); /* which reads the other */
+    assert_false (zqb__list_empty (&worker->waiting));
+    assert_ok (zqb_request_progress (request, 1, 2, "half of it"));
+    played_hears_text (&played, "PROGRESS #1 text=half of it progress=1/2", 0);
+    assert_ok (zqb_request_progress (request, UINT64_MAX, 0, NULL));
+    played_hears_text (&played, "PROGRESS #1 progress=18446744073709551615/0", 0);
+    assert_ok (partial_text (request, "a part"));
+    played_hears_text (&played, "PARTIAL #1 1:a part", 0);
+    assert_ok (reply_text (request, "the rest")); /* and of work that is so long, this, too */
+    played_hears_text (&played, "REPLY #1 1:the rest", 0);
+    is_asked (worker, "y");
+    end_played (&played, &worker);
+}
+
+TEST (a_text_of_progress_has_255_bytes_at_most)
+{
+    char text[301], wanted[400];
+    played_t played;
+    zqb_request_t *request;
+    zqb_worker_t *worker = played_worker_at_work (&played, NULL, 1, 0, &request);
+    memset (text, 't', 300);
+    text[300] = 0;
+    assert_ok (zqb_request_progress (request, 0, 0, text));
+    snprintf (wanted, sizeof wanted, "PROGRESS #1 text=%.255s progress=0/0", text);
+    assert_string_equal (played_hears (&played), wanted);
+    end_played (&played, &worker);
+}
+
+TEST (a_failure_has_a_code)
+{
+    static const struct {
+        int code;
+        const char *text, *says;
+    } cases[] = {{42, "why", "ERROR #%llx text=why code=42"}, {0, "why", "ERROR #%llx text=why"},
+                 {-1, NULL, "ERROR #%llx code=4294967295"},   {ZQB_EREFUSED, NULL, "ERROR #%llx code=156385716"}};
+    played_t played;
+    zqb_worker_t *worker = played_worker (&played, NULL);
+    for (size_t i = 0; i < COUNT (cases); i++) {
+        played_says_body (&played, ZQB__REQUEST, 0, i + 1, "x");
+        assert_ok (zqb_request_fail (is_asked (worker, "x"), cases[i].code, cases[i].text));
+        played_hears_text (&played, cases[i].says, i + 1);
+    }
+    end_played (&played, &worker);
+}
+
+TEST (a_request_that_is_refused_goes_back)
+{
+    played_t played;
+    zqb_request_t *request;
+    zqb_worker_t *worker = played_worker_at_work (&played, NULL, 1, 0, &request);
+    assert_ok (zqb_request_refuse (request));
+    played_hears_text (&played, "ERROR #1 status=4", 0);
+    assert_true (zqb__list_empty (&worker->held));
+    end_played (&played, &worker);
+}
+
+/* Returns what the first byte says; may not end the request by itself. */
+static int return_what_is_asked (zqb_request_t *request, zqb_msg_t *reply, void *arg)
+{
+    static const int codes[] = {0, ZQB_EREFUSED, 7, -1};
+    zqb_msg_add_str (reply, "text");
+    if (zqb_request_refuse (request) == 0 || errno != EINVAL || zqb_request_fail (request, 1, "x") == 0)
+        return 99;
+    int which = *(const char *) zqb_msg_data (zqb_request_body (request), 0) - '0';
+    if (which == 3)
+        zqb_worker_stop ((zqb_worker_t *) arg);
+    return codes[which];
+}
+
+TEST (what_a_handler_returns_is_the_code_or_refuses)
+{
+    played_t played;
+    zqb_worker_t *worker = played_worker (&played, NULL);
+    for (int i = 0; i < 4; i++) {
+        char body[2] = {(char) ('0' + i), 0};
+        played_says_body (&played, ZQB__REQUEST, 0, (uint64_t) i + 1, body);
+    }
+    assert_ok (zqb_worker_run (worker, return_what_is_asked, worker));
+    played_hears_text (&played, "REPLY #1 1:text", 0);
+    played_hears_text (&played, "ERROR #2 status=4", 0);
+    played_hears_text (&played, "ERROR #3 text=text code=7", 0);
+    played_hears_text (&played, "ERROR #4 text=text code=4294967295", 0);
+    end_played (&played, &worker);
+}
+
+TEST (what_mdp_has_no_word_for_is_enotsup_and_the_request_stays)
+{
+    for (int dialect = ZQB_DIALECT_MDP01; dialect <= ZQB_DIALECT_MDP02; dialect++) {
+        zqb_worker_t *worker = new_worker (dialect, 1);
+        zqb_client_t *client = new_client (0, 0, 0);
+        uint64_t id = submit (client, "echo", "x");
+        zqb_request_t *request = is_asked (worker, "x");
+        assert_fails (zqb_request_refuse (request), ENOTSUP);
+        assert_fails (zqb_request_progress (request, 1, 2, NULL), ENOTSUP);
+        assert_int_equal (zqb_request_left_ms (request), -1);
+        assert_int_equal (zqb_request_cancelled (request), 0);
+        assert_ok (reply_text (request, "y"));
+        receives (client, id, ZQB_REPLY_FINAL, "y");
+        zqb_client_destroy (&client);
+        zqb_worker_destroy (&worker);
+    }
+}
+
+static int refuse (UNUSED zqb_request_t *request, zqb_msg_t *reply, UNUSED void *arg)
+{
+    return zqb_msg_add_str (reply, "a text that nobody hears") == 0 ? ZQB_EREFUSED : -1;
+}
+
+static void run_refusing (void *arg)
+{
+    outcome_t *outcome = (outcome_t *) arg;
+    outcome->result = zqb_worker_run (outcome->worker, refuse, NULL);
+    zqb_worker_destroy (&outcome->worker);
+}
+
+TEST (over_mdp_a_handler_that_refuses_gives_an_empty_reply)
+{
+    outcome_t outcome = {new_worker (ZQB_DIALECT_MDP01, 1), -1, 0, 0};
+    zqb_client_t *client = new_client (0, 0, 0);
+    void *thread = zmq_threadstart (run_refusing, &outcome);
+    receives (client, submit (client, "echo", "x"), ZQB_REPLY_FINAL, "");
+    zmq_ctx_shutdown (ctx);
+    zmq_threadclose (thread);
+    zqb_client_destroy (&client);
+}
+
+/* ---- what nobody wants any more */
+
+typedef struct noted_t {
+    zqb_request_t *request;
+    int count;
+} noted_t;
+
+static void note_cancelled (zqb_request_t *request, void *arg)
+{
+    noted_t *noted = (noted_t *) arg;
+    noted->request = request;
+    noted->count++;
+}
+
+TEST (a_request_in_hand_that_is_cancelled_says_so_and_is_ended_all_the_same)
+{
+    noted_t noted = {NULL, 0};
+    played_t played;
+    zqb_request_t *request;
+    zqb_worker_options_t options;
+    memset (&options, 0, sizeof options);
+    options.cancelled = note_cancelled;
+    options.cancelled_arg = &noted;
+    zqb_worker_t *worker = played_worker_at_work (&played, &options, 1, ZQB__WINDOW, &request);
+    assert_int_equal (zqb_request_cancelled (request), 0);
+    played_says_only (&played, ZQB__CANCEL, 2); /* another's, who ended it just now */
+    assert_int_equal (zqb_request_cancelled (request), 0);
+    played_says_only (&played, ZQB__CANCEL, 1);
+    played_says_only (&played, ZQB__CANCEL, 1);
+    assert_int_equal (zqb_request_cancelled (request), 1);
+    assert_int_equal (noted.count, 1);
+    assert_ptr_equal (noted.request, request);
+    assert_fails (partial_text (request, "late"), ZQB_ECANCELLED);
+    assert_fails (zqb_request_progress (request, 1, 2, NULL), ZQB_ECANCELLED);
+    played_hears_nothing (&played);
+    assert_ok (reply_text (request, "late"));
+    played_hears_text (&played, "REPLY #1 1:late", 0);
+    played_says_body (&played, ZQB__REQUEST, 0, 3, "y"); /* in the memory of the first */
+    request = is_asked (worker, "y");
+    assert_int_equal (zqb_request_cancelled (request), 0);
+    end_played (&played, &worker);
+}
+
+TEST (recv_hears_too_what_is_cancelled)
+{
+    noted_t noted = {NULL, 0};
+    played_t played;
+    zqb_request_t *request;
+    zqb_worker_options_t options;
+    memset (&options, 0, sizeof options);
+    options.cancelled = note_cancelled;
+    options.cancelled_arg = &noted;
+    zqb_worker_t *worker = played_worker_at_work (&played, &options, 1, 0, &request);
+    played_says_only (&played, ZQB__CANCEL, 1);
+    assert_none (zqb_worker_recv (worker, 0), EAGAIN);
+    assert_int_equal (noted.count, 1);
+    assert_ptr_equal (noted.request, request);
+    end_played (&played, &worker);
+}
+
+TEST (a_request_that_is_cancelled_before_it_is_begun_is_never_handed_out)
+{
+    noted_t noted = {NULL, 0};
+    played_t played;
+    zqb_request_t *request;
+    zqb_worker_options_t options;
+    memset (&options, 0, sizeof options);
+    options.cancelled = note_cancelled;
+    options.cancelled_arg = &noted;
+    zqb_worker_t *worker = played_worker_at_work (&played, &options, 1, 0, &request);
+    played_says_body (&played, ZQB__REQUEST, 0, 2, "y");
+    played_says_body (&played, ZQB__REQUEST, 0, 3, "z");
+    played_says_only (&played, ZQB__CANCEL, 2);
+    assert_int_equal (zqb_request_cancelled (request), 0);
+    played_hears_text (&played, "ERROR #2 status=6", 0);
+    assert_int_equal (noted.count, 0);
+    is_asked (worker, "z");
+    assert_none (zqb_worker_recv (worker, 0), EAGAIN);
+    end_played (&played, &worker);
+}
+
+TEST (a_request_whose_broker_is_gone_is_cancelled_and_the_worker_does_not_register_in_the_midst_of_it)
+{
+    played_t played;
+    zqb_request_t *request;
+    zqb_worker_t *worker = played_worker_at_work (&played, NULL, 1, 0, &request);
+    played_says_only (&played, ZQB__DISCONNECT, 0);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal (zqb_request_cancelled (request), 1);
+    assert_fails (zqb_request_progress (request, 1, 2, NULL), ENOTCONN);
+    played_hears_nothing (&played);
+    assert_fails (reply_text (request, "late"), ENOTCONN);
+    assert_none (zqb_worker_recv (worker, 0), EAGAIN);
+    played_hears_text (&played, "READY @echo credit=0", 0);
+    end_played (&played, &worker);
+}
+
+TEST (with_the_end_of_the_context_nobody_wants_anything)
+{
+    played_t played;
+    zqb_request_t *request;
+    zqb_worker_t *worker = played_worker_at_work (&played, NULL, 1, 0, &request);
+    zmq_ctx_shutdown (ctx);
+    assert_int_equal (zqb_request_cancelled (request), 1);
+    assert_fails (partial_text (request, "late"), ENOTCONN);
+    end_played (&played, &worker);
+}
+
+TEST (who_asks_whether_it_is_cancelled_sends_the_heartbeats_that_are_due)
+{
+    played_t played;
+    zqb_request_t *request;
+    zqb_worker_options_t options;
+    memset (&options, 0, sizeof options);
+    options.heartbeat_ms = 1;
+    options.liveness = -1;
+    zqb_worker_t *worker = played_worker_at_work (&played, &options, 1, 0, &request);
+    for (int beats = 0; beats < 3;) {
+        eventually (zqb_request_cancelled (request) == 0 && played_next (&played, ZMQ_DONTWAIT));
+        assert_string_equal (played.text, "HEARTBEAT");
+        beats++;
+    }
+    end_played (&played, &worker);
+}
+
+TEST (what_is_left_of_a_deadline_gets_less_and_then_nobody_wants_a_reply)
+{
+    static const uint32_t deadlines[] = {0, 3600000, 1, UINT32_MAX};
+    played_t played;
+    zqb_request_t *requests[COUNT (deadlines)];
+    zqb_worker_t *worker = played_worker (&played, NULL);
+    for (size_t i = 0; i < COUNT (deadlines); i++) {
+        zqb__rare_t rare;
+        memset (&rare, 0, sizeof rare);
+        rare.deadline_ms = deadlines[i];
+        played_says_why (&played, ZQB__REQUEST, i + 1, 0, NULL, &rare);
+        requests[i] = zqb_worker_recv (worker, PATIENCE_MS);
+        assert_non_null (requests[i]);
+    }
+    assert_int_equal (zqb_request_left_ms (requests[0]), -1);
+    assert_int_equal (zqb_request_cancelled (requests[0]), 0);
+    assert_in_range (zqb_request_left_ms (requests[1]), 1, 3600000);
+    assert_int_equal (zqb_request_cancelled (requests[1]), 0);
+    assert_int_equal (zqb_request_left_ms (requests[3]), INT_MAX);
+    eventually (zqb_request_left_ms (requests[2]) == 0);
+    assert_int_equal (zqb_request_cancelled (requests[2]), 1);
+    assert_fails (partial_text (requests[2], "late"), ZQB_ECANCELLED);
+    end_played (&played, &worker);
+}
+
+/* ---- parts that wait until others were read */
+
+/* Sends as many parts as may be sent at once, and hears them. */
+static void send_a_window (played_t *played, zqb_request_t *request)
+{
+    for (int i = 0; i < ZQB__WINDOW_PARTS; i++) {
+        assert_ok (partial_text (request, "part"));
+        played_hears_text (played, "PARTIAL #1 1:part", 0);
+    }
+}
+
+TEST (a_part_beyond_the_window_goes_when_more_is_granted)
+{
+    played_t played;
+    zqb_request_t *request;
+    zqb_worker_t *worker = played_worker_at_work (&played, NULL, 1, ZQB__WINDOW, &request);
+    send_a_window (&played, request);
+    for (uint32_t granted = 1; granted <= 3; granted++) {
+        played_says_more (&played, 2, 100); /* of a request that is over */
+        played_says_more (&played, 1, granted);
+        for (uint32_t i = 0; i < granted; i++) {
+            assert_ok (partial_text (request, "more"));
+            played_hears_text (&played, "PARTIAL #1 1:more", 0);
+        }
+        assert_int_equal (request->parts, 0);
+    }
+    for (int i = 0; i < 20; i++)
+        played_says_more (&played, 1, 65535);
+    assert_ok (partial_text (request, "more"));
+    assert_int_equal (request->parts, ZQB__PARTS_MOST - 1);
+    played_says_more (&played, 1, 65535);
+    assert_ok (reply_text (request, "last"));
+    end_played (&played, &worker);
+}
+
+TEST (without_a_window_all_parts_go_at_once)
+{
+    played_t played;
+    zqb_request_t *request;
+    zqb_worker_t *worker = played_worker_at_work (&played, NULL, 1, 0, &request);
+    played_says_more (&played, 1, 5);
+    for (int i = 0; i < 3; i++)
+        send_a_window (&played, request);
+    assert_int_equal (request->parts, ZQB__PARTS_ALL);
+    end_played (&played, &worker);
+}
+
+TEST (a_part_that_waits_ends_with_what_happens_to_its_request)
+{
+    static const struct {
+        int type, error;
+    } cases[] = {{ZQB__CANCEL, ZQB_ECANCELLED}, {ZQB__DISCONNECT, ENOTCONN}};
+    for (size_t i = 0; i < COUNT (cases); i++) {
+        played_t played;
+        zqb_request_t *request;
+        zqb_worker_t *worker = played_worker_at_work (&played, NULL, 1, ZQB__WINDOW, &request);
+        send_a_window (&played, request);
+        played_says_only (&played, cases[i].type, 1);
+        assert_fails (partial_text (request, "more"), cases[i].error);
+        end_played (&played, &worker);
+    }
+}
+
+TEST (a_part_that_waits_ends_with_the_deadline)
+{
+    played_t played;
+    zqb_request_t *request;
+    zqb_worker_t *worker = played_worker_at_work (&played, NULL, 1, ZQB__WINDOW, &request);
+    send_a_window (&played, request);
+    request->deadline = zqb__clock () + 1000;
+    assert_fails (partial_text (request, "more"), ZQB_ECANCELLED);
+    end_played (&played, &worker);
+}
+
+TEST (a_worker_that_is_stopped_sends_its_parts_without_waiting)
+{
+    played_t played;
+    zqb_request_t *request;
+    zqb_worker_t *worker = played_worker_at_work (&played, NULL, 1, ZQB__WINDOW, &request);
+    send_a_window (&played, request);
+    zqb_worker_stop (worker);
+    assert_ok (partial_text (request, "more"));
+    played_hears_text (&played, "PARTIAL #1 1:more", 0);
+    assert_ok (reply_text (request, "last"));
+    played_hears_text (&played, "REPLY #1 1:last", 0);
+    end_played (&played, &worker);
+}
+
+typedef struct waiting_t {
+    zqb_worker_t *worker;
+    zqb_request_t *request;
+    int result, error;
+} waiting_t;
+
+static void send_one_part_more (void *arg)
+{
+    waiting_t *waiting = (waiting_t *) arg;
+    waiting->result = partial_text (waiting->request, "more");
+    waiting->error = errno;
+}
+
+TEST (a_worker_whose_part_waits_sends_heartbeats_and_takes_requests)
+{
+    played_t played;
+    waiting_t waiting;
+    zqb_worker_options_t options;
+    memset (&options, 0, sizeof options);
+    options.heartbeat_ms = 1;
+    options.liveness = -1;
+    waiting.worker = played_worker_at_work (&played, &options, 1, ZQB__WINDOW, &waiting.request);
+    send_a_window (&played, waiting.request);
+    void *thread = zmq_threadstart (send_one_part_more, &waiting);
+    for (int beats = 0; beats < 3; beats++) {
+        assert_true (played_next (&played, 0));
+        assert_string_equal (played.text, "HEARTBEAT");
+    }
+    played_says_body (&played, ZQB__REQUEST, 0, 2, "y");
+    played_says_more (&played, 1, 1);
+    zmq_threadclose (thread);
+    assert_ok (waiting.result);
+    played_hears_text (&played, "PARTIAL #1 1:more", 0);
+    is_asked (waiting.worker, "y");
+    end_played (&played, &waiting.worker);
+}
+
+TEST (a_part_that_waits_is_woken_by_a_stop_and_by_the_end_of_the_context)
+{
+    for (int stops = 1; stops >= 0; stops--) {
+        played_t played;
+        waiting_t waiting;
+        zqb_worker_options_t options;
+        memset (&options, 0, sizeof options);
+        options.heartbeat_ms = 1;
+        options.liveness = -1;
+        waiting.worker = played_worker_at_work (&played, &options, 1, ZQB__WINDOW, &waiting.request);
+        send_a_window (&played, waiting.request);
+        void *thread = zmq_threadstart (send_one_part_more, &waiting);
+        assert_true (played_next (&played, 0)); /* a heartbeat: it waits */
+        if (stops)
+            zqb_worker_stop (waiting.worker);
+        else
+            zmq_ctx_shutdown (ctx);
+        zmq_threadclose (thread);
+        assert_int_equal (waiting.result, stops ? 0 : -1);
+        assert_int_equal (waiting.error, stops ? waiting.error : ENOTCONN);
+        end_played (&played, &waiting.worker);
+    }
+}
+
+/* ---- leaving */
+
+/* It has left, for ever, and said so once. */
+static void has_left (played_t *played, zqb_worker_t **worker)
+{
+    for (int i = 0; i < 3; i++)
+        assert_none (zqb_worker_recv (*worker, i ? -1 : 0), ECANCELED);
+    assert_ok (zqb_worker_run (*worker, echo, NULL));
+    played_hears_text (played, "DISCONNECT unbegun", 0);
+    zqb_worker_destroy (worker);
+    played_hears_nothing (played);
+    played_close (played);
+}
+
+TEST (a_worker_that_is_drained_does_what_it_has_and_what_comes_until_the_broker_agrees)
+{
+    played_t played;
+    zqb_request_t *request;
+    zqb_worker_t *worker = played_worker_at_work (&played, NULL, 1, 0, &request);
+    zqb_worker_drain (worker);
+    zqb_worker_drain (worker);
+    assert_none (zqb_worker_recv (worker, 0), EAGAIN);
+    played_hears_text (&played, "DRAIN", 0);
+    played_says_body (&played, ZQB__REQUEST, 0, 2, "y");
+    played_says_body (&played, ZQB__REQUEST, 0, 3, "z");
+    played_says_only (&played, ZQB__DRAIN, 0);
+    zqb_request_t *second = is_asked (worker, "y");
+    assert_ok (reply_text (request, "one"));
+    assert_ok (reply_text (is_asked (worker, "z"), "three"));
+    assert_none (zqb_worker_recv (worker, 0), EAGAIN);
+    assert_none (zqb_worker_recv (worker, 1), EAGAIN); /* it still has one */
+    assert_ok (zqb_request_progress (second, 1, 2, NULL));
+    assert_ok (reply_text (second, "two"));
+    assert_none (zqb_worker_recv (worker, -1), ECANCELED);
+    played_hears_text (&played, "REPLY #1 1:one", 0);
+    played_hears_text (&played, "REPLY #3 1:three", 0);
+    played_hears_text (&played, "PROGRESS #2 progress=1/2", 0);
+    played_hears_text (&played, "REPLY #2 1:two", 0);
+    has_left (&played, &worker);
+}
+
+TEST (a_worker_whose_broker_drains_it_leaves_in_the_same_way)
+{
+    played_t played;
+    zqb_request_t *request;
+    zqb_worker_t *worker = played_worker_at_work (&played, NULL, 1, 0, &request);
+    played_says_only (&played, ZQB__DRAIN, 0);
+    assert_none (zqb_worker_recv (worker, 0), EAGAIN);
+    zqb_worker_drain (worker); /* which is no news */
+    assert_none (zqb_worker_recv (worker, 0), EAGAIN);
+    played_hears_nothing (&played);
+    assert_ok (reply_text (request, "y"));
+    played_hears_text (&played, "REPLY #1 1:y", 0);
+    assert_none (zqb_worker_recv (worker, 0), ECANCELED);
+    has_left (&played, &worker);
+}
+
+TEST (a_worker_that_is_drained_in_the_midst_of_work_tells_the_broker_when_it_is_asked)
+{
+    played_t played;
+    zqb_request_t *request;
+    zqb_worker_t *worker = played_worker_at_work (&played, NULL, 1, 0, &request);
+    zqb_worker_drain (worker);
+    assert_int_equal (zqb_request_cancelled (request), 0);
+    played_hears_text (&played, "DRAIN", 0);
+    played_says_only (&played, ZQB__DRAIN, 0);
+    assert_int_equal (zqb_request_cancelled (request), 0);
+    assert_ok (reply_text (request, "y"));
+    played_hears_text (&played, "REPLY #1 1:y", 0);
+    assert_none (zqb_worker_recv (worker, 0), ECANCELED);
+    has_left (&played, &worker);
+}
+
+TEST (a_worker_that_is_not_registered_leaves_at_once)
+{
+    for (int drained_before = 0; drained_before < 2; drained_before++) {
+        played_t played;
+        zqb_worker_options_t options;
+        memset (&options, 0, sizeof options);
+        options.reconnect_ms = 3600000;
+        zqb_worker_t *worker = played_worker (&played, &options);
+        if (drained_before)
+            zqb_worker_drain (worker);
+        assert_none (zqb_worker_recv (worker, 0), EAGAIN);
+        for (int i = 0; i < 2; i++)
+            played_says_why (&played, ZQB__DISCONNECT, 0, ZQB_EREFUSED - ZQB_ERRNO, NULL, NULL);
+        if (!drained_before)
+            assert_none (zqb_worker_recv (worker, 0), ZQB_EREFUSED);
+        zqb_worker_drain (worker);
+        assert_none (zqb_worker_recv (worker, -1), ECANCELED);
+        assert_none (zqb_worker_recv (worker, -1), ECANCELED);
+        end_played (&played, &worker);
+    }
+}
+
+TEST (a_worker_whose_broker_never_came_leaves_at_once)
+{
+    zqb_worker_options_t options;
+    memset (&options, 0, sizeof options);
+    options.heartbeat_ms = -1;
+    zqb_worker_t *worker = zqb_worker_new (ctx, new_ipc (), "echo", &options);
+    zqb_worker_drain (worker);
+    assert_none (zqb_worker_recv (worker, -1), ECANCELED);
+    zqb_worker_destroy (&worker);
+}
+
+TEST (an_mdp_worker_that_is_drained_says_goodbye_when_it_is_done)
+{
+    for (int dialect = ZQB_DIALECT_MDP01; dialect <= ZQB_DIALECT_MDP02; dialect++) {
+        zqb_worker_t *worker = new_worker (dialect, 1);
+        zqb_client_t *client = new_client (0, 0, 0);
+        uint64_t left = stat (broker, workers_left), id = submit (client, "echo", "x");
+        zqb_request_t *request = is_asked (worker, "x");
+        zqb_worker_drain (worker);
+        assert_none (zqb_worker_recv (worker, 0), EAGAIN);
+        assert_ok (reply_text (request, "y"));
+        receives (client, id, ZQB_REPLY_FINAL, "y");
+        assert_none (zqb_worker_recv (worker, -1), ECANCELED);
+        eventually (stat (broker, workers_left) == left + 1);
+        zqb_worker_destroy (&worker);
+        zqb_client_destroy (&client);
+    }
+}
+
+static void run_played_worker (void *arg)
+{
+    outcome_t *outcome = (outcome_t *) arg;
+    outcome->result = zqb_worker_run (outcome->worker, echo, NULL);
+    zqb__flag_set (&outcome->done);
+}
+
+TEST (a_worker_that_waits_is_woken_to_be_drained)
+{
+    played_t played;
+    zqb_worker_options_t options;
+    memset (&options, 0, sizeof options);
+    options.heartbeat_ms = -1; /* nothing else wakes it */
+    outcome_t outcome = {played_worker (&played, &options), -1, 0, 0};
+    void *thread = zmq_threadstart (run_played_worker, &outcome);
+    played_says_body (&played, ZQB__REQUEST, 0, 1, "x");
+    played_hears_text (&played, "REPLY #1 1:x", 0);
+    zqb_worker_drain (outcome.worker);
+    played_hears_text (&played, "DRAIN", 0);
+    zqb_worker_drain (outcome.worker);
+    played_says_body (&played, ZQB__REQUEST, 0, 2, "y");
+    played_says_only (&played, ZQB__DRAIN, 0);
+    played_hears_text (&played, "REPLY #2 1:y", 0);
+    zmq_threadclose (thread);
+    assert_ok (outcome.result);
+    has_left (&played, &outcome.worker);
+}
+
 int main (void)
 {
     const struct CMUnitTest tests[] = {
@@ -835,6 +1479,35 @@ int main (void)
         FRESH (a_command_that_a_worker_does_not_know_is_passed_over),
         FRESH (what_came_over_a_connection_that_was_lost_since_is_not_handed_out),
         FRESH (nonsense_from_a_broker_is_passed_over),
+        FRESH (a_worker_for_a_pattern_is_told_the_name_that_the_client_called),
+        FRESH (progress_is_told_at_once_even_if_more_requests_wait),
+        FRESH (a_text_of_progress_has_255_bytes_at_most),
+        FRESH (a_failure_has_a_code),
+        FRESH (a_request_that_is_refused_goes_back),
+        FRESH (what_a_handler_returns_is_the_code_or_refuses),
+        FRESH (what_mdp_has_no_word_for_is_enotsup_and_the_request_stays),
+        FRESH (over_mdp_a_handler_that_refuses_gives_an_empty_reply),
+        FRESH (a_request_in_hand_that_is_cancelled_says_so_and_is_ended_all_the_same),
+        FRESH (recv_hears_too_what_is_cancelled),
+        FRESH (a_request_that_is_cancelled_before_it_is_begun_is_never_handed_out),
+        FRESH (a_request_whose_broker_is_gone_is_cancelled_and_the_worker_does_not_register_in_the_midst_of_it),
+        FRESH (with_the_end_of_the_context_nobody_wants_anything),
+        FRESH (who_asks_whether_it_is_cancelled_sends_the_heartbeats_that_are_due),
+        FRESH (what_is_left_of_a_deadline_gets_less_and_then_nobody_wants_a_reply),
+        FRESH (a_part_beyond_the_window_goes_when_more_is_granted),
+        FRESH (without_a_window_all_parts_go_at_once),
+        FRESH (a_part_that_waits_ends_with_what_happens_to_its_request),
+        FRESH (a_part_that_waits_ends_with_the_deadline),
+        FRESH (a_worker_that_is_stopped_sends_its_parts_without_waiting),
+        FRESH (a_worker_whose_part_waits_sends_heartbeats_and_takes_requests),
+        FRESH (a_part_that_waits_is_woken_by_a_stop_and_by_the_end_of_the_context),
+        FRESH (a_worker_that_is_drained_does_what_it_has_and_what_comes_until_the_broker_agrees),
+        FRESH (a_worker_whose_broker_drains_it_leaves_in_the_same_way),
+        FRESH (a_worker_that_is_drained_in_the_midst_of_work_tells_the_broker_when_it_is_asked),
+        FRESH (a_worker_that_is_not_registered_leaves_at_once),
+        FRESH (a_worker_whose_broker_never_came_leaves_at_once),
+        FRESH (an_mdp_worker_that_is_drained_says_goodbye_when_it_is_done),
+        FRESH (a_worker_that_waits_is_woken_to_be_drained),
     };
     return cmocka_run_group_tests (tests, NULL, NULL);
 }
