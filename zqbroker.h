@@ -933,9 +933,9 @@ ZQB_API zqb_pool_t *zqb_pool_start (void *ctx, const char *endpoints, const char
    Waits for that. Call it before the context is terminated. */
 ZQB_API void zqb_pool_stop (zqb_pool_t **pool);
 
-/* From now on there are so many threads: those that are missing start, those too many are drained. Of an elastic pool
-   these are the bounds; min = max fixes it. Returns at once. Any thread, except handlers of the pool's. EINVAL: min below
-   1 or above max. */
+/* From now on there are so many threads: those that are missing start, those too many are drained. With min below max the
+   pool is elastic between them; min = max fixes it. Returns at once. Any thread. EINVAL: min below 1 or above max. EAGAIN,
+   EMFILE, ENOMEM: a pool that was not elastic takes a thread more for this, and it is not to be had. */
 ZQB_API int zqb_pool_resize (zqb_pool_t *pool, int min, int max);
 
 typedef struct zqb_pool_stats_t {
@@ -1129,6 +1129,10 @@ typedef volatile LONG zqb__flag_t;
 #define zqb__flag_clear(flag) InterlockedExchange ((flag), 0)
 #define zqb__flag_get(flag) InterlockedCompareExchange ((flag), 0, 0)
 #define zqb__flag_add(flag, value) InterlockedExchangeAdd ((flag), (value))
+#define zqb__flag_take(flag) InterlockedExchange ((flag), 0)
+#define zqb__flag_swap(flag, before, value) (InterlockedCompareExchange ((flag), (value), (before)) == (before))
+#define zqb__flag_note(flag, value) (void) (*(flag) = (value))
+#define zqb__flag_look(flag) (*(flag))
 
 #else /* POSIX */
 
@@ -1245,8 +1249,21 @@ typedef int zqb__flag_t;
 #define zqb__flag_clear(flag) __atomic_store_n ((flag), 0, __ATOMIC_SEQ_CST)
 #define zqb__flag_get(flag) __atomic_load_n ((flag), __ATOMIC_SEQ_CST)
 #define zqb__flag_add(flag, value) __atomic_fetch_add ((flag), (value), __ATOMIC_SEQ_CST)
+#define zqb__flag_take(flag) __atomic_exchange_n ((flag), 0, __ATOMIC_SEQ_CST)
+#define zqb__flag_swap(flag, before, value)                                                                        \
+    __atomic_compare_exchange_n ((flag), &(before), (value), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
+#define zqb__flag_note(flag, value) __atomic_store_n ((flag), (value), __ATOMIC_RELAXED)
+#define zqb__flag_look(flag) __atomic_load_n ((flag), __ATOMIC_RELAXED)
 
 #endif
+
+/* Raises it to that value, if it is less. zqb__flag_note and _look, above, cost nothing: others see it a moment later. */
+static void zqb__flag_raise (zqb__flag_t *flag, int value)
+{
+    int before = zqb__flag_get (flag);
+    while (before < value && !zqb__flag_swap (flag, before, value))
+        before = zqb__flag_get (flag);
+}
 
 /* A thread, which blocks all signals: they are the host's. But for those by which the system tells a thread of its own
    mistake: were they blocked, it would end the process without asking the host's handler. NULL and EAGAIN if there is
@@ -2133,6 +2150,120 @@ static uint32_t zqb__get_32 (const unsigned char *at)
 static uint64_t zqb__get_64 (const unsigned char *at)
 {
     return (uint64_t) zqb__get_32 (at) << 32 | zqb__get_32 (at + 4);
+}
+
+/* ================================================================================================================
+   >>scale
+   Owns:    how many workers a service should have
+   Door:    zqb__scale_valid, zqb__scaling_init, _bound, _sample
+   Uses:    platform (options)
+   Never:   looks at a clock or a service: what time it is and how things stand is what the caller says
+   ================================================================================================================ */
+
+enum { ZQB__SPANS = 8 };
+
+typedef struct zqb__scaling_t {
+    int min, max, queue_per_worker;
+    uint64_t wait, idle; /* microseconds; UINT64_MAX off */
+    int wanted;
+    int pressed;        /* the last sample asked for more */
+    uint64_t growing;   /* until then: nothing shrinks */
+    uint64_t span_ends; /* the time that `idle` says, and at most a span more, is looked back upon in spans */
+    int64_t needed;     /* workers that the last sample would have kept at work */
+    int64_t most[ZQB__SPANS]; /* of them in each span; the first is the present one */
+} zqb__scaling_t;
+
+static int zqb__scale_valid (const zqb_scale_options_t *options)
+{
+    int64_t numbers[] = {options->queue_per_worker, options->wait_ms, options->idle_ms};
+    return zqb__all_valid (numbers, sizeof numbers / sizeof numbers[0]) && options->min >= 0 && options->max >= 1
+           && options->max >= options->min;
+}
+
+/* Other bounds: outside them, it goes to the nearest at once. */
+static void zqb__scaling_bound (zqb__scaling_t *scaling, int min, int max)
+{
+    scaling->min = min;
+    scaling->max = max;
+    if (scaling->wanted < min)
+        scaling->wanted = min;
+    if (scaling->wanted > max)
+        scaling->wanted = max;
+}
+
+/* From now on; so many workers are there. */
+static void zqb__scaling_init (zqb__scaling_t *scaling, const zqb_scale_options_t *options, int workers, uint64_t now)
+{
+    memset (scaling, 0, sizeof *scaling);
+    scaling->queue_per_worker = zqb__option (options->queue_per_worker, 10);
+    scaling->wait = zqb__option_us (options->wait_ms, 1000);
+    scaling->idle = zqb__option_us (options->idle_ms, 5000);
+    scaling->growing = zqb__after (now, scaling->idle);
+    scaling->wanted = workers;
+    zqb__scaling_bound (scaling, zqb__option (options->min, 1), options->max);
+}
+
+/* So many workers would have been enough since the last sample: what it saw lasts until now. */
+static void zqb__scaling_note (zqb__scaling_t *scaling, uint64_t now, int64_t needed)
+{
+    uint64_t span = scaling->idle / (ZQB__SPANS - 1) + 1;
+    for (int i = 0; i < ZQB__SPANS && scaling->span_ends <= now; i++) {
+        memmove (scaling->most + 1, scaling->most, (ZQB__SPANS - 1) * sizeof scaling->most[0]);
+        scaling->most[0] = scaling->needed;
+        scaling->span_ends = zqb__after (scaling->span_ends, span);
+    }
+    if (scaling->span_ends <= now)
+        scaling->span_ends = zqb__after (now, span);
+    if (needed > scaling->most[0])
+        scaling->most[0] = needed;
+    scaling->needed = needed;
+}
+
+static int64_t zqb__scaling_most (const zqb__scaling_t *scaling)
+{
+    int64_t most = 0;
+    for (int i = 0; i < ZQB__SPANS; i++)
+        if (scaling->most[i] > most)
+            most = scaling->most[i];
+    return most;
+}
+
+static int zqb__scaling_is_pressed (const zqb__scaling_t *scaling, const zqb_scale_t *sample)
+{
+    int64_t workers = (int64_t) sample->idle + sample->busy;
+    return sample->queued > scaling->queue_per_worker * workers
+           || (sample->queued && (uint64_t) sample->oldest_us > scaling->wait);
+}
+
+/* How many workers the queue asks for: one more if it is short, but slow; and at most twice as many as there are, so that
+   those that are on their way are waited for, and seen at work, before there are more. */
+static int zqb__scaling_asked (const zqb__scaling_t *scaling, const zqb_scale_t *sample)
+{
+    int64_t workers = (int64_t) sample->idle + sample->busy;
+    int64_t asked = ((int64_t) sample->queued + scaling->queue_per_worker - 1) / scaling->queue_per_worker;
+    if (asked <= workers)
+        asked = workers + 1;
+    if (asked > 2 * workers)
+        asked = 2 * workers;
+    return asked < scaling->max ? (int) asked : scaling->max;
+}
+
+/* How many workers there should be, as things stand. It grows when two samples in a row ask for it, and shrinks by one
+   when for the whole time that `idle` says one less would have done; so a load that swings, grows and does not shrink. */
+static int zqb__scaling_sample (zqb__scaling_t *scaling, uint64_t now, const zqb_scale_t *sample)
+{
+    int pressed = zqb__scaling_is_pressed (scaling, sample);
+    int asked = pressed && scaling->pressed ? zqb__scaling_asked (scaling, sample) : 0;
+    zqb__scaling_note (scaling, now, (int64_t) sample->busy + sample->queued);
+    scaling->pressed = pressed;
+    if (asked > scaling->wanted) {
+        scaling->wanted = asked;
+        scaling->growing = zqb__after (now, scaling->idle);
+        scaling->pressed = 0;
+    } else if (!pressed && now >= scaling->growing && scaling->wanted > scaling->min
+               && zqb__scaling_most (scaling) < scaling->wanted)
+        scaling->wanted--;
+    return scaling->wanted;
 }
 
 /* ================================================================================================================
@@ -3364,8 +3495,8 @@ static int zqb__wire_frames (zqb_msg_t *out, int dialect, int side, const zqb__c
             sent was read (caught_up), is what the caller says
    Door:    zqb__engine_init, _finish, _close; _peer, _receive, _malformed, _missed, _turn_away, _release (what a peer
             says); _suspect, _lost, _disconnected, _bury (what became of one); _tick, _next, _is_late (time); _pause,
-            _go_on; _handle, _limit, _policy, _drain, _has_room; commands come out through zqb__sink_t
-   Uses:    containers, message, wire (commands and dialects, not their bytes)
+            _go_on; _handle, _limit, _policy, _drain, _scale, _has_room; commands come out through zqb__sink_t
+   Uses:    containers, scale, message, wire (commands and dialects, not their bytes)
    Never:   a socket, a clock, a thread
    Where to look: a command of a peer is handled in zqb__on_ready, _on_request, _on_reply ...;
             how a worker is chosen is in zqb__service_choose and zqb__worker_place, and nowhere else;
@@ -3514,6 +3645,7 @@ struct zqb__service_t {
     zqb__timer_t timer;   /* when the queue is longest without a worker */
     uint64_t alone_since; /* no worker since then */
     uint64_t limit;       /* how long a worker may be at work and finish nothing; UINT64_MAX for ever */
+    struct zqb__watch_t *watch; /* how many workers it should have; NULL nobody asks */
     zqb_handler_fn *handler;
     void *handler_arg;
     char *name; /* with a NUL, and perhaps others in it */
@@ -3548,6 +3680,16 @@ struct zqb__worker_t {
     uint64_t rested;              /* until then */
 };
 
+/* Looks again and again how many workers a service should have, and tells the host. */
+typedef struct zqb__watch_t {
+    zqb__timer_t timer;
+    zqb__service_t *service;
+    zqb__scaling_t scaling;
+    zqb_scale_fn *fn;
+    void *arg;
+    int told; /* what the host was told last; 0 nothing */
+} zqb__watch_t;
+
 /* How the engine acts on the world. */
 typedef struct zqb__sink_t {
     void *self;
@@ -3566,6 +3708,8 @@ typedef struct zqb__sink_t {
     void (*outcome) (void *self, const zqb_outcome_t *outcome);
     /* Has the host choose a worker. */
     size_t (*choose) (void *self, const zqb__service_t *service, const zqb_worker_info_t *workers, size_t count);
+    /* Calls the function of a host that wants to know how many workers a service should have. */
+    void (*scale) (void *self, zqb_scale_fn *fn, const zqb_scale_t *scale, void *arg);
 } zqb__sink_t;
 
 /* The options, resolved: no zero, no -1. */
@@ -3605,7 +3749,8 @@ typedef struct zqb__engine_t {
     int pattern_sizes[256]; /* how many have so many bytes before the star */
 } zqb__engine_t;
 
-enum { ZQB__TIMER_WORKER, ZQB__TIMER_SERVICE, ZQB__TIMER_PEER, ZQB__TIMER_REQUEST };
+enum { ZQB__TIMER_WORKER, ZQB__TIMER_SERVICE, ZQB__TIMER_PEER, ZQB__TIMER_REQUEST, ZQB__TIMER_SCALE };
+enum { ZQB__SCALE_US = 100000 }; /* how often it is looked how many workers a service should have */
 enum { ZQB__HAND_BYTES = 8388608, ZQB__CREDIT_MOST = 1000, ZQB__SILENCE_AGAIN_US = 1000 };
 #define ZQB__PACE_NS ((uint64_t) 1000000) /* of work are looked at together */
 enum { ZQB__IDLE_PEERS = 1024 }; /* so many peers without a purpose are remembered, as they may come again soon */
@@ -3793,13 +3938,13 @@ static void zqb__lane_had_turn (zqb__lane_t *lane)
     zqb__list_append (&lane->service->turns[lane->rank], &lane->turn);
 }
 
-/* Makes sure that the timers of all peers, services, workers and timed requests can run, and that of one more: whoever
-   could not be given up in time would be kept for ever. -1 and ENOMEM. */
+/* Makes sure that the timers of all peers, services (two of each), workers and timed requests can run, and those of one
+   more: whoever could not be given up in time would be kept for ever. -1 and ENOMEM. */
 static int zqb__engine_reserve_timer (zqb__engine_t *engine)
 {
     const zqb_stats_t *stats = &engine->stats;
-    size_t others = (size_t) (stats->services + stats->workers) + engine->timed;
-    return zqb__heap_reserve (&engine->timers, engine->peers.count + others + 1);
+    size_t services = 2 * ((size_t) stats->services + 1);
+    return zqb__heap_reserve (&engine->timers, engine->peers.count + services + (size_t) stats->workers + engine->timed);
 }
 
 /* ---- peers */
@@ -4097,7 +4242,7 @@ static zqb__service_t *zqb__service_route (zqb__engine_t *engine, const void *na
 /* Whether the host has set something for it, which is to be kept. */
 static int zqb__service_is_set_up (const zqb__service_t *service)
 {
-    return service->limit != UINT64_MAX || service->policy != ZQB_POLICY_LRU;
+    return service->limit != UINT64_MAX || service->policy != ZQB_POLICY_LRU || service->watch;
 }
 
 /* Forgets a service that has neither workers nor requests, and makes sure that those of one without workers expire. */
@@ -5371,7 +5516,7 @@ static int zqb__request_wish_unique (zqb__engine_t *engine, zqb__request_t *requ
 
 /* What kind of request is made: one that is executed by itself; one that has no body, as it follows another, or others
    are made of it; one of those. */
-enum { ZQB__OF_ITS_OWN, ZQB__FOLLOWS, ZQB__ASKED };
+enum { ZQB__OF_ITS_OWN, ZQB__FOLLOWS, ZQB__SURVEYED };
 
 /* What a request asks for that few do. -1 and ENOMEM: it is to be freed. */
 static int zqb__request_wish (zqb__engine_t *engine, zqb__request_t *request, const zqb__command_t *command, int kind)
@@ -5416,7 +5561,7 @@ static int zqb__request_fill (zqb__engine_t *engine, zqb__request_t *request, co
         return -1;
     if (zqb__is_special (request->lane->service, command) && zqb__request_wish (engine, request, command, kind) != 0)
         return -1;
-    return request->lane->client->numbered && kind != ZQB__ASKED ? zqb__request_number (engine, request) : 0;
+    return request->lane->client->numbered && kind != ZQB__SURVEYED ? zqb__request_number (engine, request) : 0;
 }
 
 /* NULL and ENOMEM. It is accepted, and in nobody's hand. */
@@ -5722,7 +5867,7 @@ static void zqb__survey_ask (zqb__engine_t *engine, zqb__request_t *survey, zqb_
                              const zqb__command_t *command)
 {
     zqb__lane_t *lane = survey->lane;
-    zqb__request_t *request = zqb__request_new (engine, lane->client, lane->service, command, ZQB__ASKED);
+    zqb__request_t *request = zqb__request_new (engine, lane->client, lane->service, command, ZQB__SURVEYED);
     if (!request) {
         engine->stats.no_memory++;
         return;
@@ -6668,12 +6813,89 @@ static void zqb__peer_give_up (zqb__engine_t *engine, zqb__peer_t *peer)
     zqb__peer_fail (engine, peer);
 }
 
+/* ---- how many workers a service should have */
+
+/* How things stand at a service. A worker that gets nothing any more is none. */
+static zqb_scale_t zqb__service_measure (const zqb__engine_t *engine, const zqb__service_t *service)
+{
+    zqb_scale_t scale;
+    memset (&scale, 0, sizeof scale);
+    scale.service = service->name;
+    scale.queued = service->queued;
+    if (service->queued)
+        scale.oldest_us = (int64_t) (engine->now - ZQB__OF (zqb__request_t, place, service->queue.next)->arrived);
+    for (const zqb__link_t *at = service->workers.next; at != &service->workers; at = at->next) {
+        const zqb__worker_t *worker = ZQB__OF (zqb__worker_t, of_service, at);
+        if (worker->load)
+            scale.busy++;
+        else if (worker->credit)
+            scale.idle++;
+    }
+    return scale;
+}
+
+/* Tells the host when another number is wanted than before. */
+static void zqb__watch_tick (zqb__engine_t *engine, zqb__watch_t *watch)
+{
+    zqb_scale_t scale = zqb__service_measure (engine, watch->service);
+    scale.wanted = zqb__scaling_sample (&watch->scaling, engine->now, &scale);
+    zqb__heap_set (&engine->timers, &watch->timer, zqb__after (engine->now, ZQB__SCALE_US));
+    if (scale.wanted == watch->told)
+        return;
+    watch->told = scale.wanted;
+    engine->sink.scale (engine->sink.self, watch->fn, &scale, watch->arg);
+}
+
+static void zqb__service_unwatch (zqb__engine_t *engine, zqb__service_t *service)
+{
+    if (!service->watch)
+        return;
+    zqb__heap_remove (&engine->timers, &service->watch->timer);
+    ZQB_FREE (service->watch);
+    service->watch = NULL;
+}
+
+/* From now on fn is told how many workers a service should have, for the first time in the next tick. -1: ENOMEM,
+   ENOSPC. */
+static int zqb__engine_scale (zqb__engine_t *engine, const char *name, const zqb_scale_options_t *options,
+                              zqb_scale_fn *fn, void *arg)
+{
+    zqb__service_t *service = zqb__service_require (engine, name, strlen (name));
+    if (service && !service->watch)
+        service->watch = (zqb__watch_t *) zqb__alloc (sizeof *service->watch);
+    zqb__watch_t *watch = service ? service->watch : NULL;
+    if (watch) {
+        watch->service = service;
+        watch->fn = fn;
+        watch->arg = arg;
+        watch->told = 0;
+        watch->timer.kind = ZQB__TIMER_SCALE;
+        zqb__scaling_init (&watch->scaling, options, service->worker_count, engine->now);
+        zqb__heap_set (&engine->timers, &watch->timer, engine->now); /* there is room: it is reserved */
+    } else if (service) {
+        zqb__service_settle (engine, service);
+        errno = ENOMEM;
+    }
+    return watch ? 0 : -1;
+}
+
+/* Nobody is told any more. */
+static void zqb__engine_unscale (zqb__engine_t *engine, const char *name)
+{
+    zqb__service_t *service = zqb__service_find (engine, name, strlen (name));
+    if (!service)
+        return;
+    zqb__service_unwatch (engine, service);
+    zqb__service_settle (engine, service);
+}
+
 static void zqb__engine_due (zqb__engine_t *engine, zqb__timer_t *timer)
 {
     switch (timer->kind) {
         case ZQB__TIMER_WORKER: zqb__worker_tick (engine, ZQB__OF (zqb__worker_t, timer, timer)); break;
         case ZQB__TIMER_SERVICE: zqb__service_tick (engine, ZQB__OF (zqb__service_t, timer, timer)); break;
         case ZQB__TIMER_REQUEST: zqb__request_tick (engine, ZQB__OF (zqb__extra_t, timer, timer)->request); break;
+        case ZQB__TIMER_SCALE: zqb__watch_tick (engine, ZQB__OF (zqb__watch_t, timer, timer)); break;
         default: zqb__peer_give_up (engine, ZQB__OF (zqb__peer_t, timer, timer)); break;
     }
 }
@@ -6798,6 +7020,7 @@ static void zqb__engine_finish_service (zqb__engine_t *engine, zqb__service_t *s
     service->handler = NULL;
     service->limit = UINT64_MAX;
     service->policy = ZQB_POLICY_LRU;
+    zqb__service_unwatch (engine, service);
     if (service->worker_count) {
         zqb__worker_t *worker = ZQB__OF (zqb__worker_t, of_service, service->workers.next);
         zqb__send_away (engine, worker->peer, 0);
@@ -7459,6 +7682,7 @@ static int zqb__broker_filter (void *self, zqb__command_t *command, zqb__rare_t 
 static void zqb__broker_outcome (void *self, const zqb_outcome_t *outcome);
 static size_t zqb__broker_choose (void *self, const zqb__service_t *service, const zqb_worker_info_t *workers,
                                   size_t count);
+static void zqb__broker_tell_scale (void *self, zqb_scale_fn *fn, const zqb_scale_t *scale, void *arg);
 static int zqb__mmi (zqb_request_t *request, zqb_msg_t *reply, void *arg);
 static zqb_handler_fn *zqb__mmi_find (const void *name, size_t size);
 
@@ -7474,6 +7698,7 @@ static int zqb__broker_init_engine (zqb_broker_t *broker)
     sink.filter = broker->options.filter ? zqb__broker_filter : NULL;
     sink.outcome = broker->options.outcome ? zqb__broker_outcome : NULL;
     sink.choose = zqb__broker_choose;
+    sink.scale = zqb__broker_tell_scale;
     if (zqb__engine_init (&broker->engine, &limits, &sink, zqb__random (), zqb__clock ()) != 0)
         return -1;
     broker->engine.mmi.handler = zqb__mmi;
@@ -8401,6 +8626,22 @@ ZQB_API int zqb_broker_drain (zqb_broker_t *broker, const char *service, uint64_
     return zqb__broker_unlock (broker, failed);
 }
 
+ZQB_API int zqb_broker_scale (zqb_broker_t *broker, const char *service, const zqb_scale_options_t *options,
+                              zqb_scale_fn *on_scale, void *arg)
+{
+    if (!broker || !zqb__service_valid (service) || (options && (!on_scale || !zqb__scale_valid (options))))
+        return zqb__invalid ();
+    if (zqb__broker_lock (broker) != 0)
+        return -1;
+    int failed = 0;
+    broker->engine.now = zqb__clock ();
+    if (options)
+        failed = zqb__engine_scale (&broker->engine, service, options, on_scale, arg);
+    else
+        zqb__engine_unscale (&broker->engine, service);
+    return zqb__broker_unlock (broker, failed);
+}
+
 ZQB_API int zqb_broker_stats (zqb_broker_t *broker, zqb_stats_t *stats)
 {
     if (!broker || !stats)
@@ -8636,7 +8877,7 @@ static int zqb__broker_filter (void *self, zqb__command_t *command, zqb__rare_t 
     broker->busy--;
     if (refused) {
         int status = refusal->status;
-        zqb__served_failure (broker, &answer, refusal);
+        zqb__served_failure (broker, 0, &answer, refusal);
         refusal->status = status;
     } else
         zqb__options_to_wishes (&options, command, wishes);
@@ -8661,6 +8902,14 @@ static size_t zqb__broker_choose (void *self, const zqb__service_t *service, con
     size_t chosen = service->choose (workers, count, service->choose_arg);
     broker->busy--;
     return chosen;
+}
+
+static void zqb__broker_tell_scale (void *self, zqb_scale_fn *fn, const zqb_scale_t *scale, void *arg)
+{
+    zqb_broker_t *broker = (zqb_broker_t *) self;
+    broker->busy++;
+    fn (scale, arg);
+    broker->busy--;
 }
 
 /* ---- mmi: handlers of our own (RFC 8; manual, 6) */
@@ -11013,32 +11262,418 @@ ZQB_API void zqb_client_destroy (zqb_client_t **client)
 
 /* ================================================================================================================
    >>pool
-   Owns:    threads, each with a worker
-   Door:    zqb_pool_start, zqb_pool_stop
-   Uses:    worker, platform
-   Never:   touches a worker while its thread runs
+   Owns:    threads, each with a worker, and how many there are
+   Door:    zqb_pool_*
+   Uses:    worker, scale, client (to ask the broker how long the queue is), platform
+   Never:   touches a worker while its thread runs, but to drain it
+   Where to look: a pool that was started with a fixed number of threads has them, and nothing more. One that is elastic,
+            or was resized, has a manager: a thread that starts the others, drains them, and joins those that ended.
    ================================================================================================================ */
 
 typedef struct zqb__pool_thread_t {
+    zqb__link_t link;
     zqb_pool_t *pool;
-    zqb_worker_t *worker;
     zqb__thread_t *thread;
+    zqb_worker_t *worker; /* while the thread runs, what others may drain; NULL nothing (any more) */
+    int leaving;          /* it was asked to drain it */
+    int error;            /* why it ended; 0: it was stopped, or drained */
+    zqb__flag_t busy;     /* in the handler */
+    zqb__flag_t ended;    /* it can be joined at once */
 } zqb__pool_thread_t;
 
 struct zqb_pool_t {
     zqb__signal_t signal; /* of all workers */
     zqb_handler_fn *handler;
-    void *arg;
-    zqb__pool_thread_t *threads;
-    int count;
+    void *handler_arg;
+    void *ctx;
+    char *endpoints, *service;
+    zqb_worker_options_t options;
+    zqb__mutex_t lock; /* of what others may look at: threads, their workers, and all down to the manager */
+    zqb__link_t threads;
+    zqb_scale_options_t bounds;
+    uint64_t started, left;
+    zqb__thread_t *manager; /* NULL: it is as it was started */
+    zqb__signal_t wake;     /* the manager's */
+    zqb__flag_t managed;    /* there is somebody to wake */
+    zqb__flag_t elastic;    /* how many are in the handler is counted: */
+    zqb__flag_t busy, peak; /* now, and the most since the manager looked */
+    zqb__scaling_t scaling; /* this and what follows is the manager's */
+    zqb_client_t *client;
+    uint64_t asked;         /* the number of what the broker was asked; 0 nothing */
+    uint64_t ask_at;        /* when it is asked again */
+    uint64_t start_at;      /* when a thread may be started, after there was none to be had */
+    int over;               /* the context has ended */
 };
 
+enum { ZQB__POOL_ASK_US = 100000, ZQB__POOL_AGAIN_US = 500000, ZQB__POOL_TIMEOUT_MS = 1000 };
+
+/* ---- a thread */
+
+/* Only an elastic pool has to know how many are at work at the same time, which costs something. */
+static int zqb__pool_handle (zqb_request_t *request, zqb_msg_t *reply, void *arg)
+{
+    zqb__pool_thread_t *thread = (zqb__pool_thread_t *) arg;
+    zqb_pool_t *pool = thread->pool;
+    int counted = zqb__flag_look (&pool->elastic);
+    zqb__flag_note (&thread->busy, 1);
+    if (counted)
+        zqb__flag_raise (&pool->peak, zqb__flag_add (&pool->busy, 1) + 1);
+    int failed = pool->handler (request, reply, pool->handler_arg);
+    if (counted)
+        zqb__flag_add (&pool->busy, -1);
+    zqb__flag_note (&thread->busy, 0);
+    return failed;
+}
+
+static zqb_worker_t *zqb__pool_make_worker (zqb_pool_t *pool)
+{
+    return zqb__worker_make (pool->ctx, pool->endpoints, pool->service, &pool->options, &pool->signal);
+}
+
+/* Lets others drain this worker, or, with NULL, no longer. */
+static void zqb__pool_show_worker (zqb__pool_thread_t *thread, zqb_worker_t *worker)
+{
+    zqb__mutex_enter (&thread->pool->lock);
+    thread->worker = worker;
+    if (worker && thread->leaving)
+        zqb_worker_drain (worker);
+    zqb__mutex_leave (&thread->pool->lock);
+}
+
+/* A thread that the manager has started makes its own worker: it would be a pity to register one for which there is no
+   thread. */
 static void zqb__pool_run (void *arg)
 {
     zqb__pool_thread_t *thread = (zqb__pool_thread_t *) arg;
-    while (zqb_worker_run (thread->worker, thread->pool->handler, thread->pool->arg) != 0 && errno != ETERM) {
+    zqb_pool_t *pool = thread->pool;
+    zqb_worker_t *worker = thread->worker ? thread->worker : zqb__pool_make_worker (pool);
+    int failed = worker ? 0 : -1;
+    zqb__pool_show_worker (thread, worker);
+    while (worker && (failed = zqb_worker_run (worker, zqb__pool_handle, thread)) != 0 && errno != ETERM) {
     }
+    thread->error = failed ? errno : 0;
+    zqb__pool_show_worker (thread, NULL);
+    zqb_worker_destroy (&worker);
+    zqb__flag_set (&thread->ended);
+    if (zqb__flag_get (&pool->managed))
+        zqb__signal_wake (&pool->wake);
+}
+
+static zqb__pool_thread_t *zqb__pool_thread_new (zqb_pool_t *pool)
+{
+    zqb__pool_thread_t *thread = (zqb__pool_thread_t *) zqb__alloc (sizeof *thread);
+    if (!thread)
+        return NULL;
+    thread->pool = pool;
+    zqb__mutex_enter (&pool->lock);
+    zqb__list_append (&pool->threads, &thread->link);
+    zqb__mutex_leave (&pool->lock);
+    return thread;
+}
+
+/* Waits for its end, if it has begun. */
+static void zqb__pool_thread_free (zqb__pool_thread_t *thread)
+{
+    zqb_pool_t *pool = thread->pool;
+    int begun = thread->thread != NULL;
+    zqb__thread_join (&thread->thread);
+    zqb__mutex_enter (&pool->lock);
+    zqb__list_remove (&thread->link);
+    pool->left += begun ? 1 : 0;
+    zqb__mutex_leave (&pool->lock);
     zqb_worker_destroy (&thread->worker);
+    ZQB_FREE (thread);
+}
+
+/* -1: EAGAIN, ENOMEM. */
+static int zqb__pool_thread_begin (zqb__pool_thread_t *thread)
+{
+    zqb_pool_t *pool = thread->pool;
+    thread->thread = zqb__thread_start (zqb__pool_run, thread);
+    if (!thread->thread)
+        return -1;
+    zqb__mutex_enter (&pool->lock);
+    pool->started++;
+    zqb__mutex_leave (&pool->lock);
+    return 0;
+}
+
+/* ---- the manager */
+
+/* Whether a thread is there, and was not asked to leave. */
+static int zqb__pool_stays (zqb__pool_thread_t *thread)
+{
+    return !thread->leaving && !zqb__flag_get (&thread->ended);
+}
+
+static int zqb__pool_count (zqb_pool_t *pool)
+{
+    int count = 0;
+    for (zqb__link_t *at = pool->threads.next; at != &pool->threads; at = at->next)
+        count += zqb__pool_stays (ZQB__OF (zqb__pool_thread_t, link, at));
+    return count;
+}
+
+/* Takes over what the host has said last. Whether the number depends on the load. */
+static int zqb__pool_take_bounds (zqb_pool_t *pool, uint64_t now)
+{
+    zqb__mutex_enter (&pool->lock);
+    zqb_scale_options_t bounds = pool->bounds;
+    zqb__mutex_leave (&pool->lock);
+    int elastic = bounds.min < bounds.max;
+    if (elastic && !zqb__flag_look (&pool->elastic))
+        zqb__scaling_init (&pool->scaling, &bounds, zqb__pool_count (pool), now);
+    zqb__flag_note (&pool->elastic, elastic);
+    zqb__scaling_bound (&pool->scaling, bounds.min, bounds.max);
+    return elastic;
+}
+
+/* Joins those that have ended. */
+static void zqb__pool_reap (zqb_pool_t *pool, uint64_t now)
+{
+    zqb__link_t *all = &pool->threads;
+    for (zqb__link_t *at = all->next, *next; at != all; at = next) {
+        zqb__pool_thread_t *thread = ZQB__OF (zqb__pool_thread_t, link, at);
+        next = at->next;
+        if (!zqb__flag_get (&thread->ended))
+            continue;
+        pool->over |= thread->error == ETERM;
+        if (thread->error)
+            pool->start_at = now + ZQB__POOL_AGAIN_US;
+        zqb__pool_thread_free (thread);
+    }
+}
+
+static void zqb__pool_forget_broker (zqb_pool_t *pool)
+{
+    zqb_client_destroy (&pool->client);
+    pool->asked = 0;
+}
+
+/* Asks the broker how long the queue is. If it cannot be asked now, then later. */
+static void zqb__pool_ask (zqb_pool_t *pool, uint64_t now)
+{
+    zqb_client_options_t options;
+    zqb_msg_t name;
+    pool->ask_at = now + ZQB__POOL_ASK_US;
+    if (pool->asked)
+        return; /* the client ends it, in its time */
+    memset (&options, 0, sizeof options);
+    options.dialect = pool->options.dialect;
+    options.timeout_ms = ZQB__POOL_TIMEOUT_MS;
+    options.retries = -1;
+    if (!pool->client)
+        pool->client = zqb_client_new (pool->ctx, pool->endpoints, &options);
+    zqb_msg_init (&name);
+    if (pool->client && zqb_msg_add_str (&name, pool->service) == 0
+        && zqb_client_submit (pool->client, "mmi.services", &name, &pool->asked) == 0)
+        zqb_client_flush (pool->client);
+    zqb_msg_close (&name);
+}
+
+/* A number in a line of mmi.services. */
+static int64_t zqb__pool_field (const char *line, const char *name)
+{
+    const char *at = strstr (line, name);
+    int64_t value = at ? (int64_t) strtoll (at + strlen (name), NULL, 10) : 0;
+    return value < 0 ? 0 : value < INT_MAX ? value : INT_MAX;
+}
+
+/* The line of our service. 0: there is none. */
+static int zqb__pool_find_line (const zqb_pool_t *pool, const zqb_msg_t *answer, char *line, size_t size)
+{
+    char name[ZQB__NAME_TEXT];
+    size_t length = strlen (zqb__name_text (pool->service, strlen (pool->service), name));
+    for (size_t i = 0; i < zqb_msg_count (answer); i++) {
+        const char *text = (const char *) zqb_msg_data (answer, i);
+        int whole = (int) zqb_msg_size (answer, i);
+        if (zqb_msg_size (answer, i) <= length || memcmp (text, name, length) != 0 || text[length] != ' ')
+            continue;
+        snprintf (line, size, "%.*s", whole, text);
+        return 1;
+    }
+    return 0;
+}
+
+/* How things stand: our threads, and our share of the queue, if others serve it, too. A service that the broker does not
+   know has no queue. -1: what it said tells nothing. */
+static int zqb__pool_measure (zqb_pool_t *pool, const zqb_msg_t *answer, zqb_scale_t *sample)
+{
+    char line[1400];
+    int threads = zqb__pool_count (pool), busy = zqb__flag_get (&pool->busy), peak = zqb__flag_take (&pool->peak);
+    busy = peak > busy ? peak : busy;
+    memset (sample, 0, sizeof *sample);
+    sample->service = pool->service;
+    sample->busy = busy < threads ? busy : threads;
+    sample->idle = threads - sample->busy;
+    if (!zqb__pool_find_line (pool, answer, line, sizeof line))
+        return zqb_msg_count (answer) ? -1 : 0;
+    int64_t queued = zqb__pool_field (line, " queued="), workers = zqb__pool_field (line, " workers=");
+    if (workers > threads)
+        queued = (queued * threads + workers - 1) / workers;
+    sample->queued = (int) queued;
+    sample->oldest_us = zqb__pool_field (line, " oldest_ms=") * 1000;
+    return 0;
+}
+
+/* Reads what the broker says. One that is away says nothing, and nothing changes. */
+static void zqb__pool_hear (zqb_pool_t *pool, uint64_t now)
+{
+    zqb_reply_t reply;
+    zqb_scale_t sample;
+    if (!pool->client)
+        return;
+    zqb_msg_init (&reply.body);
+    while (zqb_client_recv (pool->client, &reply, 0) == 0) {
+        pool->asked = 0;
+        if (reply.kind == ZQB_REPLY_FINAL && zqb__pool_measure (pool, &reply.body, &sample) == 0)
+            zqb__scaling_sample (&pool->scaling, now, &sample);
+    }
+    pool->over |= errno == ETERM;
+    zqb_msg_close (&reply.body);
+}
+
+/* -1: there is no thread to be had, or no memory. */
+static int zqb__pool_add (zqb_pool_t *pool)
+{
+    zqb__pool_thread_t *thread = zqb__pool_thread_new (pool);
+    if (thread && zqb__pool_thread_begin (thread) == 0)
+        return 0;
+    if (thread)
+        zqb__pool_thread_free (thread);
+    return -1;
+}
+
+/* Lets one go: an idle one, if there is any, and of those the youngest. */
+static void zqb__pool_drain_one (zqb_pool_t *pool)
+{
+    zqb__pool_thread_t *chosen = NULL;
+    for (zqb__link_t *at = pool->threads.prev; at != &pool->threads; at = at->prev) {
+        zqb__pool_thread_t *thread = ZQB__OF (zqb__pool_thread_t, link, at);
+        if (zqb__pool_stays (thread) && (!chosen || (zqb__flag_look (&chosen->busy) && !zqb__flag_look (&thread->busy))))
+            chosen = thread;
+    }
+    if (!chosen)
+        return;
+    zqb__mutex_enter (&pool->lock);
+    chosen->leaving = 1;
+    if (chosen->worker)
+        zqb_worker_drain (chosen->worker);
+    zqb__mutex_leave (&pool->lock);
+}
+
+/* Starts those that are missing, lets those go that are too many. */
+static void zqb__pool_fit (zqb_pool_t *pool, uint64_t now)
+{
+    int missing = pool->scaling.wanted - zqb__pool_count (pool);
+    for (; missing > 0 && now >= pool->start_at; missing--)
+        if (zqb__pool_add (pool) != 0)
+            pool->start_at = now + ZQB__POOL_AGAIN_US;
+    for (; missing < 0; missing++)
+        zqb__pool_drain_one (pool);
+}
+
+/* Until it is woken, the broker answers, or the time comes. */
+static void zqb__pool_wait (zqb_pool_t *pool, uint64_t until)
+{
+    zqb__poll_t items[2];
+    int count = 0, fd = pool->client ? zqb_client_fd (pool->client) : -1;
+    uint64_t now = zqb__clock ();
+    items[count++] = zqb__poll_item (pool->wake.ends[0]);
+    if (fd != -1)
+        items[count++] = zqb__poll_item ((zmq_fd_t) fd);
+    zqb__wait (items, count, until == UINT64_MAX ? UINT64_MAX : until > now ? until - now : 0);
+    zqb__signal_drain (&pool->wake);
+}
+
+static void zqb__pool_manage (void *arg)
+{
+    zqb_pool_t *pool = (zqb_pool_t *) arg;
+    for (;;) {
+        uint64_t now = zqb__clock ();
+        int elastic = zqb__pool_take_bounds (pool, now);
+        zqb__pool_reap (pool, now);
+        if (elastic)
+            zqb__pool_hear (pool, now);
+        else
+            zqb__pool_forget_broker (pool);
+        if (pool->over || zqb__signal_stopped (&pool->signal)) /* those that ended are not missed */
+            break;
+        if (elastic && now >= pool->ask_at)
+            zqb__pool_ask (pool, now);
+        zqb__pool_fit (pool, now);
+        uint64_t until = elastic ? pool->ask_at : UINT64_MAX;
+        zqb__pool_wait (pool, pool->start_at > now && pool->start_at < until ? pool->start_at : until);
+    }
+    zqb__pool_forget_broker (pool);
+}
+
+/* The caller has the lock. -1: EAGAIN, ENOMEM, EMFILE. */
+static int zqb__pool_have_manager (zqb_pool_t *pool)
+{
+    if (pool->manager)
+        return 0;
+    if (zqb__signal_init (&pool->wake) != 0)
+        return -1;
+    pool->manager = zqb__thread_start (zqb__pool_manage, pool);
+    if (pool->manager) {
+        zqb__flag_set (&pool->managed);
+        return 0;
+    }
+    zqb__signal_close (&pool->wake);
+    errno = EAGAIN;
+    return -1;
+}
+
+/* ---- the face */
+
+/* Sets the bounds, and has somebody see to it. */
+static int zqb__pool_set (zqb_pool_t *pool, int min, int max)
+{
+    zqb__mutex_enter (&pool->lock);
+    zqb_scale_options_t before = pool->bounds;
+    pool->bounds.min = min;
+    pool->bounds.max = max;
+    int failed = zqb__pool_have_manager (pool);
+    if (failed)
+        pool->bounds = before;
+    zqb__mutex_leave (&pool->lock);
+    if (!failed)
+        zqb__signal_wake (&pool->wake);
+    return failed;
+}
+
+ZQB_API int zqb_pool_resize (zqb_pool_t *pool, int min, int max)
+{
+    return !pool || min < 1 || min > max ? zqb__invalid () : zqb__pool_set (pool, min, max);
+}
+
+ZQB_API int zqb_pool_stats (zqb_pool_t *pool, zqb_pool_stats_t *stats)
+{
+    if (!pool || !stats)
+        return zqb__invalid ();
+    memset (stats, 0, sizeof *stats);
+    zqb__mutex_enter (&pool->lock);
+    for (zqb__link_t *at = pool->threads.next; at != &pool->threads; at = at->next) {
+        zqb__pool_thread_t *thread = ZQB__OF (zqb__pool_thread_t, link, at);
+        int ended = zqb__flag_get (&thread->ended) != 0;
+        stats->left += ended ? 1 : 0;
+        stats->busy += !ended && zqb__flag_look (&thread->busy);
+    }
+    stats->started = pool->started;
+    stats->left += pool->left;
+    zqb__mutex_leave (&pool->lock);
+    stats->threads = (int) (stats->started - stats->left);
+    return 0;
+}
+
+static void zqb__pool_free (zqb_pool_t *pool)
+{
+    zqb__signal_close (&pool->signal);
+    zqb__mutex_close (&pool->lock);
+    ZQB_FREE (pool->endpoints);
+    ZQB_FREE (pool->service);
+    ZQB_FREE (pool);
 }
 
 ZQB_API void zqb_pool_stop (zqb_pool_t **pool)
@@ -11046,49 +11681,66 @@ ZQB_API void zqb_pool_stop (zqb_pool_t **pool)
     if (!pool || !*pool)
         return;
     zqb__signal_stop (&(*pool)->signal);
-    for (int i = 0; i < (*pool)->count; i++) {
-        zqb__pool_thread_t *thread = &(*pool)->threads[i];
-        zqb__thread_join (&thread->thread);
-        zqb_worker_destroy (&thread->worker);
-    }
-    zqb__signal_close (&(*pool)->signal);
-    ZQB_FREE ((*pool)->threads);
-    ZQB_FREE (*pool);
+    int managed = (*pool)->manager != NULL;
+    if (managed)
+        zqb__signal_wake (&(*pool)->wake);
+    zqb__thread_join (&(*pool)->manager);
+    while (!zqb__list_empty (&(*pool)->threads))
+        zqb__pool_thread_free (ZQB__OF (zqb__pool_thread_t, link, (*pool)->threads.next));
+    if (managed)
+        zqb__signal_close (&(*pool)->wake);
+    zqb__pool_free (*pool);
     *pool = NULL;
 }
 
 /* Makes all workers before any thread, so that what is wrong shows before anything runs. */
-static int zqb__pool_fill (zqb_pool_t *pool, void *ctx, const char *endpoints, const char *service,
-                           const zqb_worker_options_t *options)
+static int zqb__pool_fill (zqb_pool_t *pool, int count)
 {
-    for (int i = 0; i < pool->count; i++) {
-        pool->threads[i].pool = pool;
-        pool->threads[i].worker = zqb__worker_make (ctx, endpoints, service, options, &pool->signal);
-        if (!pool->threads[i].worker)
+    zqb__link_t *threads = &pool->threads;
+    for (int i = 0; i < count; i++) {
+        zqb__pool_thread_t *thread = zqb__pool_thread_new (pool);
+        if (thread)
+            thread->worker = zqb__pool_make_worker (pool);
+        if (!thread || !thread->worker)
             return -1;
     }
-    for (int i = 0; i < pool->count; i++) {
-        pool->threads[i].thread = zqb__thread_start (zqb__pool_run, &pool->threads[i]);
-        if (!pool->threads[i].thread)
+    for (zqb__link_t *at = threads->next; at != threads; at = at->next)
+        if (zqb__pool_thread_begin (ZQB__OF (zqb__pool_thread_t, link, at)) != 0)
             return -1;
-    }
-    return 0;
+    return pool->bounds.min < pool->bounds.max ? zqb__pool_set (pool, pool->bounds.min, pool->bounds.max) : 0;
 }
 
-static zqb_pool_t *zqb__pool_new (int count, zqb_handler_fn *handler, void *arg)
+static zqb_pool_t *zqb__pool_new (void *ctx, const char *endpoints, const char *service,
+                                  const zqb_worker_options_t *options)
 {
     zqb_pool_t *pool = (zqb_pool_t *) zqb__alloc (sizeof *pool);
     if (!pool)
         return NULL;
-    pool->handler = handler;
-    pool->arg = arg;
-    pool->count = count;
-    pool->threads = (zqb__pool_thread_t *) zqb__alloc ((size_t) count * sizeof *pool->threads);
-    if (pool->threads && zqb__signal_init (&pool->signal) == 0)
-        return pool;
-    ZQB_FREE (pool->threads);
+    zqb__list_init (&pool->threads);
+    pool->ctx = ctx;
+    pool->options = *options;
+    pool->endpoints = zqb__copy_text (endpoints, strlen (endpoints));
+    pool->service = zqb__copy_text (service, strlen (service));
+    if (pool->endpoints && pool->service && zqb__signal_init (&pool->signal) == 0) {
+        if (zqb__mutex_init (&pool->lock) == 0)
+            return pool;
+        zqb__signal_close (&pool->signal);
+    }
+    ZQB_FREE (pool->endpoints);
+    ZQB_FREE (pool->service);
     ZQB_FREE (pool);
     return NULL;
+}
+
+/* The bounds that a pool begins with, and, as its return value, how many threads. */
+static int zqb__pool_first (zqb_scale_options_t *bounds, const zqb_pool_options_t *options)
+{
+    int threads = options->threads;
+    *bounds = options->scale;
+    if (!bounds->max)
+        return bounds->min = bounds->max = threads ? threads : zqb__processors ();
+    bounds->min = zqb__option (bounds->min, 1);
+    return threads < bounds->min ? bounds->min : threads < bounds->max ? threads : bounds->max;
 }
 
 ZQB_API zqb_pool_t *zqb_pool_start (void *ctx, const char *endpoints, const char *service, zqb_handler_fn *handler,
@@ -11099,12 +11751,16 @@ ZQB_API zqb_pool_t *zqb_pool_start (void *ctx, const char *endpoints, const char
     if (!options)
         options = &standard;
     if (!ctx || !endpoints || !handler || !zqb__service_valid (service) || options->threads < 0
-        || !zqb__worker_options_valid (&options->worker)) {
+        || (options->scale.max && !zqb__scale_valid (&options->scale)) || !zqb__worker_options_valid (&options->worker)) {
         errno = EINVAL;
         return NULL;
     }
-    zqb_pool_t *pool = zqb__pool_new (options->threads ? options->threads : zqb__processors (), handler, arg);
-    if (!pool || zqb__pool_fill (pool, ctx, endpoints, service, &options->worker) == 0)
+    zqb_pool_t *pool = zqb__pool_new (ctx, endpoints, service, &options->worker);
+    if (!pool)
+        return NULL;
+    pool->handler = handler;
+    pool->handler_arg = arg;
+    if (zqb__pool_fill (pool, zqb__pool_first (&pool->bounds, options)) == 0)
         return pool;
     int error = errno;
     zqb_pool_stop (&pool);

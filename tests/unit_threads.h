@@ -10,11 +10,18 @@
 
 static int unit_threads_left = -1; /* so many will still start; -1: all */
 
+__attribute__ ((unused)) static void unit_threads_run_out (int left)
+{
+    __atomic_store_n (&unit_threads_left, left, __ATOMIC_SEQ_CST);
+}
+
 static int unit_create_thread (pthread_t *thread, const pthread_attr_t *attributes, void *(*run) (void *), void *arg)
 {
-    if (unit_threads_left == 0)
+    int left = __atomic_load_n (&unit_threads_left, __ATOMIC_SEQ_CST);
+    if (left == 0)
         return EAGAIN;
-    unit_threads_left -= unit_threads_left > 0;
+    if (left > 0)
+        __atomic_fetch_sub (&unit_threads_left, 1, __ATOMIC_SEQ_CST);
     return pthread_create (thread, attributes, run, arg);
 }
 

@@ -1569,7 +1569,7 @@ static void draw_world (sim_t *sim)
 
 static int open_engine (sim_t *sim)
 {
-    zqb__sink_t sink = {sim, sink_send, sink_serve, sink_dead, sink_log};
+    zqb__sink_t sink = {sim, sink_send, sink_serve, sink_dead, sink_log, NULL};
     uint64_t key = any_number (sim);
     if (zqb__engine_init (&sim->engine, &sim->limits, &sink, key, sim->now) != 0) {
         if (memory.alive || !memory.failed)
