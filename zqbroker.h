@@ -2877,8 +2877,7 @@ enum {
     ZQB__FIELD_PRIORITY, ZQB__FIELD_DEADLINE, ZQB__FIELD_DELAY, ZQB__FIELD_ATTEMPTS, ZQB__FIELD_BACKOFF,
     ZQB__FIELD_UNIQUE, ZQB__FIELD_AFFINITY, ZQB__FIELD_PROGRESS, ZQB__FIELD_CODE
 };
-/* Bytes that they take together: those of every command, and those of few. */
-enum { ZQB__FIELDS_MOST = 2 * 257 + 2 * 4 + 6, ZQB__RARE_MOST = 2 * 257 + 3 + 3 * 6 + 4 + 10 + 18 };
+enum { ZQB__FIELDS_MOST = 4 * 257 + 3 + 3 * 4 + 4 * 6 + 10 + 18 }; /* bytes that they take together */
 enum { ZQB__PRIORITY_NORMAL = 128 }; /* on the wire */
 
 /* A message that is being read. The frames are the caller's, and stay where they are. */
@@ -3385,8 +3384,16 @@ static unsigned char *zqb__put_command (unsigned char *at, const zqb__command_t 
     return end;
 }
 
+/* There is room for it, but for large frames and what is a message. */
 static int zqb__wire_pack_body (zqb__parcel_t *parcel, const zqb__command_t *command)
 {
+    const zqb__body_t *body = &command->body;
+    if (!command->msg && !body->large_count) {
+        if (body->size)
+            memcpy (parcel->bytes.bytes + parcel->bytes.size, body->block, body->size);
+        parcel->bytes.size += body->size;
+        return 0;
+    }
     return command->msg ? zqb__parcel_add_msg (parcel, command->msg) : zqb__parcel_add_body (parcel, &command->body);
 }
 
@@ -3396,8 +3403,7 @@ static int zqb__wire_pack (zqb__parcel_t *parcel, uint64_t life, const zqb__comm
 {
     zqb__buffer_t *bytes = &parcel->bytes;
     size_t before = bytes->size, large_count = parcel->large_count;
-    size_t fields = ZQB__FIELDS_MOST + (command->rare ? ZQB__RARE_MOST : 0);
-    unsigned char *at = zqb__buffer_room (bytes, ZQB__HEAD + ZQB__COMMAND_HEAD + fields + command->body.size);
+    unsigned char *at = zqb__buffer_room (bytes, ZQB__HEAD + ZQB__COMMAND_HEAD + ZQB__FIELDS_MOST + command->body.size);
     if (!at)
         return -1;
     if (!before)
@@ -4371,7 +4377,7 @@ static int zqb__level_of_load (uint32_t load)
 static int zqb__worker_level (const zqb__worker_t *worker)
 {
     switch (worker->service->policy) {
-        case ZQB_POLICY_LEAST: return (int) ((uint64_t) worker->load * ZQB__LEVELS / (worker->credit ? worker->credit : 1));
+        case ZQB_POLICY_LEAST: return (int) ((uint64_t) worker->load * ZQB__LEVELS / worker->credit);
         case ZQB_POLICY_ROUND_ROBIN: return 0;
         default: return zqb__level_of_load (worker->load);
     }
@@ -4399,12 +4405,14 @@ static int zqb__worker_has_room (const zqb__worker_t *worker)
 static void zqb__worker_place (zqb__worker_t *worker)
 {
     zqb__service_t *service = worker->service;
-    int has_room = zqb__worker_has_room (worker), level = has_room ? zqb__worker_level (worker) : 0;
-    if (has_room && level == worker->level && !zqb__list_empty (&worker->ready))
+    if (!zqb__worker_has_room (worker)) {
+        zqb__worker_unplace (worker);
+        return;
+    }
+    int level = zqb__worker_level (worker);
+    if (level == worker->level && !zqb__list_empty (&worker->ready))
         return;
     zqb__worker_unplace (worker);
-    if (!has_room)
-        return;
     worker->level = level;
     zqb__link_t *others = &service->ready[level];
     zqb__list_insert (service->policy == ZQB_POLICY_MRU ? others->next : others, &worker->ready);
