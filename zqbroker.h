@@ -281,7 +281,8 @@
 
     A reply in parts: a worker that is asked with WINDOW sends at most 32 PARTIALs, and one more for each that it is
     granted by MORE: so a client that reads slowly slows the worker down, and nobody hoards. A client says MORE for
-    every 16 parts that it has read, with 16 as the credit.
+    every 16 parts that it has read, with 16 as the credit; and with 32 behind each request that it sends again over a
+    new connection, as what was lost with the old one will not be read.
 
     A SURVEY is answered by a PARTIAL for each worker that answers, in the order in which they do, and at the end by a
     REPLY without a body, with progress: so many answered, of so many that were asked. What becomes of it when its
@@ -479,8 +480,8 @@ ZQB_API int zqb_request_partial (zqb_request_t *request, zqb_msg_t *msg);
 
 /* Tells the client how far the work is: done of total, in whatever unit, total 0 if that is not known, and a text (NULL
    for none, at most 255 bytes are sent). It comes as ZQB_REPLY_PROGRESS; clients whose dialect has no word for it, and
-   those of a handler inside the broker, hear nothing. It also starts the client's time for a try anew. ENOTCONN, ENOMEM
-   as for zqb_request_partial; ENOTSUP: the worker speaks MDP. */
+   those of a handler inside the broker, hear nothing. It also starts the client's time for a try anew. ENOTCONN,
+   ZQB_ECANCELLED, ENOMEM as for zqb_request_partial; ENOTSUP: the worker speaks MDP. */
 ZQB_API int zqb_request_progress (zqb_request_t *request, uint64_t done, uint64_t total, const char *text);
 
 /* Whether nobody wants a reply any more: 1 if the client has cancelled the request or is gone, or its deadline is over,
@@ -818,8 +819,8 @@ ZQB_API int zqb_worker_run (zqb_worker_t *worker, zqb_handler_fn *handler, void 
 ZQB_API void zqb_worker_stop (zqb_worker_t *worker);
 
 /* Asks it to take no more, to do what it has, and to leave: then recv says ECANCELED, and run returns 0. Nothing that it
-   has is lost or done twice. Also the broker may want it: zqb_broker_drain. Returns at once. Any thread, and signal
-   handlers. */
+   has is lost or done twice. Also the broker may want it: zqb_broker_drain. As long as requests are in your hands, recv
+   goes on as before, though none comes any more. Returns at once. Any thread, and signal handlers. */
 ZQB_API void zqb_worker_drain (zqb_worker_t *worker);
 
 /* Readable when zqb_worker_recv with a timeout of 0 might do something; like ZMQ_FD it tells changes: call recv until
@@ -879,14 +880,15 @@ ZQB_API int zqb_client_call_with (zqb_client_t *client, const char *service, con
 ZQB_API int zqb_client_submit (zqb_client_t *client, const char *service, zqb_msg_t *request, uint64_t *id);
 
 /* The same, with options, which may be NULL, and need not outlive the call. Errors as for zqb_client_submit and
-   zqb_client_call_with. */
+   zqb_client_call_with; EAGAIN, too, if it is one_way and there is no connection at the moment: others wait for one. */
 ZQB_API int zqb_client_submit_with (zqb_client_t *client, const char *service, const zqb_request_options_t *options,
                                     zqb_msg_t *request, uint64_t *id);
 
 /* Asks every worker that the service has at that moment, and calls each (answer, arg) for every one that answers, in the
    order in which they do, until all have, or deadline_ms is over (-1: none). Answers may be taken (moved). A worker that
    fails, refuses or is lost counts as one that did not answer. Returns how many did, and asked (which may be NULL) gets
-   how many were asked; request is left empty then. -1: as for zqb_client_call_with; ZQB_ENOWORKER: there is none.
+   how many were asked; request is left empty then. -1: as for zqb_client_call_with (EINVAL: a deadline of 0);
+   ZQB_ENOWORKER: there is none; ZQB_EEXPIRED: the broker itself said nothing, for the time of a try past the deadline.
    For a survey without waiting, submit it with that option: each answer comes as PARTIAL, and at the end FINAL. */
 typedef void (zqb_survey_fn) (zqb_msg_t *answer, void *arg);
 ZQB_API int zqb_client_survey (zqb_client_t *client, const char *service, zqb_msg_t *request, int deadline_ms,
@@ -911,6 +913,7 @@ ZQB_API int zqb_client_cancel (zqb_client_t *client, uint64_t id);
    happens in recv. ENOTCONN while there is none. */
 ZQB_API int zqb_client_fd (zqb_client_t *client);
 
+/* What was submitted still leaves, and is done if it is one_way; of the rest nothing will be heard. */
 ZQB_API void zqb_client_destroy (zqb_client_t **client);
 
 /* ---- the pool: threads of workers --------------------------------------------------------------------------*/
@@ -9434,7 +9437,7 @@ static int zqb__line_wait (zqb__line_t *line, uint64_t until)
 /* Whether it is to leave, and how far that is. */
 enum {
     ZQB__STAYS,
-    ZQB__ASKED,   /* DRAIN was sent: what the broker sends until it answers is still ours to do */
+    ZQB__LEAVING, /* DRAIN was sent: what the broker sends until it answers is still ours to do */
     ZQB__DRAINED, /* nothing more comes: when all that is here is answered, it may go */
     ZQB__LEFT     /* it has said goodbye */
 };
@@ -9507,7 +9510,7 @@ static void zqb__worker_unregister (zqb_worker_t *worker, const char *why)
 {
     worker->registered = 0;
     worker->registration++;
-    if (worker->leaving == ZQB__ASKED)
+    if (worker->leaving == ZQB__LEAVING)
         worker->leaving = ZQB__DRAINED;
     worker->line.reading = 0;
     zqb__parcel_clear (&worker->line.out);
@@ -9844,7 +9847,7 @@ static void zqb__worker_begin_to_leave (zqb_worker_t *worker)
     worker->leaving = ZQB__DRAINED;
     if (!worker->registered || is_away || worker->line.dialect != ZQB__ZQB1)
         return;
-    worker->leaving = ZQB__ASKED;
+    worker->leaving = ZQB__LEAVING;
     zqb__worker_report (worker, &drain);
 }
 
@@ -10424,28 +10427,17 @@ static int zqb__wish_is_none (const zqb_request_options_t *o)
            && !o->unique && !o->affinity && !o->one_way && !o->fail_fast && !o->survey;
 }
 
-/* The keys stay the caller's. */
-static zqb__rare_t zqb__wish_rare (const zqb_request_options_t *options)
+/* Adds to a command what its request asks for. The keys stay the caller's. */
+static void zqb__wish_ask (const zqb_request_options_t *options, zqb__command_t *command, zqb__rare_t *rare)
 {
-    zqb__rare_t rare;
-    memset (&rare, 0, sizeof rare);
-    rare.priority = options->priority;
-    rare.deadline_ms = (uint32_t) options->deadline_ms;
-    rare.delay_ms = (uint32_t) options->delay_ms;
-    rare.backoff_ms = (uint32_t) options->backoff_ms;
-    rare.backoff_max_ms = (uint32_t) options->backoff_max_ms;
-    rare.attempts = options->attempts < 0 ? (uint32_t) ZQB__ATTEMPTS_ALL : (uint32_t) options->attempts;
-    rare.unique = (const unsigned char *) options->unique;
-    rare.unique_size = options->unique ? strlen (options->unique) : 0;
-    rare.affinity = (const unsigned char *) options->affinity;
-    rare.affinity_size = options->affinity ? strlen (options->affinity) : 0;
-    return rare;
-}
-
-static int zqb__wish_flags (const zqb_request_options_t *options)
-{
-    return (options->one_way ? ZQB__ONE_WAY : 0) | (options->fail_fast ? ZQB__FAIL_FAST : 0)
-           | (options->survey ? ZQB__SURVEY : 0);
+    memset (rare, 0, sizeof *rare);
+    zqb__options_to_wishes (options, command, rare);
+    rare->unique = (const unsigned char *) options->unique;
+    rare->unique_size = options->unique ? strlen (options->unique) : 0;
+    rare->affinity = (const unsigned char *) options->affinity;
+    rare->affinity_size = options->affinity ? strlen (options->affinity) : 0;
+    command->flags |= (options->one_way ? (int) ZQB__ONE_WAY : 0) | (options->survey ? (int) ZQB__SURVEY : 0);
+    command->rare = rare;
 }
 
 /* The times of a wish, from now on. How a survey ends is what the broker says at the deadline: who ended it by himself
@@ -10469,15 +10461,17 @@ static const unsigned char *zqb__wish_keep_key (unsigned char *at, const unsigne
 /* NULL and ENOMEM. Its timer can always be set. */
 static zqb__wish_t *zqb__wish_new (zqb_client_t *client, zqb__pending_t *pending, const zqb_request_options_t *options)
 {
-    zqb__rare_t rare = zqb__wish_rare (options);
+    zqb__rare_t rare;
+    zqb__command_t command = zqb__command (ZQB__REQUEST, 0);
     zqb__wish_t *wish = NULL;
+    zqb__wish_ask (options, &command, &rare);
     if (zqb__heap_reserve (&client->timers, client->timers_most + 1) == 0)
         wish = (zqb__wish_t *) zqb__alloc (sizeof *wish + rare.unique_size + rare.affinity_size);
     if (!wish)
         return NULL;
     unsigned char *keys = (unsigned char *) (wish + 1);
     wish->pending = pending;
-    wish->flags = zqb__wish_flags (options);
+    wish->flags = command.flags;
     wish->rare = rare;
     wish->rare.unique = zqb__wish_keep_key (keys, rare.unique, rare.unique_size);
     wish->rare.affinity = zqb__wish_keep_key (keys + rare.unique_size, rare.affinity, rare.affinity_size);
@@ -10955,13 +10949,12 @@ static int zqb__client_check_wish (const zqb_client_t *client, const zqb_request
 static int zqb__client_send_one_way (zqb_client_t *client, const char *service, size_t service_size,
                                      const zqb_request_options_t *options, const zqb_msg_t *request)
 {
-    zqb__rare_t rare = zqb__wish_rare (options);
+    zqb__rare_t rare;
     zqb__command_t command = zqb__command (ZQB__REQUEST, 0);
     command.service = (const unsigned char *) service;
     command.service_size = service_size;
-    command.flags = zqb__wish_flags (options);
-    command.rare = &rare;
     command.msg = request;
+    zqb__wish_ask (options, &command, &rare);
     if (client->line.socket)
         return zqb__line_send (&client->line, &command, ZMQ_DONTWAIT);
     errno = EAGAIN;

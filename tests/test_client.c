@@ -3,6 +3,8 @@
 #include "zqbroker.h"
 #include "unit.h"
 #include "unit_world.h"
+#include "unit_text.h"
+#include "unit_played.h"
 #include <signal.h>
 
 /* Calls a service with one frame of text: 0 and the first frame of the reply in text, or the error. */
@@ -88,7 +90,9 @@ TEST (null_is_einval_and_may_be_destroyed)
     assert_fails (zqb_client_call (NULL, "echo", &msg, &msg), EINVAL);
     assert_fails (zqb_client_call (client, "echo", NULL, &msg), EINVAL);
     assert_fails (zqb_client_call (client, "echo", &msg, NULL), EINVAL);
+    assert_fails (zqb_client_call_with (client, "echo", NULL, &msg, NULL), EINVAL);
     assert_fails (zqb_client_submit (NULL, "echo", &msg, NULL), EINVAL);
+    assert_fails (zqb_client_submit_with (client, "echo", NULL, NULL, NULL), EINVAL);
     assert_fails (zqb_client_submit (client, "echo", NULL, NULL), EINVAL);
     assert_fails (zqb_client_recv (NULL, &reply, 0), EINVAL);
     assert_fails (zqb_client_recv (client, NULL, 0), EINVAL);
@@ -898,6 +902,989 @@ TEST (an_error_of_a_later_version_is_efailed)
     zmq_close (router);
 }
 
+/* ---- what a request asks for, and what it says to a broker: one that is played */
+
+static zqb_request_options_t no_options (void)
+{
+    zqb_request_options_t options;
+    memset (&options, 0, sizeof options);
+    return options;
+}
+
+/* Submits one frame of text: 0 or errno. */
+static int submit_with (zqb_client_t *client, const zqb_request_options_t *options, const char *text, uint64_t *id)
+{
+    zqb_msg_t msg;
+    zqb_msg_init (&msg);
+    zqb_msg_add_str (&msg, text);
+    int error = zqb_client_submit_with (client, "echo", options, &msg, id) == 0 ? 0 : errno;
+    assert_int_equal (zqb_msg_count (&msg), error != 0); /* on failure it is as it was */
+    zqb_msg_close (&msg);
+    return error;
+}
+
+/* The same, of which nothing goes wrong: its number. */
+static uint64_t submitted_with (zqb_client_t *client, const zqb_request_options_t *options, const char *text)
+{
+    uint64_t id = 1;
+    assert_int_equal (submit_with (client, options, text, &id), 0);
+    assert_ok (zqb_client_flush (client));
+    return id;
+}
+
+/* A client of a broker that is played, with a time-out (0 for ever) and so many retries. */
+static zqb_client_t *played_client (played_t *played, int timeout_ms, int retries)
+{
+    zqb_client_options_t options;
+    memset (&options, 0, sizeof options);
+    options.timeout_ms = timeout_ms ? timeout_ms : -1;
+    options.retries = retries;
+    played_bind (played);
+    zqb_client_t *client = zqb_client_new (ctx, played->endpoint, &options);
+    assert_non_null (client);
+    return client;
+}
+
+static void end_played (played_t *played, zqb_client_t **client)
+{
+    zqb_client_destroy (client);
+    played_close (played);
+}
+
+static void receives_nothing (zqb_client_t *client, int error)
+{
+    zqb_reply_t reply;
+    zqb_msg_init (&reply.body);
+    assert_fails (zqb_client_recv (client, &reply, 0), error);
+}
+
+TEST (what_a_request_asks_for_is_said_to_the_broker)
+{
+    played_t played;
+    zqb_client_t *client = played_client (&played, 0, 0);
+    zqb_request_options_t options = no_options ();
+    options.priority = ZQB_PRIORITY_HIGHEST;
+    options.deadline_ms = INT_MAX;
+    options.delay_ms = 1000;
+    options.attempts = -1;
+    options.backoff_ms = 5;
+    options.backoff_max_ms = 6;
+    options.unique = "u";
+    options.affinity = "a";
+    options.fail_fast = 1;
+    played_hears_text (&played,
+                       "REQUEST fail-fast #%llx @echo priority=4 deadline=2147483647 delay=1000 attempts=65535 "
+                       "backoff=5/6 unique=u affinity=a 1:x",
+                       submitted_with (client, &options, "x"));
+    options = no_options ();
+    options.priority = ZQB_PRIORITY_LOWEST;
+    options.attempts = 65534;
+    options.survey = 1;
+    played_hears_text (&played, "REQUEST survey #%llx @echo priority=-4 attempts=65534 1:x",
+                       submitted_with (client, &options, "x"));
+    end_played (&played, &client);
+}
+
+TEST (options_out_of_range_are_einval_and_nothing_is_sent)
+{
+    char key[257];
+    zqb_request_options_t bad[20];
+    size_t count = 0;
+    played_t played;
+    zqb_client_t *client = played_client (&played, 0, 0);
+    memset (key, 'k', 256);
+    key[256] = 0;
+#define BAD(field, value) bad[count] = no_options (), bad[count++].field = (value)
+    BAD (priority, 5), BAD (priority, -5), BAD (deadline_ms, -1), BAD (delay_ms, -1), BAD (attempts, -2);
+    BAD (attempts, 65535), BAD (backoff_ms, -1), BAD (backoff_max_ms, -1), BAD (unique, ""), BAD (unique, key);
+    BAD (affinity, ""), BAD (affinity, key), BAD (one_way, -1), BAD (one_way, 2), BAD (fail_fast, -1);
+    BAD (fail_fast, 2), BAD (survey, -1), BAD (survey, 2), BAD (survey, 1);
+#undef BAD
+    bad[count - 1].one_way = 1;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t id = 7;
+        assert_int_equal (submit_with (client, &bad[i], "x", &id), EINVAL);
+        assert_true (id == 7);
+    }
+    receives_nothing (client, ENOENT);
+    played_hears_nothing (&played);
+    end_played (&played, &client);
+}
+
+TEST (the_longest_keys_are_said_whole)
+{
+    char key[256], wanted[1000];
+    played_t played;
+    zqb_client_t *client = played_client (&played, 0, 0);
+    zqb_request_options_t options = no_options ();
+    memset (key, 'k', 255);
+    key[255] = 0;
+    options.unique = options.affinity = key;
+    uint64_t id = submitted_with (client, &options, "x");
+    snprintf (wanted, sizeof wanted, "REQUEST #%%llx @echo unique=%s affinity=%s 1:x", key, key);
+    played_hears_text (&played, wanted, id);
+    end_played (&played, &client);
+}
+
+TEST (who_asks_for_nothing_has_an_ordinary_request)
+{
+    played_t played;
+    zqb_client_t *client = played_client (&played, 0, 0);
+    zqb_request_options_t options = no_options ();
+    played_hears_text (&played, "REQUEST #%llx @echo 1:x", submitted_with (client, &options, "x"));
+    assert_null (zqb__client_first (client)->wish);
+    assert_null (client->timers.timers);
+    played_hears_text (&played, "REQUEST #%llx @echo 1:x", submitted_with (client, NULL, "x"));
+    end_played (&played, &client);
+}
+
+TEST (over_mdp_nothing_can_be_asked_for)
+{
+    for (int dialect = ZQB_DIALECT_MDP01; dialect <= ZQB_DIALECT_MDP02; dialect++) {
+        zqb_client_t *client = new_client (dialect, 0, 0);
+        zqb_request_options_t options = no_options ();
+        assert_int_equal (submit_with (client, &options, "x", NULL), 0);
+        options.fail_fast = 1;
+        assert_int_equal (submit_with (client, &options, "x", NULL), ENOTSUP);
+        options.priority = 5;
+        assert_int_equal (submit_with (client, &options, "x", NULL), EINVAL);
+        zqb_client_destroy (&client);
+    }
+}
+
+TEST (what_was_asked_for_is_asked_again_and_the_callers_memory_is_not_needed)
+{
+    char unique[] = "unique", affinity[] = "affinity";
+    played_t played;
+    zqb_client_t *client = played_client (&played, 1, 1);
+    zqb_request_options_t options = no_options ();
+    options.priority = 1;
+    options.deadline_ms = 3600000;
+    options.attempts = 2;
+    options.unique = unique;
+    options.affinity = affinity;
+    uint64_t id = submitted_with (client, &options, "x");
+    memset (unique, '?', sizeof unique - 1);
+    memset (affinity, '?', sizeof affinity - 1);
+    memset (&options, 0xff, sizeof options);
+    for (int tries = 0; tries < 10; tries++) { /* more often than it would be without a deadline */
+        zqb_reply_t reply;
+        zqb_msg_init (&reply.body);
+        eventually (zqb_client_recv (client, &reply, 0) == -1 && errno == EAGAIN && played_next (&played, ZMQ_DONTWAIT));
+        assert_int_equal (played.command.flags, tries ? ZQB__AGAIN : 0);
+        assert_in_range (played.command.rare->deadline_ms, 1, 3600000);
+        ((zqb__rare_t *) played.command.rare)->deadline_ms = 0; /* what is left of it */
+        char text[TEXT] = "";
+        played.command.flags = 0;
+        put_command (text, &played.command);
+        assert_true (played.command.id == id);
+        assert_string_equal (strstr (text, "@echo"), "@echo priority=1 attempts=2 unique=unique affinity=affinity 1:x");
+    }
+    end_played (&played, &client);
+}
+
+TEST (of_its_times_a_request_says_what_is_left)
+{
+    zqb__wish_t wish;
+    memset (&wish, 0, sizeof wish);
+    static const struct {
+        uint64_t deadline, begins, now;
+        uint32_t deadline_ms, delay_ms;
+    } cases[] = {{UINT64_MAX, 0, 5000, 0, 0},  {6000, 0, 5000, 1, 0},      {6001, 0, 5000, 2, 0}, {5000, 0, 5000, 1, 0},
+                 {5000, 0, 9000, 1, 0},        {UINT64_MAX, 5001, 5000, 0, 1}, {9000, 7000, 4000, 5, 3}};
+    for (size_t i = 0; i < COUNT (cases); i++) {
+        zqb__command_t command = zqb__command (ZQB__REQUEST, 1);
+        wish.deadline = cases[i].deadline;
+        wish.begins = cases[i].begins;
+        zqb__wish_add (&wish, cases[i].now, &command);
+        assert_int_equal (command.rare->deadline_ms, cases[i].deadline_ms);
+        assert_int_equal (command.rare->delay_ms, cases[i].delay_ms);
+    }
+}
+
+/* ---- deadlines and delays */
+
+TEST (when_its_deadline_is_over_a_request_ends_even_if_the_broker_is_mute)
+{
+    static const int retries[] = {0, -1};
+    for (size_t i = 0; i < COUNT (retries); i++) {
+        played_t played;
+        zqb_client_t *client = played_client (&played, 0, retries[i]);
+        zqb_request_options_t options = no_options ();
+        options.deadline_ms = 20;
+        uint64_t id = submitted_with (client, &options, "x");
+        played_hears_text (&played, "REQUEST #%llx @echo deadline=20 1:x", id);
+        receives_error (client, id, ZQB_EEXPIRED);
+        played_says_why (&played, ZQB__ERROR, id, ZQB_EEXPIRED - ZQB_ERRNO, NULL, NULL); /* which it knows */
+        receives_nothing (client, ENOENT);
+        assert_fails (zqb_client_cancel (client, id), ENOENT);
+        played_hears_nothing (&played); /* the broker knows as well */
+        end_played (&played, &client);
+    }
+}
+
+TEST (when_the_broker_says_first_that_a_deadline_is_over_that_is_it)
+{
+    played_t played;
+    zqb_client_t *client = played_client (&played, 0, 0);
+    zqb_request_options_t options = no_options ();
+    options.deadline_ms = 3600000;
+    uint64_t id = submitted_with (client, &options, "x");
+    played_hears (&played);
+    played_says_why (&played, ZQB__ERROR, id, ZQB_EEXPIRED - ZQB_ERRNO, "in its queue", NULL);
+    receives (client, id, ZQB_REPLY_ERROR, "in its queue");
+    receives_nothing (client, ENOENT);
+    assert_int_equal (client->timers.count, 0);
+    end_played (&played, &client);
+}
+
+TEST (who_is_not_to_try_again_waits_until_the_deadline)
+{
+    played_t played;
+    zqb_client_t *client = played_client (&played, 1, -1);
+    zqb_request_options_t options = no_options ();
+    options.deadline_ms = 50;
+    uint64_t id = submitted_with (client, &options, "x");
+    receives_error (client, id, ZQB_EEXPIRED);
+    played_hears_text (&played, "REQUEST #%llx @echo deadline=50 1:x", id);
+    played_hears_nothing (&played);
+    end_played (&played, &client);
+}
+
+TEST (each_request_ends_at_its_own_deadline)
+{
+    static const int deadlines[] = {40, 10, 3600000, 30, 20};
+    static const int order[] = {1, 4, 3, 0};
+    uint64_t ids[COUNT (deadlines)];
+    played_t played;
+    zqb_client_t *client = played_client (&played, 0, 0);
+    uint64_t now = client->line.now; /* at which all begin, however long it takes */
+    for (size_t i = 0; i < COUNT (deadlines); i++) {
+        zqb_request_options_t options = no_options ();
+        options.deadline_ms = deadlines[i];
+        ids[i] = submitted_with (client, &options, "x");
+        zqb__wish_t *wish = ((zqb__pending_t *) zqb__slab_find (&client->slots, ids[i]))->wish;
+        wish->ends = now + (uint64_t) deadlines[i] * 1000;
+        assert_ok (zqb__heap_set (&client->timers, &wish->timer, wish->ends));
+    }
+    uint64_t usual = submitted_with (client, NULL, "x");
+    for (size_t i = 0; i < COUNT (order); i++)
+        receives_error (client, ids[order[i]], ZQB_EEXPIRED);
+    receives_nothing (client, EAGAIN);
+    assert_ok (zqb_client_cancel (client, usual));
+    assert_ok (zqb_client_cancel (client, ids[2]));
+    receives_nothing (client, ENOENT);
+    end_played (&played, &client);
+}
+
+TEST (a_client_whose_requests_all_expire_turns_to_the_next_broker_when_one_is_mute)
+{
+    played_t mute;
+    char endpoints[200];
+    zqb_client_options_t client_options;
+    zqb_request_options_t options = no_options ();
+    uint64_t answered = 0;
+    memset (&client_options, 0, sizeof client_options);
+    client_options.timeout_ms = 20;
+    played_bind (&mute);
+    assert_ok (zqb_broker_handle (broker, "echo", echo, NULL));
+    snprintf (endpoints, sizeof endpoints, "%s,%s", mute.endpoint, ENDPOINT);
+    zqb_client_t *client = zqb_client_new (ctx, endpoints, &client_options);
+    options.deadline_ms = 5; /* less than a try may take */
+    for (int i = 0; i < PATIENCE_MS / 5 && !answered; i++) {
+        zqb_reply_t reply;
+        zqb_msg_init (&reply.body);
+        submitted_with (client, &options, "x");
+        assert_ok (zqb_client_recv (client, &reply, PATIENCE_MS));
+        assert_true (reply.kind == ZQB_REPLY_FINAL || reply.error == ZQB_EEXPIRED);
+        answered = reply.kind == ZQB_REPLY_FINAL;
+        zqb_msg_close (&reply.body);
+    }
+    assert_true (answered);
+    end_played (&mute, &client);
+}
+
+TEST (a_try_begins_when_the_delay_is_over)
+{
+    played_t played;
+    zqb_reply_t reply;
+    zqb_client_t *client = played_client (&played, 1, -1);
+    zqb_request_options_t options = no_options ();
+    zqb_msg_init (&reply.body);
+    options.delay_ms = 3600000;
+    uint64_t late = submitted_with (client, &options, "x");
+    played_hears_text (&played, "REQUEST #%llx @echo delay=3600000 1:x", late);
+    options.delay_ms = 10;
+    uint64_t soon = submitted_with (client, &options, "x");
+    receives_error (client, soon, ETIMEDOUT);
+    assert_fails (zqb_client_recv (client, &reply, 20), EAGAIN);
+    played_hears_text (&played, "REQUEST #%llx @echo delay=10 1:x", soon);
+    played_hears_text (&played, "CANCEL #%llx", soon);
+    played_hears_nothing (&played);
+    end_played (&played, &client);
+}
+
+/* ---- requests that nobody waits for */
+
+TEST (a_one_way_request_is_sent_and_forgotten)
+{
+    played_t played;
+    zqb_client_t *client = played_client (&played, 1, 0);
+    zqb_request_options_t options = no_options ();
+    options.one_way = 1;
+    options.unique = "u";
+    options.priority = 1;
+    uint64_t id = submitted_with (client, &options, "x");
+    assert_true (id == 0);
+    played_hears_text (&played, "REQUEST one-way @echo priority=1 unique=u 1:x", 0);
+    receives_nothing (client, ENOENT);
+    assert_fails (zqb_client_cancel (client, 0), ENOENT);
+    assert_int_equal (client->count, 0);
+    end_played (&played, &client);
+}
+
+TEST (more_one_way_requests_than_may_be_outstanding_leave_one_after_the_other)
+{
+    played_t played;
+    zqb_client_t *client = played_client (&played, 0, 0);
+    zqb_request_options_t options = no_options ();
+    options.one_way = 1;
+    client->most = 1;
+    submitted_with (client, NULL, "x");
+    played_hears (&played);
+    for (int i = 0; i < 100; i++) {
+        submitted_with (client, &options, "x");
+        played_hears_text (&played, "REQUEST one-way @echo 1:x", 0);
+    }
+    end_played (&played, &client);
+}
+
+TEST (a_one_way_request_that_is_packed_is_sent_when_its_client_is_destroyed)
+{
+    played_t played;
+    zqb_client_t *client = played_client (&played, 0, 0);
+    zqb_request_options_t options = no_options ();
+    options.one_way = 1;
+    for (int i = 0; i < 10; i++)
+        assert_int_equal (submit_with (client, &options, "x", NULL), 0);
+    zqb_client_destroy (&client);
+    for (int i = 0; i < 10; i++)
+        played_hears_text (&played, "REQUEST one-way @echo 1:x", 0);
+    played_close (&played);
+}
+
+TEST (a_one_way_request_that_cannot_be_packed_or_sent_says_so)
+{
+    static char byte;
+    played_t played;
+    zqb_msg_t msg;
+    zqb_client_t *client = played_client (&played, 0, 0);
+    zqb_request_options_t options = no_options ();
+    options.one_way = 1;
+    zqb_msg_init (&msg);
+    zqb_msg_add_zero_copy (&msg, &byte, (size_t) 1 << 31, NULL, NULL); /* it is only asked for its size */
+    assert_fails (zqb_client_submit_with (client, "echo", &options, &msg, NULL), EMSGSIZE);
+    zqb_msg_close (&msg);
+    zqb__line_drop (&client->line);
+    assert_int_equal (submit_with (client, &options, "x", NULL), EAGAIN);
+    end_played (&played, &client);
+}
+
+TEST (a_one_way_call_returns_as_soon_as_it_is_sent)
+{
+    played_t played;
+    zqb_msg_t request, reply;
+    zqb_client_t *client = played_client (&played, 0, 0);
+    zqb_request_options_t options = no_options ();
+    options.one_way = 1;
+    zqb_msg_init (&request);
+    zqb_msg_init (&reply);
+    zqb_msg_add_str (&reply, "what was here is gone");
+    for (int i = 0; i < 10; i++) {
+        zqb_msg_add_str (&request, "x");
+        assert_ok (zqb_client_call_with (client, "echo", &options, &request, &reply));
+        assert_int_equal (zqb_msg_count (&request) + zqb_msg_count (&reply), 0);
+        assert_true (played_next (&played, ZMQ_DONTWAIT));
+        assert_string_equal (played.text, "REQUEST one-way @echo 1:x");
+    }
+    options.priority = 5;
+    zqb_msg_add_str (&request, "x");
+    assert_fails (zqb_client_call_with (client, "echo", &options, &request, &reply), EINVAL);
+    assert_frame (&request, 0, "x");
+    zqb_msg_close (&request);
+    end_played (&played, &client);
+}
+
+/* ---- what else is said of a request */
+
+static zqb__rare_t progress_of (uint64_t done, uint64_t total, uint32_t code)
+{
+    zqb__rare_t rare;
+    memset (&rare, 0, sizeof rare);
+    rare.has_progress = 1;
+    rare.done = done;
+    rare.total = total;
+    rare.code = code;
+    return rare;
+}
+
+static void receives_numbers (zqb_client_t *client, int kind, int error, int code, uint64_t done, uint64_t total)
+{
+    zqb_reply_t reply;
+    memset (&reply, 0xff, sizeof reply);
+    zqb_msg_init (&reply.body);
+    assert_ok (zqb_client_recv (client, &reply, PATIENCE_MS));
+    assert_int_equal (reply.kind, kind);
+    assert_string_equal (zqb_strerror (reply.error), zqb_strerror (error));
+    assert_int_equal (reply.code, code);
+    assert_true (reply.done == done && reply.total == total);
+    zqb_msg_close (&reply.body);
+}
+
+TEST (progress_and_codes_are_told_where_they_mean_something_and_else_are_0)
+{
+    played_t played;
+    zqb_client_t *client = played_client (&played, 0, 0);
+    zqb__rare_t rare = progress_of (3, UINT64_MAX, 42);
+    static const struct {
+        int type, status, kind, error, code, counts;
+    } cases[] = {
+        {ZQB__PROGRESS, 0, ZQB_REPLY_PROGRESS, 0, 0, 1},
+        {ZQB__PARTIAL, 0, ZQB_REPLY_PARTIAL, 0, 0, 0},
+        {ZQB__REPLY, 0, ZQB_REPLY_FINAL, 0, 0, 0},
+        {ZQB__ERROR, ZQB_EFAILED - ZQB_ERRNO, ZQB_REPLY_ERROR, ZQB_EFAILED, 42, 0},
+        {ZQB__ERROR, ZQB_ELOST - ZQB_ERRNO, ZQB_REPLY_ERROR, ZQB_ELOST, 0, 0},
+    };
+    uint64_t id = 0;
+    for (size_t i = 0; i < COUNT (cases); i++) {
+        if (i == 0 || i > 2)
+            id = submitted_with (client, NULL, "x"), played_hears (&played);
+        played_says_why (&played, cases[i].type, id, cases[i].status, NULL, &rare);
+        receives_numbers (client, cases[i].kind, cases[i].error, cases[i].code, cases[i].counts ? 3 : 0,
+                          cases[i].counts ? UINT64_MAX : 0);
+    }
+    id = submitted_with (client, NULL, "x");
+    played_hears (&played);
+    rare.code = UINT32_MAX;
+    played_says_why (&played, ZQB__PROGRESS, id, 0, "with a text", NULL);
+    receives (client, id, ZQB_REPLY_PROGRESS, "with a text");
+    played_says_why (&played, ZQB__ERROR, id, ZQB_EFAILED - ZQB_ERRNO, NULL, &rare);
+    receives_numbers (client, ZQB_REPLY_ERROR, ZQB_EFAILED, -1, 0, 0);
+    played_says_why (&played, ZQB__PROGRESS, id, 0, NULL, &rare); /* of what is over */
+    receives_nothing (client, ENOENT);
+    end_played (&played, &client);
+}
+
+TEST (a_try_is_not_over_as_long_as_there_is_progress)
+{
+    played_t played;
+    zqb_client_t *client = played_client (&played, 3600000, -1);
+    uint64_t id = submitted_with (client, NULL, "x");
+    played_hears (&played);
+    zqb__pending_t *pending = zqb__client_first (client);
+    pending->times_out -= 1000000000; /* as if much of it had passed */
+    uint64_t before = pending->times_out;
+    played_says_only (&played, ZQB__PROGRESS, id);
+    receives (client, id, ZQB_REPLY_PROGRESS, NULL);
+    assert_true (pending->times_out >= before + 1000000000);
+    end_played (&played, &client);
+}
+
+/* Plays a broker in a thread of its own: says what it is told to of the request that comes. */
+typedef struct player_t {
+    played_t played;
+    const zqb__command_t *says;
+    size_t count;
+} player_t;
+
+static void play (void *arg)
+{
+    player_t *player = (player_t *) arg;
+    played_hears (&player->played);
+    uint64_t id = player->played.command.id;
+    for (size_t i = 0; i < player->count; i++) {
+        zqb__command_t command = player->says[i];
+        command.id = id;
+        played_packs (&player->played, &command);
+    }
+    played_sends (&player->played);
+}
+
+/* A command with this body, or none. The message is the caller's. */
+static zqb__command_t command_with (int type, const zqb_msg_t *body)
+{
+    zqb__command_t command = zqb__command (type, 0);
+    command.msg = body;
+    return command;
+}
+
+static void fill (zqb_msg_t msgs[], size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        char text[2] = {(char) ('1' + i), 0};
+        zqb_msg_init (&msgs[i]);
+        zqb_msg_add_str (&msgs[i], text);
+    }
+}
+
+TEST (a_call_passes_over_progress)
+{
+    char text[64];
+    zqb_msg_t body;
+    player_t player;
+    fill (&body, 1);
+    zqb__command_t says[] = {zqb__command (ZQB__PROGRESS, 0), command_with (ZQB__PARTIAL, &body),
+                             zqb__command (ZQB__PROGRESS, 0), zqb__command (ZQB__REPLY, 0)};
+    says[0].text = "half";
+    says[0].text_size = 4;
+    player.says = says;
+    player.count = COUNT (says);
+    zqb_client_t *client = played_client (&player.played, 0, 0);
+    void *thread = zmq_threadstart (play, &player);
+    assert_int_equal (call (client, "echo", "x", text), 0);
+    assert_string_equal (text, "1");
+    zmq_threadclose (thread);
+    zqb_msg_close (&body);
+    end_played (&player.played, &client);
+}
+
+/* Says so many parts of a reply, which the client reads. */
+static void read_parts (played_t *played, zqb_client_t *client, uint64_t id, int count)
+{
+    for (int i = 0; i < count; i++)
+        played_says_body (played, ZQB__PARTIAL, 0, id, "part");
+    for (int i = 0; i < count; i++)
+        receives (client, id, ZQB_REPLY_PARTIAL, "part");
+    receives_nothing (client, EAGAIN);
+}
+
+TEST (whenever_16_parts_were_read_16_more_may_come)
+{
+    played_t played;
+    zqb_client_t *client = played_client (&played, 0, 0);
+    uint64_t id = submitted_with (client, NULL, "x"), other = submitted_with (client, NULL, "y");
+    played_hears (&played), played_hears (&played);
+    for (int i = 0; i < 3; i++) {
+        read_parts (&played, client, id, 15);
+        read_parts (&played, client, other, i < 2 ? 5 : 0); /* which count for themselves */
+        played_says_why (&played, ZQB__PROGRESS, id, 0, NULL, NULL); /* which is none */
+        receives (client, id, ZQB_REPLY_PROGRESS, NULL);
+        played_hears_nothing (&played);
+        read_parts (&played, client, id, 1);
+        played_hears_text (&played, "MORE #%llx credit=16", id);
+        played_hears_nothing (&played);
+    }
+    read_parts (&played, client, id, 40);
+    played_hears_text (&played, "MORE #%llx credit=16", id);
+    played_hears_text (&played, "MORE #%llx credit=16", id);
+    played_hears_nothing (&played);
+    end_played (&played, &client);
+}
+
+TEST (parts_that_were_lost_with_a_connection_are_granted_anew)
+{
+    played_t played;
+    zqb_reply_t reply;
+    zqb_client_t *client = played_client (&played, 3600000, 1);
+    uint64_t id = submitted_with (client, NULL, "x");
+    zqb_msg_init (&reply.body);
+    played_hears_text (&played, "REQUEST #%llx @echo 1:x", id);
+    client->line.lost = 1; /* as libzmq would tell over tcp */
+    assert_fails (zqb_client_recv (client, &reply, 0), EAGAIN);
+    played_hears_text (&played, "REQUEST again #%llx @echo 1:x", id);
+    played_hears_text (&played, "MORE #%llx credit=32", id);
+    played_hears_nothing (&played);
+    end_played (&played, &client);
+}
+
+/* ---- surveys */
+
+typedef struct heard_t {
+    char text[64];
+} heard_t;
+
+static void hear (zqb_msg_t *answer, void *arg)
+{
+    heard_t *heard = (heard_t *) arg;
+    zqb_msg_t taken;
+    zqb_msg_init (&taken);
+    zqb_msg_move (&taken, answer);
+    snprintf (heard->text + strlen (heard->text), sizeof heard->text - strlen (heard->text), "%.*s ",
+              (int) zqb_msg_size (&taken, 0), (const char *) zqb_msg_data (&taken, 0));
+    zqb_msg_close (&taken);
+}
+
+/* A survey with one frame of body: how many answered, or -errno. */
+static int ask_all (zqb_client_t *client, int deadline_ms, heard_t *heard, int *asked)
+{
+    zqb_msg_t request;
+    zqb_msg_init (&request);
+    zqb_msg_add_str (&request, "x");
+    heard->text[0] = 0;
+    int answered = zqb_client_survey (client, "echo", &request, deadline_ms, hear, heard, asked);
+    int error = errno;
+    assert_int_equal (zqb_msg_count (&request), answered < 0);
+    zqb_msg_close (&request);
+    return answered < 0 ? -error : answered;
+}
+
+TEST (a_survey_gives_each_answer_and_says_how_many_there_were_of_how_many)
+{
+    int asked = 0;
+    heard_t heard;
+    player_t player;
+    zqb_msg_t bodies[2];
+    zqb__rare_t rare = progress_of (2, 3, 0);
+    fill (bodies, 2);
+    zqb__command_t says[] = {command_with (ZQB__PARTIAL, &bodies[1]), zqb__command (ZQB__PROGRESS, 0),
+                             command_with (ZQB__PARTIAL, &bodies[0]), zqb__command (ZQB__REPLY, 0)};
+    says[3].rare = &rare;
+    player.says = says;
+    player.count = COUNT (says);
+    zqb_client_t *client = played_client (&player.played, 0, 0);
+    uint64_t other = submitted_with (client, NULL, "other");
+    played_hears (&player.played);
+    zqb__command_t reply = command_with (ZQB__REPLY, &bodies[0]);
+    reply.id = other;
+    played_packs (&player.played, &reply); /* which is sent with the rest */
+    void *thread = zmq_threadstart (play, &player);
+    assert_int_equal (ask_all (client, 3600000, &heard, &asked), 2);
+    zmq_threadclose (thread);
+    assert_string_equal (heard.text, "2 1 ");
+    assert_int_equal (asked, 3);
+    receives (client, other, ZQB_REPLY_FINAL, "1");
+    assert_int_equal (player.played.command.flags, ZQB__SURVEY);
+    assert_int_equal (player.played.command.rare->deadline_ms, 3600000);
+    zqb_msg_close (&bodies[0]);
+    zqb_msg_close (&bodies[1]);
+    end_played (&player.played, &client);
+}
+
+TEST (parts_of_a_survey_come_from_many_and_nobody_is_told_that_they_were_read)
+{
+    played_t played;
+    zqb_client_t *client = played_client (&played, 0, 0);
+    zqb_request_options_t options = no_options ();
+    zqb__rare_t rare = progress_of (40, 41, 0);
+    options.survey = 1;
+    uint64_t id = submitted_with (client, &options, "x");
+    played_hears_text (&played, "REQUEST survey #%llx @echo 1:x", id);
+    read_parts (&played, client, id, 40);
+    played_hears_nothing (&played);
+    played_says_why (&played, ZQB__REPLY, id, 0, NULL, &rare);
+    receives_numbers (client, ZQB_REPLY_FINAL, 0, 0, 40, 41);
+    end_played (&played, &client);
+}
+
+TEST (a_survey_that_cannot_be_made_says_why)
+{
+    int asked = 7;
+    heard_t heard;
+    player_t player;
+    zqb_msg_t msg;
+    zqb__command_t says = zqb__command (ZQB__ERROR, 0);
+    says.status = ZQB_ENOWORKER - ZQB_ERRNO;
+    player.says = &says;
+    player.count = 1;
+    zqb_client_t *client = played_client (&player.played, 0, 0), *mdp = new_client (ZQB_DIALECT_MDP02, 0, 0);
+    void *thread = zmq_threadstart (play, &player);
+    assert_int_equal (ask_all (client, -1, &heard, &asked), -ZQB_ENOWORKER);
+    zmq_threadclose (thread);
+    assert_null (player.played.command.rare);
+    assert_int_equal (ask_all (client, 0, &heard, &asked), -EINVAL);
+    assert_int_equal (ask_all (client, -2, &heard, &asked), -EINVAL);
+    assert_int_equal (ask_all (mdp, -1, &heard, &asked), -ENOTSUP);
+    assert_int_equal (asked, 7);
+    zqb_msg_init (&msg);
+    assert_fails (zqb_client_survey (NULL, "echo", &msg, -1, hear, &heard, NULL), EINVAL);
+    assert_fails (zqb_client_survey (client, NULL, &msg, -1, hear, &heard, NULL), EINVAL);
+    assert_fails (zqb_client_survey (client, "echo", NULL, -1, hear, &heard, NULL), EINVAL);
+    assert_fails (zqb_client_survey (client, "echo", &msg, -1, NULL, &heard, NULL), EINVAL);
+    zqb_client_destroy (&mdp);
+    end_played (&player.played, &client);
+}
+
+/* At its deadline, that is: so a client gives a broker that is mute the time of a try more. */
+TEST (how_a_survey_ends_is_what_the_broker_says_unless_it_is_mute)
+{
+    played_t played;
+    zqb_client_t *client = played_client (&played, 3600000, 0);
+    zqb_request_options_t options = no_options ();
+    zqb__rare_t rare = progress_of (0, 2, 0);
+    zqb_reply_t reply;
+    zqb_msg_init (&reply.body);
+    options.survey = 1;
+    options.deadline_ms = 1;
+    uint64_t id = submitted_with (client, &options, "x");
+    played_hears_text (&played, "REQUEST survey #%llx @echo deadline=1 1:x", id);
+    assert_fails (zqb_client_recv (client, &reply, 5), EAGAIN);
+    played_says_why (&played, ZQB__REPLY, id, 0, NULL, &rare);
+    receives_numbers (client, ZQB_REPLY_FINAL, 0, 0, 0, 2);
+    client->timeout = 5000;
+    id = submitted_with (client, &options, "x");
+    receives_error (client, id, ZQB_EEXPIRED);
+    end_played (&played, &client);
+}
+
+/* ---- the same with a real broker, and workers */
+
+/* Serves until it is stopped. */
+typedef struct server_t {
+    zqb_worker_t *worker;
+    zqb_handler_fn *handler;
+    void *arg, *thread;
+} server_t;
+
+static void run_server (void *arg)
+{
+    server_t *server = (server_t *) arg;
+    zqb_worker_run (server->worker, server->handler, server->arg);
+}
+
+static void start_server (server_t *server, const char *service, zqb_handler_fn *handler, void *arg)
+{
+    server->worker = zqb_worker_new (ctx, ENDPOINT, service, NULL);
+    assert_non_null (server->worker);
+    server->handler = handler;
+    server->arg = arg;
+    server->thread = zmq_threadstart (run_server, server);
+}
+
+static void stop_server (server_t *server)
+{
+    zqb_worker_stop (server->worker);
+    zmq_threadclose (server->thread);
+    zqb_worker_destroy (&server->worker);
+}
+
+enum { STREAM = 500 };
+
+/* Sends parts as fast as it may, and counts them. */
+static int stream (zqb_request_t *request, UNUSED zqb_msg_t *reply, void *arg)
+{
+    for (int i = 0; i < STREAM; i++) {
+        if (partial_text (request, "part") != 0)
+            return -1;
+        zqb__flag_add ((zqb__flag_t *) arg, 1);
+    }
+    return 0;
+}
+
+TEST (a_client_that_reads_slowly_slows_its_worker_down)
+{
+    zqb__flag_t sent = 0;
+    server_t server;
+    zqb_reply_t reply;
+    zqb_msg_init (&reply.body);
+    start_server (&server, "echo", stream, &sent);
+    zqb_client_t *client = new_client (0, 0, 0);
+    uint64_t id = submit (client, "echo", "x");
+    for (int read = 0; read < STREAM; read++) {
+        int allowed = ZQB__WINDOW_PARTS + read / ZQB__PARTS_READ * ZQB__PARTS_READ;
+        if (read % 50 == 0) /* whoever is not slowed down has time to send more */
+            eventually (zqb__flag_get (&sent) >= (allowed - ZQB__PARTS_READ < STREAM ? allowed - ZQB__PARTS_READ : STREAM));
+        assert_true (zqb__flag_get (&sent) <= allowed);
+        receives (client, id, ZQB_REPLY_PARTIAL, "part");
+    }
+    receives (client, id, ZQB_REPLY_FINAL, NULL);
+    zqb_client_destroy (&client);
+    stop_server (&server);
+}
+
+TEST (a_stream_of_parts_gets_through_to_a_call)
+{
+    zqb__flag_t sent = 0;
+    server_t server;
+    zqb_msg_t request, reply;
+    start_server (&server, "echo", stream, &sent);
+    zqb_client_t *client = new_client (0, 0, 0);
+    zqb_msg_init (&request);
+    zqb_msg_init (&reply);
+    assert_ok (zqb_client_call (client, "echo", &request, &reply));
+    assert_int_equal (zqb_msg_count (&reply), STREAM);
+    zqb_msg_close (&reply);
+    zqb_client_destroy (&client);
+    stop_server (&server);
+}
+
+/* Tells how far it is until nobody wants it any more. */
+static int work_until_cancelled (zqb_request_t *request, UNUSED zqb_msg_t *reply, void *arg)
+{
+    while (!zqb_request_cancelled (request)) {
+        zqb_request_progress (request, 1, 2, "at it");
+        zmq_poll (NULL, 0, 1);
+    }
+    zqb__flag_add ((zqb__flag_t *) arg, 1);
+    return 7;
+}
+
+TEST (a_worker_hears_that_its_request_was_cancelled_or_expired)
+{
+    zqb__flag_t heard = 0;
+    server_t server;
+    zqb_request_options_t options = no_options ();
+    start_server (&server, "echo", work_until_cancelled, &heard);
+    zqb_client_t *client = new_client (0, 0, 0);
+    uint64_t id = submit (client, "echo", "x");
+    receives (client, id, ZQB_REPLY_PROGRESS, "at it");
+    assert_ok (zqb_client_cancel (client, id));
+    eventually (zqb__flag_get (&heard) == 1);
+    options.deadline_ms = 20;
+    assert_int_equal (submit_with (client, &options, "x", &id), 0);
+    zqb_reply_t reply;
+    zqb_msg_init (&reply.body);
+    do
+        assert_ok (zqb_client_recv (client, &reply, PATIENCE_MS));
+    while (reply.kind == ZQB_REPLY_PROGRESS);
+    assert_string_equal (zqb_strerror (reply.error), zqb_strerror (ZQB_EEXPIRED));
+    zqb_msg_close (&reply.body);
+    eventually (zqb__flag_get (&heard) == 2);
+    id = submit (client, "echo", "x");
+    receives (client, id, ZQB_REPLY_PROGRESS, "at it");
+    zqb_broker_destroy (&broker); /* and when the broker is gone */
+    zqb_client_destroy (&client);
+    stop_server (&server);
+}
+
+static int answer_with (UNUSED zqb_request_t *request, zqb_msg_t *reply, void *arg)
+{
+    return zqb_msg_add_str (reply, (const char *) arg);
+}
+
+static int refuse_it (UNUSED zqb_request_t *request, UNUSED zqb_msg_t *reply, UNUSED void *arg)
+{
+    return ZQB_EREFUSED;
+}
+
+static int fail_with_code (UNUSED zqb_request_t *request, zqb_msg_t *reply, UNUSED void *arg)
+{
+    return zqb_msg_add_str (reply, "why") == 0 ? -42 : 1;
+}
+
+TEST (what_one_worker_refuses_another_does)
+{
+    char text[64];
+    server_t refuses, does;
+    zqb_client_t *client = new_client (0, 0, 0);
+    start_server (&refuses, "echo", refuse_it, NULL);
+    eventually (stat (broker, workers) == 1);
+    assert_call_fails (client, "echo", ZQB_EREFUSED);
+    start_server (&does, "echo", answer_with, (void *) (uintptr_t) "done");
+    eventually (stat (broker, workers) == 2);
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal (call (client, "echo", "x", text), 0);
+        assert_string_equal (text, "done");
+    }
+    zqb_client_destroy (&client);
+    stop_server (&refuses);
+    stop_server (&does);
+}
+
+TEST (a_failure_comes_with_the_workers_code)
+{
+    server_t server;
+    zqb_client_t *client = new_client (0, 0, 0);
+    start_server (&server, "echo", fail_with_code, NULL);
+    assert_ok (zqb_broker_handle (broker, "here", fail_with_code, NULL));
+    submit (client, "echo", "x");
+    receives_numbers (client, ZQB_REPLY_ERROR, ZQB_EFAILED, -42, 0, 0);
+    submit (client, "here", "x");
+    receives_numbers (client, ZQB_REPLY_ERROR, ZQB_EFAILED, -42, 0, 0);
+    zqb_client_destroy (&client);
+    stop_server (&server);
+}
+
+/* What a handler inside the broker may say, and what it may not. */
+static int say_all (zqb_request_t *request, zqb_msg_t *reply, UNUSED void *arg)
+{
+    int good = zqb_request_progress (request, 1, 2, "half") == 0 && zqb_request_cancelled (request) == 0
+               && zqb_request_left_ms (request) == -1 && zqb_request_refuse (request) == -1 && errno == EINVAL
+               && zqb_request_fail (request, 1, "x") == -1 && errno == EINVAL;
+    return zqb_msg_add_str (reply, good ? "well" : zqb_strerror (errno));
+}
+
+TEST (a_handler_inside_the_broker_may_say_how_far_it_is_but_nobody_hears_it)
+{
+    zqb_client_t *client = new_client (0, 0, 0);
+    assert_ok (zqb_broker_handle (broker, "here", say_all, NULL));
+    assert_ok (zqb_broker_handle (broker, "refuses", refuse_it, NULL));
+    receives (client, submit (client, "here", "x"), ZQB_REPLY_FINAL, "well");
+    submit (client, "refuses", "x");
+    receives_numbers (client, ZQB_REPLY_ERROR, ZQB_EFAILED, ZQB_EREFUSED, 0, 0);
+    assert_int_equal (stat (broker, progress), 0);
+    zqb_client_destroy (&client);
+}
+
+TEST (all_workers_of_a_service_are_asked_in_a_survey)
+{
+    int asked = 0;
+    heard_t heard;
+    server_t servers[3];
+    zqb_client_t *client = new_client (0, 0, 0);
+    assert_int_equal (ask_all (client, -1, &heard, &asked), -ZQB_ENOWORKER);
+    for (size_t i = 0; i < COUNT (servers); i++) {
+        start_server (&servers[i], "echo", i == 1 ? fail_with_code : answer_with, (void *) (uintptr_t) "here");
+        eventually (stat (broker, workers) == i + 1);
+    }
+    assert_int_equal (ask_all (client, PATIENCE_MS, &heard, &asked), 2);
+    assert_string_equal (heard.text, "here here ");
+    assert_int_equal (asked, 3);
+    for (size_t i = 0; i < COUNT (servers); i++)
+        stop_server (&servers[i]);
+    zqb_worker_t *busy = new_worker (0, 1);
+    eventually (stat (broker, workers) == 1);
+    assert_int_equal (ask_all (client, 10, &heard, &asked), 0); /* who does not answer in time is not waited for */
+    assert_int_equal (asked, 1);
+    zqb_worker_destroy (&busy);
+    zqb_client_destroy (&client);
+}
+
+TEST (a_one_way_request_is_executed_though_its_client_is_gone)
+{
+    zqb_request_options_t options = no_options ();
+    options.one_way = 1;
+    zqb_client_t *client = new_client (0, 0, 0);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal (submit_with (client, &options, "x", NULL), 0);
+    zqb_client_destroy (&client);
+    zqb_worker_t *worker = new_worker (0, 1);
+    for (int i = 0; i < 10; i++)
+        assert_ok (reply_text (is_asked (worker, "x"), "y"));
+    eventually (stat (broker, replied) == 10);
+    zqb_worker_destroy (&worker);
+}
+
+TEST (a_more_important_request_is_done_first_and_a_delayed_one_last)
+{
+    static const int priorities[] = {0, -4, 4, 1};
+    static const char *const texts[] = {"0", "-4", "4", "1"};
+    static const int order[] = {2, 3, 0, 1};
+    zqb_client_t *client = new_client (0, 0, 0);
+    zqb_request_options_t options = no_options ();
+    options.priority = 4;
+    options.delay_ms = 1;
+    uint64_t delayed = submitted_with (client, &options, "delayed");
+    options.delay_ms = 3600000;
+    uint64_t never = submitted_with (client, &options, "never");
+    eventually (stat (broker, delayed) == 1);
+    options.delay_ms = 0;
+    for (size_t i = 0; i < COUNT (priorities); i++) {
+        options.priority = priorities[i];
+        submitted_with (client, &options, texts[i]);
+    }
+    eventually (stat (broker, queued) == 6);
+    zqb_worker_t *worker = new_worker (0, 1);
+    assert_ok (reply_text (is_asked (worker, "delayed"), "y")); /* its delay was over before */
+    receives (client, delayed, ZQB_REPLY_FINAL, "y");
+    for (size_t i = 0; i < COUNT (order); i++)
+        assert_ok (reply_text (is_asked (worker, texts[order[i]]), "y"));
+    eventually (stat (broker, queued) == 1);
+    assert_ok (zqb_client_cancel (client, never));
+    eventually (stat (broker, queued) == 0);
+    zqb_worker_destroy (&worker);
+    zqb_client_destroy (&client);
+}
+
 int main (void)
 {
     const struct CMUnitTest tests[] = {
@@ -942,6 +1929,42 @@ int main (void)
         FRESH (a_client_speaks_majordomo_to_other_brokers_byte_by_byte),
         FRESH (over_mdp_an_answer_that_nobody_waits_for_is_passed_over),
         FRESH (an_error_of_a_later_version_is_efailed),
+        FRESH (what_a_request_asks_for_is_said_to_the_broker),
+        FRESH (options_out_of_range_are_einval_and_nothing_is_sent),
+        FRESH (the_longest_keys_are_said_whole),
+        FRESH (who_asks_for_nothing_has_an_ordinary_request),
+        FRESH (over_mdp_nothing_can_be_asked_for),
+        FRESH (what_was_asked_for_is_asked_again_and_the_callers_memory_is_not_needed),
+        FRESH (of_its_times_a_request_says_what_is_left),
+        FRESH (when_its_deadline_is_over_a_request_ends_even_if_the_broker_is_mute),
+        FRESH (when_the_broker_says_first_that_a_deadline_is_over_that_is_it),
+        FRESH (who_is_not_to_try_again_waits_until_the_deadline),
+        FRESH (each_request_ends_at_its_own_deadline),
+        FRESH (a_client_whose_requests_all_expire_turns_to_the_next_broker_when_one_is_mute),
+        FRESH (a_try_begins_when_the_delay_is_over),
+        FRESH (a_one_way_request_is_sent_and_forgotten),
+        FRESH (more_one_way_requests_than_may_be_outstanding_leave_one_after_the_other),
+        FRESH (a_one_way_request_that_is_packed_is_sent_when_its_client_is_destroyed),
+        FRESH (a_one_way_request_that_cannot_be_packed_or_sent_says_so),
+        FRESH (a_one_way_call_returns_as_soon_as_it_is_sent),
+        FRESH (progress_and_codes_are_told_where_they_mean_something_and_else_are_0),
+        FRESH (a_try_is_not_over_as_long_as_there_is_progress),
+        FRESH (a_call_passes_over_progress),
+        FRESH (whenever_16_parts_were_read_16_more_may_come),
+        FRESH (parts_that_were_lost_with_a_connection_are_granted_anew),
+        FRESH (a_survey_gives_each_answer_and_says_how_many_there_were_of_how_many),
+        FRESH (parts_of_a_survey_come_from_many_and_nobody_is_told_that_they_were_read),
+        FRESH (a_survey_that_cannot_be_made_says_why),
+        FRESH (how_a_survey_ends_is_what_the_broker_says_unless_it_is_mute),
+        FRESH (a_client_that_reads_slowly_slows_its_worker_down),
+        FRESH (a_stream_of_parts_gets_through_to_a_call),
+        FRESH (a_worker_hears_that_its_request_was_cancelled_or_expired),
+        FRESH (what_one_worker_refuses_another_does),
+        FRESH (a_failure_comes_with_the_workers_code),
+        FRESH (a_handler_inside_the_broker_may_say_how_far_it_is_but_nobody_hears_it),
+        FRESH (all_workers_of_a_service_are_asked_in_a_survey),
+        FRESH (a_one_way_request_is_executed_though_its_client_is_gone),
+        FRESH (a_more_important_request_is_done_first_and_a_delayed_one_last),
     };
     return cmocka_run_group_tests (tests, NULL, NULL);
 }

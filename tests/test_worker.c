@@ -1438,6 +1438,97 @@ TEST (a_worker_that_waits_is_woken_to_be_drained)
     has_left (&played, &outcome.worker);
 }
 
+/* ---- leaving a real broker */
+
+/* Serves until it is drained, and counts. */
+static int count_and_echo (zqb_request_t *request, zqb_msg_t *reply, void *arg)
+{
+    zqb__flag_add ((zqb__flag_t *) arg, 1);
+    return echo (request, reply, NULL);
+}
+
+typedef struct served_t {
+    zqb_worker_t *worker;
+    zqb__flag_t count;
+    int result;
+} served_t;
+
+static void serve_until_drained (void *arg)
+{
+    served_t *served = (served_t *) arg;
+    served->result = zqb_worker_run (served->worker, count_and_echo, &served->count);
+}
+
+TEST (workers_are_drained_one_after_the_other_and_no_request_is_lost_or_done_twice)
+{
+    enum { WORKERS = 4, REQUESTS = 2000 };
+    served_t served[WORKERS];
+    void *threads[WORKERS];
+    zqb_client_t *client = new_client (0, 0, -1);
+    zqb_reply_t reply;
+    int done = 0;
+    zqb_msg_init (&reply.body);
+    for (int i = 0; i < WORKERS; i++) {
+        memset (&served[i], 0, sizeof served[i]);
+        served[i].worker = new_worker (0, 10);
+        threads[i] = zmq_threadstart (serve_until_drained, &served[i]);
+    }
+    eventually (stat (broker, workers) == WORKERS);
+    for (int i = 0; i < REQUESTS; i++)
+        submit (client, "echo", "x");
+    for (int i = 0; i < REQUESTS; i++) {
+        assert_ok (zqb_client_recv (client, &reply, PATIENCE_MS));
+        assert_int_equal (reply.kind, ZQB_REPLY_FINAL);
+        if (i % 500 == 100 && i / 500 < WORKERS - 1)
+            zqb_worker_drain (served[i / 500].worker);
+    }
+    eventually (stat (broker, workers_left) == WORKERS - 1);
+    zqb_worker_drain (served[WORKERS - 1].worker);
+    for (int i = 0; i < WORKERS; i++) {
+        zmq_threadclose (threads[i]);
+        assert_ok (served[i].result);
+        done += zqb__flag_get (&served[i].count);
+        zqb_worker_destroy (&served[i].worker);
+    }
+    assert_int_equal (done, REQUESTS);
+    assert_int_equal (stat (broker, requeued), 0);
+    eventually (stat (broker, workers_left) == WORKERS);
+    assert_int_equal (stat (broker, workers_lost), 0);
+    zqb_msg_close (&reply.body);
+    zqb_client_destroy (&client);
+}
+
+TEST (a_worker_whose_broker_wants_it_to_leave_leaves)
+{
+    served_t served;
+    memset (&served, 0, sizeof served);
+    served.worker = new_worker (0, 1);
+    served.result = -1;
+    eventually (stat (broker, workers) == 1);
+    void *thread = zmq_threadstart (serve_until_drained, &served);
+    assert_ok (zqb_broker_drain (broker, "echo", 0));
+    zmq_threadclose (thread);
+    assert_ok (served.result);
+    eventually (stat (broker, workers_left) == 1);
+    zqb_worker_destroy (&served.worker);
+    assert_int_equal (stat (broker, workers_left), 1);
+}
+
+TEST (workers_for_patterns_serve_what_has_no_worker_of_its_own)
+{
+    zqb_worker_t *any = zqb_worker_new (ctx, ENDPOINT, "img.*", NULL), *png = zqb_worker_new (ctx, ENDPOINT, "img.png", NULL);
+    zqb_client_t *client = new_client (0, 0, 0);
+    eventually (stat (broker, workers) == 2);
+    submit (client, "img.png", "one");
+    submit (client, "img.jpeg", "two");
+    zqb_request_t *one = is_asked (png, "one"), *two = is_asked (any, "two");
+    assert_string_equal (zqb_request_service (one, NULL), "img.png");
+    assert_string_equal (zqb_request_service (two, NULL), "img.jpeg");
+    zqb_worker_destroy (&any);
+    zqb_worker_destroy (&png);
+    zqb_client_destroy (&client);
+}
+
 int main (void)
 {
     const struct CMUnitTest tests[] = {
@@ -1508,6 +1599,9 @@ int main (void)
         FRESH (a_worker_whose_broker_never_came_leaves_at_once),
         FRESH (an_mdp_worker_that_is_drained_says_goodbye_when_it_is_done),
         FRESH (a_worker_that_waits_is_woken_to_be_drained),
+        FRESH (workers_are_drained_one_after_the_other_and_no_request_is_lost_or_done_twice),
+        FRESH (a_worker_whose_broker_wants_it_to_leave_leaves),
+        FRESH (workers_for_patterns_serve_what_has_no_worker_of_its_own),
     };
     return cmocka_run_group_tests (tests, NULL, NULL);
 }
