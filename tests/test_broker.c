@@ -1210,6 +1210,186 @@ TEST (every_zqb1_client_of_a_broker_that_is_destroyed_is_told)
     zqb_msg_close (&reply.body);
 }
 
+/* ---- what the host sees and says of requests and workers */
+
+static int wants_numbers_only (zqb_request_t *request, zqb_request_options_t *options, zqb_msg_t *refusal, void *arg)
+{
+    zqb_msg_t *body = zqb_request_body (request);
+    const char *text = (const char *) zqb_msg_data (body, 0);
+    ++*(int *) arg;
+    assert_string_equal (zqb_request_service (request, NULL), "echo");
+    if (text[0] == 'u')
+        options->priority = ZQB_PRIORITY_HIGHEST;
+    if (text[0] == 'f')
+        options->fail_fast = 1;
+    if (text[0] != 'b')
+        return 0;
+    zqb_msg_add_str (refusal, "no ");
+    zqb_msg_add_str (refusal, "second frames");
+    return 7;
+}
+
+static const char *error_and (int error, const char *text)
+{
+    static char both[300];
+    snprintf (both, sizeof both, "%s: %s", zqb_strerror (error), text);
+    return both;
+}
+
+/* Replaces the broker by one with these options. */
+static void broker_with (const zqb_broker_options_t *options)
+{
+    zqb_broker_destroy (&broker);
+    broker = zqb_broker_new (ctx, options);
+    eventually (zqb_broker_bind (broker, "inproc://broker") == 0);
+    assert_ok (zqb_broker_start (broker));
+}
+
+TEST (a_filter_sees_each_request_before_it_is_queued_and_may_refuse_and_change_it)
+{
+    zqb_broker_options_t options;
+    int seen = 0;
+    memset (&options, 0, sizeof options);
+    options.filter = wants_numbers_only;
+    options.filter_arg = &seen;
+    broker_with (&options);
+    assert_string_equal (call ("echo", "bad"), error_and (ZQB_EREFUSED, "no "));
+    assert_string_equal (call ("echo", "fast"), error_and (ZQB_ENOWORKER, ""));
+    assert_int_equal (stat (broker, refused_filter), 1);
+    void *client = dealer (), *worker = dealer ();
+    send_text (client, "|MDPC01|echo|normal");
+    send_text (client, "|MDPC01|echo|urgent");
+    eventually (stat (broker, queued) == 2);
+    send_text (worker, "|MDPW01|READY|echo");
+    hears (worker, "|MDPW01|REQUEST|TOKEN||urgent");
+    assert_string_equal (call ("mmi.service", "echo"), "200"); /* which it does not see */
+    assert_int_equal (seen, 4);
+    zmq_close (client);
+    zmq_close (worker);
+}
+
+typedef struct outcomes_t {
+    int errors[16];
+    int count;
+} outcomes_t;
+
+static void keep_outcome (const zqb_outcome_t *outcome, void *arg)
+{
+    outcomes_t *outcomes = (outcomes_t *) arg;
+    assert_int_equal (strlen (outcome->service), outcome->service_size);
+    assert_true (outcome->took_us >= 0);
+    outcomes->errors[outcomes->count++ % 16] = outcome->error;
+}
+
+TEST (a_host_sees_the_outcome_of_each_request)
+{
+    zqb_broker_options_t options;
+    static outcomes_t outcomes;
+    static char why[] = "why";
+    memset (&options, 0, sizeof options);
+    options.outcome = keep_outcome;
+    options.outcome_arg = &outcomes;
+    broker_with (&options);
+    assert_ok (zqb_broker_handle (broker, "echo", echo, NULL));
+    assert_ok (zqb_broker_handle (broker, "fail", fail_with_text, why));
+    assert_string_equal (call ("echo", "x"), "x");
+    call ("fail", "x");
+    void *client = dealer ();
+    send_text (client, "|MDPC01|nobody|x");
+    eventually (stat (broker, queued) == 1);
+    zmq_close (client);
+    zqb_broker_destroy (&broker);
+    assert_int_equal (outcomes.count, 3);
+    assert_int_equal (outcomes.errors[0], 0);
+    assert_int_equal (outcomes.errors[1], ZQB_EFAILED);
+    assert_int_equal (outcomes.errors[2], ZQB_ECANCELLED);
+}
+
+/* The number by which a worker is known, from a line of mmi.workers. */
+static uint64_t id_in (const char *line)
+{
+    const char *at = strstr (line, " id=");
+    assert_non_null (at);
+    return strtoull (at + 4, NULL, 10);
+}
+
+TEST (a_worker_that_the_host_drains_finishes_what_it_holds_and_leaves)
+{
+    assert_ok (zqb_broker_start (broker));
+    void *client = dealer (), *worker = dealer ();
+    send_text (worker, "|MDPW01|READY|echo");
+    eventually (stat (broker, workers) == 1);
+    send_text (client, "|MDPC01|echo|first");
+    hears (worker, "|MDPW01|REQUEST|TOKEN||first");
+    uint64_t id = id_in (call ("mmi.workers", NULL));
+    assert_fails (zqb_broker_drain (broker, "echo", id + 1), ENOENT);
+    assert_ok (zqb_broker_drain (broker, "echo", id));
+    assert_non_null (strstr (call ("mmi.workers", NULL), " draining=1"));
+    send_text (client, "|MDPC01|echo|second");
+    send_with_token (worker, "|MDPW01|REPLY|", "|done");
+    hears (client, "|MDPC01|echo|done");
+    hears (worker, "|MDPW01|DISCONNECT");
+    eventually (stat (broker, queued) == 1);
+    assert_int_equal (stat (broker, workers_left), 1);
+    assert_fails (zqb_broker_drain (broker, "echo", 0), ENOENT);
+    zmq_close (client);
+    zmq_close (worker);
+}
+
+static size_t choose_last (const zqb_worker_info_t *workers, size_t count, void *arg)
+{
+    ++*(int *) arg;
+    assert_true (workers[0].id < workers[count - 1].id);
+    assert_int_equal (workers[0].credit, 1);
+    return count - 1;
+}
+
+TEST (a_host_may_choose_the_worker)
+{
+    int asked = 0;
+    assert_ok (zqb_broker_policy (broker, "echo", ZQB_POLICY_CUSTOM, choose_last, &asked));
+    assert_ok (zqb_broker_start (broker));
+    void *client = dealer (), *first = dealer (), *second = dealer ();
+    send_text (first, "|MDPW01|READY|echo");
+    eventually (stat (broker, workers) == 1);
+    send_text (second, "|MDPW01|READY|echo");
+    eventually (stat (broker, workers) == 2);
+    send_text (client, "|MDPC01|echo|x");
+    hears (second, "|MDPW01|REQUEST|TOKEN||x");
+    assert_int_equal (asked, 1);
+    assert_ok (zqb_broker_policy (broker, "echo", ZQB_POLICY_LRU, NULL, NULL));
+    zmq_close (client);
+    zmq_close (first);
+    zmq_close (second);
+}
+
+TEST (mistakes_about_policies_and_draining_are_einval)
+{
+    assert_fails (zqb_broker_policy (NULL, "echo", ZQB_POLICY_LRU, NULL, NULL), EINVAL);
+    assert_fails (zqb_broker_policy (broker, NULL, ZQB_POLICY_LRU, NULL, NULL), EINVAL);
+    assert_fails (zqb_broker_policy (broker, "mmi.x", ZQB_POLICY_LRU, NULL, NULL), EINVAL);
+    assert_fails (zqb_broker_policy (broker, "echo", -1, NULL, NULL), EINVAL);
+    assert_fails (zqb_broker_policy (broker, "echo", 5, NULL, NULL), EINVAL);
+    assert_fails (zqb_broker_policy (broker, "echo", ZQB_POLICY_CUSTOM, NULL, NULL), EINVAL);
+    assert_fails (zqb_broker_drain (NULL, "echo", 0), EINVAL);
+    assert_fails (zqb_broker_drain (broker, NULL, 0), EINVAL);
+    assert_fails (zqb_broker_drain (broker, "mmi.x", 0), EINVAL);
+    zqb_broker_options_t options;
+    memset (&options, 0, sizeof options);
+    options.ageing_ms = -2;
+    assert_none (zqb_broker_new (ctx, &options), EINVAL);
+    assert_int_equal (stat (broker, services), 0);
+}
+
+TEST (mmi_services_lists_one_service_if_it_is_named)
+{
+    assert_ok (zqb_broker_handle (broker, "one", echo, NULL));
+    assert_ok (zqb_broker_handle (broker, "two", echo, NULL));
+    assert_ok (zqb_broker_start (broker));
+    assert_string_equal (call ("mmi.services", "two"), "two queued=0 running=0 workers=0 handler=1 oldest_ms=0");
+    assert_string_equal (call ("mmi.services", "three"), "");
+}
+
 int main (void)
 {
     const struct CMUnitTest tests[] = {
@@ -1274,6 +1454,12 @@ int main (void)
         FRESH (other_threads_may_use_a_saturated_broker),
         FRESH (a_broker_with_many_peers_of_all_kinds_may_be_destroyed),
         FRESH (every_zqb1_client_of_a_broker_that_is_destroyed_is_told),
+        FRESH (a_filter_sees_each_request_before_it_is_queued_and_may_refuse_and_change_it),
+        FRESH (a_host_sees_the_outcome_of_each_request),
+        FRESH (a_worker_that_the_host_drains_finishes_what_it_holds_and_leaves),
+        FRESH (a_host_may_choose_the_worker),
+        FRESH (mistakes_about_policies_and_draining_are_einval),
+        FRESH (mmi_services_lists_one_service_if_it_is_named),
     };
     return cmocka_run_group_tests (tests, NULL, NULL);
 }
