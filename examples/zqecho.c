@@ -6,11 +6,14 @@
     Build   cc -o zqecho examples/zqecho.c -I. -lzmq
     Run     ./zqecho -e tcp://127.0.0.1:5555 echo               an endpoint of zqbrokerd --bind
             ./zqecho -e tcp://127.0.0.1:5555 --mdp 0.2 echo
+            ./zqecho -e tcp://127.0.0.1:5555 'img.*'            whatever starts with img.
             ./zqecho -e ipc:///tmp/back --ppp                   the backend of zqbrokerd --lru
-    Prints  nothing
+    Prints  nothing, or with --print a line for each request: the service, and the frames
 
-    It serves until SIGINT or SIGTERM, and then ends with status 0. Status 1: it cannot go on, and
-    says why. Status 2: the command line is wrong. --help lists the options.
+    SIGTERM drains it: it takes no more, finishes what it has, and leaves. SIGINT (Ctrl-C) stops it:
+    what it has goes to another. Then it ends with status 0. Status 1: it cannot go on, and says why.
+    Status 2: the command line is wrong. --help lists the options, some of which make it a slow, a
+    broken or a picky worker, to try out what a client sees of that.
 */
 #define ZQBROKER_IMPLEMENTATION
 #include "zqbroker.h"
@@ -32,9 +35,15 @@ static const char help[] =
     "      --lru                  be a plain REQ worker, of a broker's LRU backend\n"
     "      --ppp                  be a Paranoid Pirate worker, of a broker's LRU backend\n"
     "      --heartbeat MS         how often heartbeats are sent and expected (2500)\n"
-    "  -h, --help                 this\n";
+    "  -h, --help                 this\n"
+    "But for --lru and --ppp:\n"
+    "      --print                print a line for each request, and for one that is cancelled\n"
+    "      --work MS              take so long for each (0)\n"
+    "      --progress             report ten times how far each is; ZQB/1 only\n"
+    "      --refuse               give each back, for another worker; ZQB/1 only\n"
+    "      --fail CODE            fail each, with this code\n";
 
-enum { HEARTBEAT_MS = 2500, LIVENESS = 3, LINGER_MS = 1000 };
+enum { HEARTBEAT_MS = 2500, LIVENESS = 3, LINGER_MS = 1000, STEPS = 10, LOOK_MS = 10 };
 
 typedef struct settings_t settings_t;
 typedef int (serve_fn) (void *ctx, const settings_t *settings);
@@ -44,6 +53,9 @@ struct settings_t {
     const char *endpoint;
     const char *service;
     zqb_worker_options_t worker;
+    int print, progress, refuse;
+    int work_ms;
+    int fail; /* the code, or 0 */
 };
 
 static int failed (const char *what)
@@ -55,55 +67,35 @@ static int failed (const char *what)
 /* ---- signals ---- */
 
 static volatile sig_atomic_t stopping;
-static zqb_worker_t *native; /* for the signal handler */
+static zqb_worker_t *volatile native; /* if it is one, for the signal handler */
 
-static void stop (int signal_number)
+static void end (int signal_number)
 {
-    (void) signal_number;
+    if (native != NULL && signal_number == SIGTERM) {
+        zqb_worker_drain (native);
+        return;
+    }
     stopping = 1;
     if (native != NULL)
         zqb_worker_stop (native);
 }
 
-static void stop_on (int signal_number)
+static void end_on (int signal_number)
 {
     struct sigaction action;
 
     memset (&action, 0, sizeof action);
-    action.sa_handler = stop;
+    action.sa_handler = end;
     sigaction (signal_number, &action, NULL);
 }
 
-static void stop_on_signals (void)
+static void end_on_signals (void)
 {
-    stop_on (SIGINT);
-    stop_on (SIGTERM);
+    end_on (SIGINT);
+    end_on (SIGTERM);
 }
 
 /* ---- ZQB/1 and Majordomo ---- */
-
-static int echo (zqb_request_t *request, zqb_msg_t *reply, void *arg)
-{
-    (void) arg;
-    return zqb_msg_move (reply, zqb_request_body (request));
-}
-
-static int serve_native (void *ctx, const settings_t *settings)
-{
-    int rc;
-
-    native = zqb_worker_new (ctx, settings->endpoint, settings->service, &settings->worker);
-    if (native == NULL)
-        return failed (settings->endpoint);
-    stop_on_signals ();
-    rc = zqb_worker_run (native, echo, NULL);
-    if (rc == -1)
-        failed (settings->service);
-    zqb_worker_destroy (&native);
-    return rc;
-}
-
-/* ---- libzmq alone: what LRU and PPP workers share ---- */
 
 static int64_t now_ms (void)
 {
@@ -112,6 +104,82 @@ static int64_t now_ms (void)
     clock_gettime (CLOCK_MONOTONIC, &now);
     return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
+
+static void print (zqb_request_t *request, const char *what)
+{
+    zqb_msg_t *body = zqb_request_body (request);
+
+    printf ("%s%s", zqb_request_service (request, NULL), what);
+    for (size_t i = 0; i < zqb_msg_count (body); i++)
+        printf (" %.*s", (int) zqb_msg_size (body, i), (char *) zqb_msg_data (body, i));
+    printf ("\n");
+    fflush (stdout);
+}
+
+/* Lets time pass: 0; or -1 as soon as that is of no use. */
+static int wait_until (zqb_request_t *request, int64_t then_ms)
+{
+    while (now_ms () < then_ms) {
+        if (stopping || zqb_request_cancelled (request))
+            return -1;
+        zmq_poll (NULL, 0, LOOK_MS);
+    }
+    return 0;
+}
+
+/* What stands for work. */
+static int work (zqb_request_t *request, const settings_t *settings)
+{
+    int64_t start = now_ms ();
+
+    for (int step = 1; step <= STEPS; step++) {
+        if (wait_until (request, start + (int64_t) settings->work_ms * step / STEPS) == -1)
+            return -1;
+        if (settings->progress)
+            zqb_request_progress (request, (uint64_t) step, STEPS, NULL);
+    }
+    return 0;
+}
+
+/* What was cut off by Ctrl-C is for another. What was cancelled reaches nobody, whatever it is. */
+static int echo (zqb_request_t *request, zqb_msg_t *reply, void *arg)
+{
+    const settings_t *settings = (const settings_t *) arg;
+
+    if (settings->print)
+        print (request, ":");
+    if (settings->refuse)
+        return ZQB_EREFUSED;
+    if (work (request, settings) == -1) {
+        if (settings->print && !stopping)
+            print (request, " cancelled:");
+        return ZQB_EREFUSED;
+    }
+    if (settings->fail == 0)
+        return zqb_msg_move (reply, zqb_request_body (request));
+    zqb_msg_add_str (reply, "it was told to fail");
+    return settings->fail;
+}
+
+static int serve_native (void *ctx, const settings_t *settings)
+{
+    zqb_worker_t *worker = zqb_worker_new (ctx, settings->endpoint, settings->service,
+                                           &settings->worker);
+    int rc;
+
+    if (worker == NULL)
+        return failed (settings->endpoint);
+    native = worker;
+    end_on_signals ();
+    rc = zqb_worker_run (worker, echo, (void *) settings);
+    native = NULL;
+    if (rc == -1)
+        failed (settings->service);
+    zqb_worker_destroy (&worker);
+    return rc;
+}
+
+/* ---- libzmq alone: what LRU and PPP workers share ---- */
 
 static void *open_socket (void *ctx, int type, const char *endpoint)
 {
@@ -191,7 +259,7 @@ static int serve_lru (void *ctx, const settings_t *settings)
 
     if (socket == NULL)
         return failed (settings->endpoint);
-    stop_on_signals ();
+    end_on_signals ();
     rc = zmq_send (socket, "READY", 5, 0);
     while (!stopping && rc != -1) {
         rc = wait_for_message (socket, HEARTBEAT_MS);
@@ -238,7 +306,7 @@ static int serve_ppp (void *ctx, const settings_t *settings)
 
     if (heartbeat_ms == 0)
         heartbeat_ms = HEARTBEAT_MS;
-    stop_on_signals ();
+    end_on_signals ();
     while (!stopping && rc == 0) {
         void *socket = open_socket (ctx, ZMQ_DEALER, settings->endpoint);
         if (socket == NULL)
@@ -289,6 +357,11 @@ static void set_option (settings_t *settings, int option)
         case 'm': settings->worker.dialect = dialect (optarg); break;
         case 'c': settings->worker.credit = number (optarg, 65535); break;
         case 'b': settings->worker.heartbeat_ms = number (optarg, INT_MAX); break;
+        case 'i': settings->print = 1; break;
+        case 'w': settings->work_ms = number (optarg, INT_MAX); break;
+        case 'g': settings->progress = 1; break;
+        case 'r': settings->refuse = 1; break;
+        case 'f': settings->fail = number (optarg, INT_MAX); break;
         case 'l': settings->serve = serve_lru; break;
         case 'p': settings->serve = serve_ppp; break;
         case 'h': show_help (); break;
@@ -303,6 +376,11 @@ static void parse (settings_t *settings, int argc, char **argv)
         { "mdp", required_argument, NULL, 'm' },
         { "credit", required_argument, NULL, 'c' },
         { "heartbeat", required_argument, NULL, 'b' },
+        { "print", no_argument, NULL, 'i' },
+        { "work", required_argument, NULL, 'w' },
+        { "progress", no_argument, NULL, 'g' },
+        { "refuse", no_argument, NULL, 'r' },
+        { "fail", required_argument, NULL, 'f' },
         { "lru", no_argument, NULL, 'l' },
         { "ppp", no_argument, NULL, 'p' },
         { "help", no_argument, NULL, 'h' },
