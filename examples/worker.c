@@ -5,7 +5,7 @@
     Prints  nothing; it serves until it is killed (Ctrl-C), or drained
 
     Start as many as you like, before or after the broker. It serves broker.c, zqbrokerd.c, or any
-    other broker that embeds zqbroker.h; client.c asks it. SIGTERM, which is what `kill`, systemd and
+    other broker that embeds zqbroker.h; client.c asks it. SIGTERM, which is what kill, systemd and
     Kubernetes send, drains it: it finishes what it has, takes no more, and ends with status 0.
 */
 #define ZQBROKER_IMPLEMENTATION

@@ -367,8 +367,8 @@ static int take (const settings_t *settings, const zqb_reply_t *reply)
 
 /* ---- the call ---- */
 
-/* The next of what comes: 0; or -1, with EINTR after a signal. It does not wait for long at a time, as
-   one may come just before. */
+/* The next of what comes: 0; or -1, with EINTR after a signal. It does not wait for long at a time,
+   as one may come just before. */
 static int next (zqb_client_t *client, zqb_reply_t *reply)
 {
     while (!ending) {
