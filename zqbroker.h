@@ -62,16 +62,51 @@
         client                  +--------+                  worker "count"
 
     A SERVICE is a name, 1 to 255 bytes. Workers register for one; clients call one. The broker makes it when it is
-    first named, and forgets it when it has neither workers nor requests.
+    first named, and forgets it when it has neither workers nor requests. A worker may also register for a PATTERN, a
+    name that ends with "*": "img.*" serves all that start with "img.", but those that have workers or a handler of
+    their own, or workers for a longer pattern. What waits for a service without workers moves to one that serves it.
 
     A REQUEST is QUEUED until a worker of its service has room, then RUNNING, then over: replied, failed, expired,
     cancelled, dead (too many workers were lost over it), or its client is gone. If its worker is lost it goes back
-    to the head of its queue.
+    to the head of its queue, at once, or after a pause if it asked for one (backoff_ms).
+
+    WHAT A REQUEST MAY ASK FOR stands in zqb_request_options_t; here is what comes of it. Only clients of ZQB/1 can ask
+    for it; a worker of any dialect can do the work.
+
+        priority    the highest that waits is served first. With ageing_ms what has waited for long rises, so that
+                    nothing waits for ever.
+        deadline    when it is over the client is told, wherever the request is. A worker that is at it is told, too,
+                    and may ask how much time is left (zqb_request_left_ms) and whether to go on (_cancelled).
+        delay       the broker keeps it until then, and queues it behind what is there. A deadline begins at once.
+        attempts, backoff   how many workers may be lost over it, and how long it rests in between.
+        unique      it joins one with the same key that the broker has for this service: one execution, an answer for
+                    each. The key is free again when that has ended; it is no memory of what was done. Who cancels,
+                    or whose deadline is over, leaves the others in it.
+        affinity    requests with the same key go to the same worker as long as it lives: to keep a cache warm, or a
+                    session. They wait for it when it is busy, while others are idle.
+        one_way     no answer, nor an error. That it was refused only the broker's counters tell.
+        fail_fast   no waiting for a service that has no worker.
+        survey      each worker that the service has at that moment is asked, once. Each answer comes as it is there,
+                    and at the end how many of how many answered. Delay, unique and affinity mean nothing to it.
+
+    The host's FILTER (zqb_broker_options_t.filter) sees each request before it is queued: it may refuse it, or change
+    what it asks for. It does not see what handlers and mmi services serve.
 
     A WORKER holds at most as many requests as its CREDIT. It is 1 in all dialects but ZQB/1, where the worker fixes it,
     or leaves it to the broker, who lets each hold about a millisecond of its own work (credit_us): a slow worker one
     request, a fast one hundreds, for which neither has to wait. The least loaded worker is served first, an idle one
-    before all others, and among equals the one that has waited longest: LRU.
+    before all others, and among equals the one that has waited longest: LRU. zqb_broker_policy has others.
+
+    A worker says how far it is (zqb_request_progress), sends the reply in parts (_partial), or at once (_reply), fails
+    the request for good (_fail), or REFUSES it (_refuse): then another gets it. With 32 parts under way it waits for
+    the client to read. If it fails again and again, or is too slow, it can be RESTED for a while (rest_failures).
+
+    A worker that is DRAINED takes no more requests, finishes those that it has, and leaves: nothing is lost or done
+    twice. That is how to end one (zqb_worker_drain, in a handler of SIGTERM) or to exchange it (zqb_broker_drain).
+    zqb_worker_stop and _destroy are faster: what it had goes to others.
+
+    A pool may be ELASTIC: threads come while requests have to wait, and are drained when fewer would do (scale, in its
+    options). For processes zqb_broker_scale tells the host how many workers a service should have.
 
     A DIALECT is how a peer talks. The broker tells it from what a peer sends, answers in kind, and lets any client be
     served by any worker:
@@ -125,11 +160,19 @@
     - A reply reaches the client whose request that worker holds, and no other; a late, repeated or forged one
       reaches nobody, and is counted.
     - A worker never holds more than its credit.
-    - Clients of a service take turns, one request each, so none has to wait behind all that another has sent; the
-      requests of one client are served in the order in which they came. Each client behind a proxy is one.
+    - Of the requests that wait for a service, those of the highest priority are served first. Within one priority
+      clients take turns, one request each, so none has to wait behind all that another has sent; the requests of
+      one client are served in the order in which they came. Each client behind a proxy is one.
+    - At its deadline the client is told that it is over, whatever the broker or the worker does. The worker is told,
+      but not stopped: what it answers later reaches nobody.
+    - While a request with a `unique` key is queued or running, it is executed once for all that have this key. One
+      whose worker is lost is executed again, like any other.
+    - Requests with the same `affinity` key are with one worker at a time, but for what one that was lost or drained
+      may still be doing.
+    - A worker that is drained gets nothing more as soon as the broker hears of it, and finishes what it got by then.
     - A worker that says goodbye, registers again, falls silent or cannot be reached loses what it holds to others, at
       once when that is known: at most `attempts` times, then the request is dead, and the host gets it (dead_letter).
-      What a ZQB/1 worker that says goodbye has not begun does not count as an attempt.
+      What a ZQB/1 worker that says goodbye has not begun does not count as an attempt, nor does what one refuses.
     - So a request may be executed more than once, when a worker was lost that had begun it: work that must not be
       done twice has to be recognised by the worker. Also when its reply was lost with the client's connection, and the
       client asks again. With attempts = 1 a broker has it executed at most once each time that it is asked, and a
@@ -142,9 +185,9 @@
 
     4 OPTIONS
 
-    zqb_broker_options_t, zqb_worker_options_t, zqb_client_options_t and zqb_pool_options_t below, each field with its
-    default beside it. Zero means the default, so start from a struct of zeros, or pass NULL. -1 means off or without
-    limit.
+    zqb_broker_options_t, zqb_worker_options_t, zqb_client_options_t, zqb_pool_options_t, zqb_request_options_t (of a
+    single request) and zqb_scale_options_t (of an elastic pool) below, each field with its default beside it. Zero
+    means the default, so start from a struct of zeros, or pass NULL. -1 means off or without limit.
 
     5 ERRORS
 
@@ -152,16 +195,23 @@
     zqb_strerror knows them and all others. A broker tells ZQB/1 clients what became of a request. The older dialects
     have no words for it: their clients hear nothing, and time out, as they expect to.
 
+    ZQB_EFAILED comes with a code of the worker's own and a text; ZQB_EREFUSED with the text of the host's filter, or
+    because every worker of the service has refused the request, or eight have. Neither is tried again: that is for the
+    caller to decide. ETIMEDOUT is the client's own: nobody answered any try. With a deadline it is ZQB_EEXPIRED.
+
     6 THE MMI SERVICES (RFC 8, and three of our own)
 
     Any client may call them. Each takes and returns text frames.
 
         mmi.service   body: the name of a service. Reply: "200" it has workers (or a handler), "404" it has none;
                       "400" without a body.
-        mmi.services  Reply: one frame a service, "NAME queued=N running=N workers=N handler=0|1", in which bytes of
-                      NAME that are not printable ASCII, and spaces and backslashes, are written \xHH.
-        mmi.workers   Reply: one frame a worker, "SERVICE dialect=NAME load=N credit=N served=N silent_ms=N", where
-                      NAME is ZQB/1, MDP/0.1, MDP/0.1-words, MDP/0.2, LRU, PPP or PPP-words.
+        mmi.services  body: the name of a service, or nothing (or an empty frame), for all. Reply: one frame a service,
+                      "NAME queued=N running=N workers=N handler=0|1 oldest_ms=N", in which bytes of NAME that are
+                      not printable ASCII, and spaces and backslashes, are written \xHH, and oldest_ms is how long
+                      the oldest request in its queue has waited. No frame for a service that is not known.
+        mmi.workers   Reply: one frame a worker, "SERVICE dialect=NAME load=N credit=N served=N silent_ms=N id=N
+                      failed=N slow=N resting=0|1 draining=0|1", where NAME is ZQB/1, MDP/0.1, MDP/0.1-words, MDP/0.2,
+                      LRU, PPP or PPP-words, and id is what zqb_broker_drain takes.
         mmi.stats     Reply: one frame a counter of zqb_stats_t, "name=N", as they were before this call.
         mmi.anything  else: "501".
 
