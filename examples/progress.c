@@ -11,7 +11,7 @@
 
             [####################....................]  50 %  page 25 of 50
 
-            elsewhere a line for each tenth:
+            elsewhere a line at first, and for each tenth of the way:
 
             50 %  page 25 of 50
 
@@ -79,7 +79,7 @@ static int print_pages (zqb_request_t *request, zqb_msg_t *reply, void *arg)
 
 typedef struct display_t {
     int terminal;
-    int tenths; /* that have been shown, elsewhere */
+    int tenths; /* of the way: what the last line was about; -1: there was none yet */
     int bar;    /* one is there, and its line has no end yet */
 } display_t;
 
@@ -153,6 +153,7 @@ static int watch (zqb_client_t *client, uint64_t id, zqb_reply_t *reply)
     display_t display = { 0 };
 
     display.terminal = isatty (STDOUT_FILENO);
+    display.tenths = -1;
     for (;;) {
         int rc = zqb_client_recv (client, reply, -1);
         if (rc == -1 && errno != EINTR)

@@ -6,15 +6,18 @@
 ZQB_PROGRAMS is the folder of other builds of them, if those are to be tested.
 """
 import collections
+import contextlib
 import glob
 import os
 import queue
 import re
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "support"))
 from tap import BUILD, CC, TOP, case, folder, main, must, read, run, same, write, zmq_flags
@@ -82,6 +85,37 @@ class Started:
         self.errors.close()
 
 
+class Terminal:
+    """A program that runs in a terminal of its own."""
+
+    def __init__(self, name, *arguments):
+        self.master, slave = os.openpty()
+        # Who leads a session gets the first terminal that it opens as its own, where Ctrl-C comes from.
+        self.process = subprocess.Popen(["sh", "-c", 'exec "$@" <%s >%s 2>&1' % ((os.ttyname(slave),) * 2), "sh",
+                                         program(name), *arguments], cwd=TOP, start_new_session=True)
+        self.slave, self.output = slave, ""
+
+    def until(self, pattern):
+        """Waits until it has printed this."""
+        end = time.monotonic() + PATIENCE
+        while not re.search(pattern, self.output):
+            ready, _, _ = select.select([self.master], [], [], max(0, end - time.monotonic()))
+            assert ready, "it only printed %r" % self.output
+            self.output += os.read(self.master, 65536).decode()
+
+    def type(self, keys):
+        os.write(self.master, keys)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.slave)
+        os.close(self.master)
+
+
 def zqbrokerd(*more):
     """(process, MDP and ZQB/1 endpoint, LRU frontend, LRU backend), ready; its LRU service is "echo"."""
     any_port = "tcp://127.0.0.1:*"
@@ -93,6 +127,42 @@ def zqbrokerd(*more):
         broker.__exit__()
         raise
     return (broker, *endpoints)
+
+
+def until(what):
+    """Asks again and again until `what` returns something, and returns that."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        got = what()
+        if got:
+            return got
+    raise AssertionError("it was not so within %d seconds" % PATIENCE)
+
+
+def numbers(line):
+    return {name: int(number) for name, number in re.findall(r"(\w+)=(\d+)", line)}
+
+
+def mmi(endpoint, name, *body):
+    """What the broker says of itself, a line for each frame."""
+    status, output, errors = answer("zqcall", "-e", endpoint, "mmi." + name, *(body or [""]))
+    same((status, errors), (0, ""))
+    return output.splitlines()
+
+
+def has(endpoint, service, **wanted):
+    """Waits until these numbers of a service are as wanted."""
+    until(lambda: any(wanted.items() <= numbers(line).items() for line in mmi(endpoint, "services", service)))
+
+
+def caught(process):
+    """The signals that a process has handlers for."""
+    mask = int(re.search(r"^SigCgt:\s*(\w+)$", read("/proc/%d/status" % process), re.MULTILINE).group(1), 16)
+    return [number for number in signal.Signals if mask >> (number - 1) & 1]
+
+
+def stats(endpoint):
+    return numbers(" ".join(mmi(endpoint, "stats")))
 
 
 def answer(*arguments, **more):
@@ -139,6 +209,10 @@ for name, output in (
         ("host_loop", "one -> ONE\ntwo -> TWO\nthree -> THREE\n"),
         ("pull_worker", "asked: elephant cat hippopotamus dog ant snake bee rhinoceros\n"
                         "answered: ant bee cat dog snake elephant rhinoceros hippopotamus\n"),
+        ("priority", "asked: report 1, report 2, letter 1, letter 2, alarm 1, alarm 2\n"
+                     "done:  alarm 1, alarm 2, letter 1, letter 2, report 1, report 2\n"
+                     "behind alarms without end, without ageing: the report was not done\n"
+                     "behind alarms without end, with ageing: the report was done\n"),
         ("stream", "to\nbe\nor\nnot\nto\nbe\n6 words\n")):
     @case("%s prints what its head says" % name)
     def _(name=name, output=output):
@@ -149,6 +223,52 @@ for name, output in (
 @case("stream takes its text from the command line")
 def _():
     same(answer("stream", "  one  two "), (0, "one\ntwo\n2 words\n", ""))
+
+
+# ---- progress
+
+PAGES = "%d %%  page %d of 1000000"
+END = "cancelled: the worker stopped"
+
+
+@case("progress prints a line at first and for each tenth, and that it is done")
+def _():
+    same(answer("progress", "4"), (0, "25 %  page 1 of 4\n50 %  page 2 of 4\n75 %  page 3 of 4\n100 %  page 4 of 4\n"
+                                      "4 pages are printed\n", ""))
+    lines = "50 %  page 25 of 50\n50 pages are printed\n"
+    head_promises("progress", lines)
+
+
+@case("progress is cancelled by SIGINT, and its worker stops: status 130")
+def _():
+    with Started("progress", "1000000") as job:
+        job.line(r"0 %  page 1 of 1000000")
+        same(job.end(signal.SIGINT), 130)
+        same((job.line(), job.stderr()), (END, ""))
+    head_promises("progress", END)
+
+
+@case("progress draws a bar on a terminal, and Ctrl-C cancels it")
+def _():
+    with Terminal("progress", "1000000") as terminal:
+        terminal.until(r"\r\[\.{40}\]   0 %  page 2 of 1000000")
+        terminal.type(b"\x03")
+        terminal.until(r"\n" + END + r"\r\n")
+        same(terminal.process.wait(PATIENCE), 130)
+
+
+@case("progress draws a bar that gets full")
+def _():
+    with Terminal("progress", "2") as terminal:
+        terminal.until(r"\r\[#{20}\.{20}\]  50 %  page 1 of 2\r\[#{40}\] 100 %  page 2 of 2\r\n2 pages are printed\r\n")
+        same(terminal.process.wait(PATIENCE), 0)
+
+
+@case("progress: status 2 for what is no number of pages")
+def _():
+    for wrong in ("none", "0", "-1", "1000001"):
+        status, output, errors = answer("progress", wrong)
+        assert (status, output) == (2, "") and errors.startswith("usage"), (status, output, errors)
 
 
 # ---- quickstart
@@ -397,10 +517,14 @@ def _():
         same(answer("zqcall", "-e", endpoint, "mmi.service", "nobody"), (0, "404\n", ""))
         same(answer("zqcall", "-e", endpoint, "mmi.nonsense", "x"), (0, "501\n", ""))
         status, output, _ = answer("zqcall", "-e", endpoint, "mmi.services", "")
-        assert status == 0 and re.search(r"^echo queued=0 running=0 workers=1 handler=0$", output, re.MULTILINE), output
-        status, output, _ = answer("zqcall", "-e", endpoint, "mmi.workers", "")
-        assert status == 0 and re.search(r"^echo dialect=ZQB/1 load=0 credit=1 served=1 silent_ms=\d+$", output,
+        assert status == 0 and re.search(r"^echo queued=0 running=0 workers=1 handler=0 oldest_ms=0$", output,
                                          re.MULTILINE), output
+        same(answer("zqcall", "-e", endpoint, "mmi.services", "echo"),
+             (0, "echo queued=0 running=0 workers=1 handler=0 oldest_ms=0\n", ""))
+        same(answer("zqcall", "-e", endpoint, "mmi.services", "nobody"), (0, "", ""))
+        status, output, _ = answer("zqcall", "-e", endpoint, "mmi.workers", "")
+        assert status == 0 and re.search(r"^echo dialect=ZQB/1 load=0 credit=1 served=1 silent_ms=\d+ id=\d+ failed=0 "
+                                         r"slow=0 resting=0 draining=0$", output, re.MULTILINE), output
         status, output, _ = answer("zqcall", "-e", endpoint, "mmi.stats", "")
         assert status == 0 and re.search(r"^workers=1$", output, re.MULTILINE), output
 
@@ -434,17 +558,296 @@ def _():
              (0, "x\n", ""))
 
 
+# ---- what a request may ask for
+
+@case("zqcall --priority: what is more urgent is served first, whoever came first")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    call = ["zqcall", "-e", endpoint, "--timeout", "-1", "--priority"]
+    with broker, contextlib.ExitStack() as calls:
+        for waiting, (priority, text) in enumerate([("-4", "low"), ("0", "normal"), ("1", "higher"), ("4", "highest")]):
+            calls.enter_context(Started(*call, priority, "echo", text))
+            has(endpoint, "echo", queued=waiting + 1)
+        with Started("zqecho", "-e", endpoint, "--credit", "1", "--print", "echo") as echo:
+            for text in ("highest", "higher", "normal", "low"):
+                echo.line("echo: " + text)
+
+
+@case("zqcall --deadline: status 4 when it is over")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    with broker:
+        status, output, errors = answer("zqcall", "-e", endpoint, "--deadline", "50", "nobody", "x")
+        assert (status, output) == (4, "") and "expired" in errors, (status, output, errors)
+        same(stats(endpoint)["queued"], 0)
+        with Started("zqecho", "-e", endpoint, "echo"):
+            same(answer("zqcall", "-e", endpoint, "--deadline", "20000", "echo", "in time"), (0, "in time\n", ""))
+
+
+@case("zqcall --delay: it is not begun before")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    with broker, Started("zqecho", "-e", endpoint, "echo"):
+        start = time.monotonic()
+        same(answer("zqcall", "-e", endpoint, "--delay", "400", "echo", "late"), (0, "late\n", ""))
+        assert time.monotonic() - start >= 0.4
+        with Started("zqcall", "-e", endpoint, "--delay", "600000", "echo", "never") as call:
+            until(lambda: stats(endpoint)["delayed"] == 1)
+            same(call.end(signal.SIGINT), 130)
+            until(lambda: stats(endpoint)["delayed"] == 0)
+
+
+@case("zqcall --unique: two that wait are executed once, with the body of the first, and both are answered")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    arguments = ["zqcall", "-e", endpoint, "--timeout", "-1", "--unique", "k", "echo"]
+    with broker, Started(*arguments, "first") as first:
+        has(endpoint, "echo", queued=1)
+        with Started(*arguments, "second") as second:
+            until(lambda: stats(endpoint)["following"] == 1)
+            with Started("zqecho", "-e", endpoint, "--print", "echo") as echo:
+                for call in (first, second):
+                    call.line("first")
+                    same(call.ended(), 0)
+                same(answer(*arguments, "third"), (0, "third\n", ""))
+                echo.line("echo: first")
+                echo.line("echo: third")
+
+
+@case("zqcall --affinity: the same worker, though others are idle")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    with broker, Started("zqecho", "-e", endpoint, "echo"), Started("zqecho", "-e", endpoint, "echo"):
+        has(endpoint, "echo", workers=2)
+        for _ in range(6):
+            same(answer("zqcall", "-e", endpoint, "--affinity", "k", "echo", "x"), (0, "x\n", ""))
+        same(sorted(numbers(line)["served"] for line in mmi(endpoint, "workers")), [0, 6])
+
+
+@case("zqcall --one-way: status 0 as soon as it is sent, and it is executed")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    with broker:
+        same(answer("zqcall", "-e", endpoint, "--one-way", "echo", "and gone"), (0, "", ""))
+        with Started("zqecho", "-e", endpoint, "--print", "echo") as echo:
+            echo.line("echo: and gone")
+
+
+@case("zqcall --fail-fast: status 5 when there is no worker, and as ever when there is one")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    with broker:
+        status, output, errors = answer("zqcall", "-e", endpoint, "--fail-fast", "echo", "x")
+        assert (status, output) == (5, "") and "no worker" in errors, (status, output, errors)
+        with Started("zqecho", "-e", endpoint, "echo"):
+            has(endpoint, "echo", workers=1)
+            same(answer("zqcall", "-e", endpoint, "--fail-fast", "echo", "x"), (0, "x\n", ""))
+
+
+@case("zqcall --attempts 1: status 1 when its worker is lost; --attempts 2 --backoff: another does it")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    killed = ["zqecho", "-e", endpoint, "--work", "600000", "--print", "echo"]
+    call = ["zqcall", "-e", endpoint, "--timeout", "-1", "echo", "x"]
+    with broker:
+        with Started(*killed) as echo, Started(*call[:-2], "--attempts", "1", *call[-2:]) as once:
+            echo.line("echo: x")
+            echo.process.kill()
+            same((once.ended(), "lost" in once.stderr()), (1, True))
+        with Started(*killed) as echo, Started(*call[:-2], "--attempts", "2", "--backoff", "10", *call[-2:]) as twice:
+            echo.line("echo: x")
+            echo.process.kill()
+            with Started("zqecho", "-e", endpoint, "echo"):
+                twice.line("x")
+                same(twice.ended(), 0)
+
+
+@case("zqcall --survey: a line for each worker that answers, and how many did; status 5 without any")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    survey = ["zqcall", "-e", endpoint, "--survey", "echo", "x", "y"]
+    with broker:
+        status, output, errors = answer(*survey)
+        assert (status, output) == (5, "") and "no worker" in errors, (status, output, errors)
+        with Started("zqecho", "-e", endpoint, "--fail", "7", "echo"):
+            has(endpoint, "echo", workers=1)
+            same(answer(*survey), (1, "", "zqcall: echo: 0 of 1 answered\n"))
+            with Started("zqecho", "-e", endpoint, "echo"), Started("zqecho", "-e", endpoint, "echo"):
+                has(endpoint, "echo", workers=3)
+                same(answer(*survey), (0, "x\ty\n" * 2, "zqcall: echo: 2 of 3 answered\n"))
+
+
+@case("zqcall --progress: how far it is, on stderr; without it, nothing")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    with broker, Started("zqecho", "-e", endpoint, "--progress", "echo"):
+        same(answer("zqcall", "-e", endpoint, "--progress", "echo", "x"),
+             (0, "x\n", "".join("zqcall: echo: %d of 10\n" % step for step in range(1, 11))))
+        same(answer("zqcall", "-e", endpoint, "echo", "x"), (0, "x\n", ""))
+
+
+@case("zqcall: status 3, the code and the reason when the worker fails the request")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    with broker, Started("zqecho", "-e", endpoint, "--fail", "42", "echo"):
+        status, output, errors = answer("zqcall", "-e", endpoint, "echo", "x")
+        assert (status, output) == (3, "") and "(42): it was told to fail\n" in errors, (status, output, errors)
+
+
+@case("what a worker refuses is done by another; status 1 when there is none")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    with broker, Started("zqecho", "-e", endpoint, "--refuse", "--print", "echo") as picky:
+        status, output, errors = answer("zqcall", "-e", endpoint, "echo", "x")
+        assert (status, output) == (1, "") and "refused" in errors, (status, output, errors)
+        picky.line("echo: x")
+        with Started("zqecho", "-e", endpoint, "echo"):
+            has(endpoint, "echo", workers=2)
+            for _ in range(3):
+                same(answer("zqcall", "-e", endpoint, "echo", "y"), (0, "y\n", ""))
+            picky.line("echo: y")
+
+
+@case("a worker of a pattern hears which service was called")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    with broker, Started("zqecho", "-e", endpoint, "--print", "img.*") as echo:
+        same(answer("zqcall", "-e", endpoint, "img.cat", "x"), (0, "x\n", ""))
+        echo.line(r"img\.cat: x")
+
+
+for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+    @case("zqcall is cancelled by %s: status %d, and the worker is told" % (number.name, status))
+    def _(number=number, status=status):
+        broker, endpoint, *_ = zqbrokerd()
+        with broker, Started("zqecho", "-e", endpoint, "--work", "600000", "--print", "echo") as echo, \
+                Started("zqcall", "-e", endpoint, "--timeout", "-1", "echo", "x") as call:
+            echo.line("echo: x")
+            same(call.end(number), status)
+            same(call.stderr(), "zqcall: echo: cancelled\n")
+            echo.line("echo cancelled: x")
+            until(lambda: stats(endpoint)["cancelled"] == 1)
+            same(echo.end(), 0)
+
+
+@case("zqcall is cancelled by SIGINT while there is no broker")
+def _():
+    nobody = "ipc://" + os.path.join(os.path.relpath(folder("examples", "none"), TOP), "n")
+    with Started("zqcall", "-e", nobody, "--timeout", "-1", "echo", "x") as call:
+        until(lambda: signal.SIGINT in caught(call.process.pid))
+        same(call.end(signal.SIGINT), 130)
+
+
+# ---- drain
+
+def drained(worker):
+    """Sends it SIGTERM, when it is ready for that; its exit status and what it said on stderr."""
+    until(lambda: signal.SIGTERM in caught(worker.process.pid))
+    return worker.end(), worker.stderr()
+
+
+def calls_without_end(call, stop, failures):
+    while not stop.is_set():
+        got = answer(*call)
+        if got[0] != 0:
+            failures.append(got)
+
+
+@contextlib.contextmanager
+def load(*call):
+    """Three clients that ask again and again meanwhile. Each has to be answered."""
+    stop, failures = threading.Event(), []
+    threads = [threading.Thread(target=calls_without_end, args=(call, stop, failures)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    same(failures, [])
+
+
+def relay(endpoint, *worker):
+    """Five times another worker takes over, and the one before is drained."""
+    with contextlib.ExitStack() as all_of_them:
+        before = all_of_them.enter_context(Started(*worker))
+        until(lambda: stats(endpoint)["workers"] == 1)
+        for left in range(1, 6):
+            after = all_of_them.enter_context(Started(*worker))
+            until(lambda: stats(endpoint)["workers"] == 2)
+            same(drained(before), (0, ""))
+            until(lambda left=left: stats(endpoint)["workers_left"] == left)
+            before = after
+        same(drained(before), (0, ""))
+
+
+for name, service in (("worker", "upper"), ("zqecho", "echo")):
+    @case("SIGTERM drains %s: under load it ends with status 0, and no request is lost or done twice" % name)
+    def _(name=name, service=service):
+        broker, endpoint, *_ = zqbrokerd()
+        worker = [name, endpoint] if name == "worker" else [name, "-e", endpoint, service]
+        with broker, Started("zqecho", "-e", endpoint, service), \
+                load("zqcall", "-e", endpoint, "--timeout", "-1", "--attempts", "1", service, "x"):
+            until(lambda: stats(endpoint)["workers"] == 1)
+            relay(endpoint, *worker)
+            now = stats(endpoint)
+            same((now["requeued"], now["workers_lost"], now["dead"]), (0, 0, 0))
+
+
+@case("SIGTERM drains zqecho in MDP, too: no request is lost")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    with broker, load("zqcall", "-e", endpoint, "--timeout", "-1", "echo", "x"):
+        relay(endpoint, "zqecho", "-e", endpoint, "--mdp", "0.2", "echo")
+
+
+@case("zqecho finishes what it has when it is drained")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    call = ["zqcall", "-e", endpoint, "--timeout", "-1", "--attempts", "1", "echo"]
+    with broker, Started(*call, "x") as first, Started(*call, "x") as second:
+        has(endpoint, "echo", queued=2)
+        with Started("zqecho", "-e", endpoint, "--credit", "2", "--work", "300", "--print", "echo") as echo:
+            echo.line("echo: x")
+            same(drained(echo), (0, ""))
+            echo.line("echo: x")
+        same((first.line(), second.line(), first.ended(), second.ended()), ("x", "x", 0, 0))
+
+
+@case("zqecho gives back what it has when it is stopped by SIGINT")
+def _():
+    broker, endpoint, *_ = zqbrokerd()
+    worker = ["zqecho", "-e", endpoint, "--print", "echo"]
+    with broker, Started("zqcall", "-e", endpoint, "--timeout", "-1", "--attempts", "1", "echo", "x") as call:
+        with Started(*worker[:-1], "--work", "600000", "echo") as echo:
+            echo.line("echo: x")
+            same((echo.end(signal.SIGINT), echo.stderr()), (0, ""))
+        with Started(*worker) as echo:
+            echo.line("echo: x")
+            same((call.line(), call.ended()), ("x", 0))
+
+
 for name, wrong in (
         ("zqcall", ["", "-e", "-e tcp://127.0.0.1:1", "echo x", "-e tcp://127.0.0.1:1 --nonsense echo",
                     "-e tcp://127.0.0.1:1 --mdp 0.3 echo", "-e tcp://127.0.0.1:1 --timeout soon echo",
-                    "-e tcp://127.0.0.1:1 --timeout 0 echo", "-e tcp://127.0.0.1:1 --retries -1 echo"]),
+                    "-e tcp://127.0.0.1:1 --timeout 0 echo", "-e tcp://127.0.0.1:1 --retries -1 echo",
+                    "-e tcp://127.0.0.1:1 --priority 5 echo", "-e tcp://127.0.0.1:1 --priority -5 echo",
+                    "-e tcp://127.0.0.1:1 --deadline 0 echo", "-e tcp://127.0.0.1:1 --delay -1 echo",
+                    "-e tcp://127.0.0.1:1 --attempts 0 echo", "-e tcp://127.0.0.1:1 --attempts 65535 echo",
+                    "-e tcp://127.0.0.1:1 --backoff soon echo", "-e tcp://127.0.0.1:1 --unique  echo",
+                    "-e tcp://127.0.0.1:1 --affinity " + 256 * "k" + " echo",
+                    "-e tcp://127.0.0.1:1 --survey --one-way echo",
+                    "-e tcp://127.0.0.1:1 --mdp 0.2 --priority 1 echo"]),
         ("zqecho", ["", "-e", "-e tcp://127.0.0.1:1", "echo", "-e tcp://127.0.0.1:1 --nonsense echo",
                     "-e tcp://127.0.0.1:1 --mdp 0.3 echo", "-e tcp://127.0.0.1:1 --credit 0 echo",
-                    "-e tcp://127.0.0.1:1 --credit 65536 echo", "-e tcp://127.0.0.1:1 --heartbeat x echo"])):
+                    "-e tcp://127.0.0.1:1 --credit 65536 echo", "-e tcp://127.0.0.1:1 --heartbeat x echo",
+                    "-e tcp://127.0.0.1:1 --work -1 echo", "-e tcp://127.0.0.1:1 --fail 0 echo"])):
     @case("%s: status 2 and why for a wrong command line" % name)
     def _(name=name, wrong=wrong):
         for arguments in wrong:
-            refused(name, *arguments.split())
+            refused(name, *(arguments.split(" ") if arguments else []))
 
     @case("%s --help and -h: status 0, on stdout" % name)
     def _(name=name):
@@ -452,6 +855,9 @@ for name, wrong in (
             status, output, errors = answer(name, option)
             same((status, errors), (0, ""))
             assert output.startswith("usage: " + name) and "--endpoint" in output, output
+            options = re.findall(r'^ +{ "([\w-]+)", \w+_argument', read(os.path.join(TOP, "examples", name + ".c")),
+                                 re.MULTILINE)
+            assert len(options) > 5 and all("--" + option in output for option in options), (options, output)
 
 
 if __name__ == "__main__":
