@@ -53,8 +53,7 @@ static int report (zqb_request_t *request, int page, int pages)
     return zqb_request_progress (request, (uint64_t) page, (uint64_t) pages, text);
 }
 
-/* The request is the number of pages, an int of this process. What is returned after it was
-   cancelled reaches nobody. */
+/* The request is the number of pages, an int of this process. */
 static int print_pages (zqb_request_t *request, zqb_msg_t *reply, void *arg)
 {
     int *stopped = (int *) arg;
@@ -66,7 +65,7 @@ static int print_pages (zqb_request_t *request, zqb_msg_t *reply, void *arg)
         zmq_poll (NULL, 0, PAGE_MS);
         if (zqb_request_cancelled (request)) {
             *stopped = 1;
-            return -1;
+            return -1; /* to nobody */
         }
         if (report (request, page, pages) == -1)
             return -1;

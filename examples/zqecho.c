@@ -11,9 +11,10 @@
     Prints  nothing, or with --print a line for each request: the service, and the frames
 
     SIGTERM drains it: it takes no more, finishes what it has, and leaves. SIGINT (Ctrl-C) stops it:
-    what it has goes to another. Both end it with status 0. Status 1: it cannot go on, and says
-    why. Status 2: the command line is wrong. --help lists the options, some of which make it a
-    slow, a broken or a picky worker, to try out what a client sees of that.
+    it finishes the request that it is at, and what it has besides goes to others; a second one kills
+    it. Both end it with status 0. Status 1: it cannot go on, and says why. Status 2: the command
+    line is wrong. --help lists the options, some of which make it a slow, a broken or a picky
+    worker, to try out what a client sees of that.
 */
 #define ZQBROKER_IMPLEMENTATION
 #include "zqbroker.h"
@@ -86,6 +87,7 @@ static void end_on (int signal_number)
 
     memset (&action, 0, sizeof action);
     action.sa_handler = end;
+    action.sa_flags = signal_number == SIGINT ? (int) SA_RESETHAND : 0;
     sigaction (signal_number, &action, NULL);
 }
 
@@ -116,11 +118,11 @@ static void print (zqb_request_t *request, const char *what)
     fflush (stdout);
 }
 
-/* Lets time pass: 0; or -1 as soon as that is of no use. */
+/* Lets time pass: 0; or -1 as soon as nobody wants the reply any more. */
 static int wait_until (zqb_request_t *request, int64_t then_ms)
 {
     while (now_ms () < then_ms) {
-        if (stopping || zqb_request_cancelled (request))
+        if (zqb_request_cancelled (request))
             return -1;
         zmq_poll (NULL, 0, LOOK_MS);
     }
@@ -141,7 +143,6 @@ static int work (zqb_request_t *request, const settings_t *settings)
     return 0;
 }
 
-/* What was cut off by Ctrl-C is for another. What was cancelled reaches nobody, whatever it is. */
 static int echo (zqb_request_t *request, zqb_msg_t *reply, void *arg)
 {
     const settings_t *settings = (const settings_t *) arg;
@@ -151,9 +152,9 @@ static int echo (zqb_request_t *request, zqb_msg_t *reply, void *arg)
     if (settings->refuse)
         return ZQB_EREFUSED;
     if (work (request, settings) == -1) {
-        if (settings->print && !stopping)
+        if (settings->print)
             print (request, " cancelled:");
-        return ZQB_EREFUSED;
+        return -1; /* to nobody */
     }
     if (settings->fail == 0)
         return zqb_msg_move (reply, zqb_request_body (request));

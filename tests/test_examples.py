@@ -814,17 +814,25 @@ def _():
         same((first.line(), second.line(), first.ended(), second.ended()), ("x", "x", 0, 0))
 
 
-@case("zqecho gives back what it has when it is stopped by SIGINT")
+@case("zqecho finishes what it is at when it is stopped by SIGINT, and gives back the rest; a second one kills it")
 def _():
     broker, endpoint, *_ = zqbrokerd()
-    worker = ["zqecho", "-e", endpoint, "--print", "echo"]
-    with broker, Started("zqcall", "-e", endpoint, "--timeout", "-1", "--attempts", "1", "echo", "x") as call:
-        with Started(*worker[:-1], "--work", "600000", "echo") as echo:
+    call = ["zqcall", "-e", endpoint, "--timeout", "-1", "--attempts", "1", "echo"]
+    worker = ["zqecho", "-e", endpoint, "--credit", "2", "--print", "--work"]
+    with broker, Started(*call, "x") as first, Started(*call, "x") as second:
+        has(endpoint, "echo", queued=2)
+        with Started(*worker, "300", "echo") as echo:
             echo.line("echo: x")
             same((echo.end(signal.SIGINT), echo.stderr()), (0, ""))
-        with Started(*worker) as echo:
-            echo.line("echo: x")
-            same((call.line(), call.ended()), ("x", 0))
+        with Started(*worker, "1", "echo"):
+            same((first.line(), second.line(), first.ended(), second.ended()), ("x", "x", 0, 0))
+    broker, endpoint, *_ = zqbrokerd()
+    with broker, Started("zqecho", "-e", endpoint, "--print", "--work", "600000", "echo") as echo, \
+            Started("zqcall", "-e", endpoint, "--timeout", "-1", "echo", "x"):
+        echo.line("echo: x")
+        echo.process.send_signal(signal.SIGINT)
+        until(lambda: signal.SIGINT not in caught(echo.process.pid))
+        same(echo.end(signal.SIGINT), -signal.SIGINT)
 
 
 for name, wrong in (
