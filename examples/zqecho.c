@@ -11,10 +11,10 @@
     Prints  nothing, or with --print a line for each request: the service, and the frames
 
     SIGTERM drains it: it takes no more, finishes what it has, and leaves. SIGINT (Ctrl-C) stops it:
-    it finishes the request that it is at, and what it has besides goes to others; a second one kills
-    it. Both end it with status 0. Status 1: it cannot go on, and says why. Status 2: the command
-    line is wrong. --help lists the options, some of which make it a slow, a broken or a picky
-    worker, to try out what a client sees of that.
+    it finishes the request that it is at, and what it has besides goes to others; another SIGINT
+    kills it. Both end it with status 0. Status 1: it cannot go on, and says why. Status 2: the
+    command line is wrong. --help lists the options, some of which make it a slow, a broken or a
+    picky worker, to try out what a client sees of that.
 */
 #define ZQBROKER_IMPLEMENTATION
 #include "zqbroker.h"
