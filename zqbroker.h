@@ -203,8 +203,8 @@
 
     Any client may call them. Each takes and returns text frames.
 
-        mmi.service   body: the name of a service. Reply: "200" it has workers (or a handler), "404" it has none;
-                      "400" without a body.
+        mmi.service   body: the name of a service. Reply: "200" it has workers (its own, or those of a pattern) or a
+                      handler, "404" it has none; "400" without a body.
         mmi.services  body: the name of a service, or nothing (or an empty frame), for all. Reply: one frame a service,
                       "NAME queued=N running=N workers=N handler=0|1 oldest_ms=N", in which bytes of NAME that are
                       not printable ASCII, and spaces and backslashes, are written \xHH, and oldest_ms is how long
