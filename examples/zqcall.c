@@ -12,7 +12,7 @@
     on standard error. Ctrl-C (and SIGTERM) cancels the request: the broker drops it, and tells the
     worker that has it.
 
-    Status  0       answered; with --one-way sent, with --survey answered by a worker at least
+    Status  0       answered; with --survey by a worker at least; with --one-way the broker has it
             1       not answered, for another reason than these; it is on standard error, always
             2       the command line is wrong
             3       the worker reported a failure
@@ -414,15 +414,22 @@ static int receive (const settings_t *settings, zqb_client_t *client, uint64_t i
     return status;
 }
 
-/* Without an answer it is done when the request has been sent. */
+/* No answer comes. But one to another question says that the broker is there, and has read what was
+   sent before. */
 static int send_one_way (const settings_t *settings, zqb_client_t *client, zqb_msg_t *request)
 {
-    zqb_msg_t nothing;
+    zqb_msg_t name, known;
     int rc;
 
-    zqb_msg_init (&nothing);
-    rc = zqb_client_call_with (client, settings->service, &settings->request, request, &nothing);
-    zqb_msg_close (&nothing);
+    zqb_msg_init (&name);
+    zqb_msg_init (&known);
+    rc = zqb_client_submit_with (client, settings->service, &settings->request, request, NULL);
+    if (rc == 0)
+        rc = zqb_msg_add_str (&name, settings->service);
+    if (rc == 0)
+        rc = zqb_client_call (client, "mmi.service", &name, &known);
+    zqb_msg_close (&known);
+    zqb_msg_close (&name);
     if (rc == 0)
         return ANSWERED;
     return ending ? cancelled (settings) : failed (settings->service);

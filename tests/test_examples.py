@@ -624,13 +624,16 @@ def _():
         same(sorted(numbers(line)["served"] for line in mmi(endpoint, "workers")), [0, 6])
 
 
-@case("zqcall --one-way: status 0 as soon as it is sent, and it is executed")
+@case("zqcall --one-way: status 0 as soon as the broker has it, 1 without a broker; and it is executed")
 def _():
     broker, endpoint, *_ = zqbrokerd()
     with broker:
         same(answer("zqcall", "-e", endpoint, "--one-way", "echo", "and gone"), (0, "", ""))
         with Started("zqecho", "-e", endpoint, "--print", "echo") as echo:
             echo.line("echo: and gone")
+    nobody = "ipc://" + os.path.join(os.path.relpath(folder("examples", "one-way"), TOP), "n")
+    status, output, errors = answer("zqcall", "-e", nobody, "--one-way", "--timeout", "50", "echo", "x")
+    assert (status, output) == (1, "") and errors.strip(), (status, output, errors)
 
 
 @case("zqcall --fail-fast: status 5 when there is no worker, and as ever when there is one")
