@@ -133,7 +133,8 @@
 
     Messages are values; each function says when it takes one over. A broker may be used by any thread. A worker, a
     client and a request belong to one thread at a time. A pool and a started broker have threads of their own.
-    Handlers of a pool run in several threads at once.
+    Handlers of a pool run in several threads at once. What the host gives to the broker (handlers, filter, outcome,
+    choose, on_scale, dead_letter, log) is called by the broker's thread, which waits for it.
 
     The host keeps its context, its signals, its standard output and its process: nothing here prints, exits, aborts,
     or handles a signal.
@@ -142,7 +143,7 @@
     (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS); a program that a handler starts inherits that. In a thread of
     the host's a signal that is handled ends the waiting, with or without SA_RESTART: zqb_worker_recv, zqb_client_recv
     and zqb_client_call return EINTR, and zqb_broker_step early; run goes on. Nothing is lost by it, but that a call is
-    cancelled. zqb_broker_stop and zqb_worker_stop are all that may be called in a signal handler.
+    cancelled. zqb_broker_stop, zqb_worker_stop and zqb_worker_drain are all that may be called in a signal handler.
 
     THE END OF THE CONTEXT. After zmq_ctx_shutdown whatever blocks returns ETERM, and so does all that needs a socket
     from then on; requests and replies that had come before may still be handed out. The threads of pools and of a
