@@ -10,16 +10,32 @@
     A port may be *, for one that is free: the line says which. It serves until SIGINT or SIGTERM,
     and then ends with status 0. Status 1: it could not bind, or had to end. Status 2: the command
     line is wrong. --help lists the options.
+
+    With --scale it also starts the workers of a service: between MIN and MAX processes, as the load
+    wants it. COMMAND is a line for the shell, and finds the name of the service in ZQB_SERVICE and
+    where to connect in ZQB_ENDPOINT:
+
+            ./zqbrokerd --bind tcp://127.0.0.1:5555 \
+                        --scale echo 1 4 './zqecho -e "$ZQB_ENDPOINT" "$ZQB_SERVICE"'
+
+    One that ends is started again; if it did not live for a second, after longer and longer pauses.
+    One that is not needed any more gets SIGTERM, and ends what it has begun. At the end all get it,
+    and SIGKILL if they have not ended in five seconds, or at the next SIGINT or SIGTERM.
 */
 #define ZQBROKER_IMPLEMENTATION
 #include "zqbroker.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 static const char help[] =
     "usage: zqbrokerd OPTION...\n"
@@ -29,13 +45,14 @@ static const char help[] =
     "  --heartbeat MS                     how often heartbeats are sent and expected (2500)\n"
     "  --liveness N                       a worker is lost after so many silent ones (3)\n"
     "  --time-limit SERVICE MS            its workers are lost if they finish nothing for so long\n"
+    "  --scale SERVICE MIN MAX COMMAND    start its workers: processes, as many as its load wants\n"
     "  --max-requests N                   so many may be queued and running (1000000)\n"
     "  --wait                             when full, leave --clients and FRONTENDs unread\n"
     "  -v, --verbose                      log to standard error\n"
     "  -h, --help                         this\n"
     "At least one --bind or --lru is needed. All that name something may be given several times.\n";
 
-typedef enum { BIND, BIND_CLIENTS, BIND_LRU, TIME_LIMIT } what_t;
+typedef enum { BIND, BIND_CLIENTS, BIND_LRU, TIME_LIMIT, SCALE } what_t;
 
 /* Something to be set up: an option with its values. */
 typedef struct setup_t {
@@ -48,6 +65,7 @@ typedef struct settings_t {
     setup_t *setups;
     size_t count;
     int has_workers; /* somewhere they may register */
+    int has_crews;
 } settings_t;
 
 /* ---- the command line ---- */
@@ -90,6 +108,7 @@ static void add_setup (settings_t *settings, what_t what, char **values)
     setup->what = what;
     setup->values = values;
     settings->has_workers |= what == BIND || what == BIND_LRU;
+    settings->has_crews |= what == SCALE;
 }
 
 static void print_log (int level, const char *text, void *arg)
@@ -122,7 +141,8 @@ static int parse_setup (settings_t *settings, char ***arguments)
     } all[] = { { "--bind", BIND, 1 },
                 { "--clients", BIND_CLIENTS, 1 },
                 { "--lru", BIND_LRU, 3 },
-                { "--time-limit", TIME_LIMIT, 2 } };
+                { "--time-limit", TIME_LIMIT, 2 },
+                { "--scale", SCALE, 4 } };
     char **values;
 
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
@@ -169,12 +189,12 @@ static void stop (int signal_number)
     zqb_broker_stop (broker);
 }
 
-static void stop_on (int signal_number)
+static void act_on (int signal_number, void (*handler) (int signal_number))
 {
     struct sigaction action;
 
     memset (&action, 0, sizeof action);
-    action.sa_handler = stop;
+    action.sa_handler = handler;
     sigaction (signal_number, &action, NULL);
 }
 
@@ -183,6 +203,305 @@ static int failed (const char *what)
     fprintf (stderr, "zqbrokerd: %s: %s\n", what, zqb_strerror (errno));
     return -1;
 }
+
+/* ---- crews: processes that are the workers of a service ----
+
+   The main thread starts them and waits for their ends, while the broker has a thread of its own.
+   What the broker says and what signals say comes to the main thread through a pipe. */
+
+enum { AT_ONCE_MS = 1000, PAUSE_MS = 250, PAUSE_MOST_MS = 30000, PATIENCE_MS = 5000 };
+
+typedef struct process_t {
+    pid_t pid;
+    int64_t began;
+    int leaving; /* it was told to end */
+    struct process_t *next;
+} process_t;
+
+typedef struct crew_t {
+    char **values; /* of --scale: SERVICE MIN MAX COMMAND */
+    int wanted;
+    process_t *processes; /* the youngest first */
+    int64_t start_at;     /* not before, after one has died at once */
+    int pause_ms;
+    struct crew_t *next;
+} crew_t;
+
+/* What comes through the pipe: of a crew, how many are wanted; else which signal. */
+typedef struct note_t {
+    crew_t *crew;
+    int number;
+} note_t;
+
+static crew_t *crews;
+static int notes[2] = { -1, -1 };
+extern char **environ;
+
+static int64_t now_ms (void)
+{
+    struct timespec now;
+
+    clock_gettime (CLOCK_MONOTONIC, &now);
+    return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void send_note (crew_t *crew, int number)
+{
+    note_t note;
+    int error = errno;
+
+    note.crew = crew;
+    note.number = number;
+    while (write (notes[1], &note, sizeof note) == -1 && errno == EINTR)
+        ;
+    errno = error;
+}
+
+static void note_signal (int signal_number)
+{
+    send_note (NULL, signal_number);
+}
+
+/* In the broker's thread. */
+static void note_scale (const zqb_scale_t *scale, void *arg)
+{
+    send_note ((crew_t *) arg, scale->wanted);
+}
+
+static int open_notes (void)
+{
+    if (notes[0] != -1)
+        return 0;
+    if (pipe (notes) == -1)
+        return -1;
+    for (int i = 0; i < 2; i++) {
+        fcntl (notes[i], F_SETFD, FD_CLOEXEC);
+        fcntl (notes[i], F_SETFL, O_NONBLOCK);
+    }
+    return 0;
+}
+
+static int add_crew (char **values)
+{
+    zqb_scale_options_t options = { 0 };
+    crew_t *crew;
+
+    options.min = number (values[1]);
+    options.max = number (values[2]);
+    if (options.max < options.min)
+        usage_error ("less than the number before it", values[2]);
+    crew = (crew_t *) calloc (1, sizeof *crew);
+    if (crew == NULL || open_notes () == -1) {
+        free (crew);
+        return -1;
+    }
+    crew->values = values;
+    crew->next = crews;
+    crews = crew;
+    return zqb_broker_scale (broker, values[0], &options, note_scale, crew);
+}
+
+/* A process of its own group, in which signals do what they do in any program. */
+static int spawn (char **arguments, pid_t *pid)
+{
+    posix_spawnattr_t attributes;
+    sigset_t none, usual;
+    int error;
+
+    sigemptyset (&none);
+    sigemptyset (&usual);
+    sigaddset (&usual, SIGINT);
+    sigaddset (&usual, SIGTERM);
+    sigaddset (&usual, SIGCHLD);
+    posix_spawnattr_init (&attributes);
+    posix_spawnattr_setflags (&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK
+                                               | POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setsigmask (&attributes, &none);
+    posix_spawnattr_setsigdefault (&attributes, &usual);
+    error = posix_spawn (pid, "/bin/sh", NULL, &attributes, arguments, environ);
+    posix_spawnattr_destroy (&attributes);
+    errno = error;
+    return error == 0 ? 0 : -1;
+}
+
+/* The next is started after a pause, which doubles if they die again and again. */
+static void hold (crew_t *crew)
+{
+    int64_t now = now_ms ();
+    int again = now - crew->start_at < PAUSE_MOST_MS;
+
+    if (now < crew->start_at)
+        return; /* several at a time */
+    crew->pause_ms = again && crew->pause_ms > 0 ? 2 * crew->pause_ms : (int) PAUSE_MS;
+    if (crew->pause_ms > PAUSE_MOST_MS)
+        crew->pause_ms = PAUSE_MOST_MS;
+    crew->start_at = now + crew->pause_ms;
+    fprintf (stderr, "zqbrokerd: the next worker of '%s' in %d ms\n", crew->values[0],
+             crew->pause_ms);
+}
+
+static int start_process (crew_t *crew, const char *endpoint)
+{
+    static const char front[] = "export ZQB_SERVICE=\"$1\" ZQB_ENDPOINT=\"$2\"; exec ";
+    const char *command = crew->values[3];
+    process_t *process = (process_t *) calloc (1, sizeof *process);
+    char *line = (char *) malloc (sizeof front + strlen (command));
+    char *arguments[] = { (char *) "sh",    (char *) "-c", line, (char *) "sh",
+                          crew->values[0], (char *) endpoint, NULL };
+    int rc = -1;
+
+    if (process != NULL && line != NULL) {
+        memcpy (line, front, sizeof front - 1);
+        memcpy (line + sizeof front - 1, command, strlen (command) + 1);
+        rc = spawn (arguments, &process->pid);
+    }
+    free (line);
+    if (rc == -1) {
+        failed (command);
+        free (process);
+        return -1;
+    }
+    process->began = now_ms ();
+    process->next = crew->processes;
+    crew->processes = process;
+    return 0;
+}
+
+/* Tells a process to end, and what it has started; with 0 not. */
+static void tell (process_t *process, int signal_number)
+{
+    if (signal_number == 0)
+        return;
+    process->leaving = 1;
+    kill (-process->pid, signal_number);
+}
+
+/* Starts those that are missing, and lets those go that are too many. */
+static void fit (crew_t *crew, const char *endpoint)
+{
+    int missing = crew->wanted;
+
+    for (const process_t *at = crew->processes; at != NULL; at = at->next)
+        missing -= !at->leaving;
+    for (; missing > 0 && now_ms () >= crew->start_at; missing--)
+        if (start_process (crew, endpoint) == -1)
+            hold (crew);
+    for (process_t *at = crew->processes; at != NULL && missing < 0; at = at->next)
+        if (!at->leaving) {
+            tell (at, SIGTERM);
+            missing++;
+        }
+}
+
+/* A process has ended. */
+static void bury (crew_t *crew, process_t **at, int status)
+{
+    process_t *process = *at;
+
+    *at = process->next;
+    if (!process->leaving && now_ms () - process->began < AT_ONCE_MS) {
+        fprintf (stderr, "zqbrokerd: a worker of '%s' ended at once, with %s %d\n", crew->values[0],
+                 WIFSIGNALED (status) ? "signal" : "status",
+                 WIFSIGNALED (status) ? WTERMSIG (status) : WEXITSTATUS (status));
+        hold (crew);
+    }
+    free (process);
+}
+
+static void reap (crew_t *crew)
+{
+    int status;
+
+    for (process_t **at = &crew->processes; *at != NULL;)
+        if (waitpid ((*at)->pid, &status, WNOHANG) == (*at)->pid)
+            bury (crew, at, status);
+        else
+            at = &(*at)->next;
+}
+
+/* Waits until a note comes, or for so long (-1: for ever), and takes all that there are. How many
+   signals that want an end were among them. */
+static int read_notes (int timeout_ms)
+{
+    struct pollfd item;
+    note_t note;
+    int ends = 0;
+
+    item.fd = notes[0];
+    item.events = POLLIN;
+    poll (&item, 1, timeout_ms);
+    while (read (notes[0], &note, sizeof note) == (ssize_t) sizeof note)
+        if (note.crew != NULL)
+            note.crew->wanted = note.number;
+        else
+            ends += note.number != SIGCHLD;
+    return ends;
+}
+
+/* How long nothing has to be done, whatever does not come: -1 for ever. */
+static int patience_ms (void)
+{
+    int64_t now = now_ms (), first = INT64_MAX;
+
+    for (const crew_t *crew = crews; crew != NULL; crew = crew->next)
+        if (crew->start_at > now && crew->start_at < first)
+            first = crew->start_at;
+    return first == INT64_MAX ? -1 : (int) (first - now);
+}
+
+/* Tells all of them to end; with 0 none. How many there are still. */
+static int end_all (int signal_number)
+{
+    int count = 0;
+
+    for (crew_t *crew = crews; crew != NULL; crew = crew->next) {
+        reap (crew);
+        for (process_t *at = crew->processes; at != NULL; at = at->next, count++)
+            tell (at, signal_number);
+    }
+    return count;
+}
+
+/* They end what they have begun, while the broker still takes their answers. */
+static void end_crews (void)
+{
+    int64_t end = now_ms () + PATIENCE_MS;
+    int left = end_all (SIGTERM);
+
+    while (left > 0 && now_ms () < end && read_notes ((int) (end - now_ms ())) == 0)
+        left = end_all (0);
+    for (left = end_all (SIGKILL); left > 0; left = end_all (0))
+        read_notes (10);
+}
+
+/* Until a signal, while the broker runs in its thread. */
+static int supervise (const char *endpoint)
+{
+    act_on (SIGCHLD, note_signal);
+    if (zqb_broker_start (broker) == -1)
+        return failed ("start");
+    while (read_notes (patience_ms ()) == 0)
+        for (crew_t *crew = crews; crew != NULL; crew = crew->next) {
+            reap (crew);
+            fit (crew, endpoint);
+        }
+    end_crews ();
+    return 0;
+}
+
+static void free_crews (void)
+{
+    while (crews != NULL) {
+        crew_t *crew = crews;
+
+        crews = crew->next;
+        free (crew);
+    }
+    close (notes[0]);
+    close (notes[1]);
+}
+
+/* ---- setting it up ---- */
 
 static int set_up_one (const setup_t *setup)
 {
@@ -195,6 +514,8 @@ static int set_up_one (const setup_t *setup)
             return zqb_broker_bind_clients (broker, values[0]);
         case BIND_LRU:
             return zqb_broker_bind_lru (broker, values[0], values[1], values[2]);
+        case SCALE:
+            return add_crew (values);
         default:
             return zqb_broker_time_limit (broker, values[0], number (values[1]));
     }
@@ -204,12 +525,13 @@ static int failed_to_set_up (const setup_t *setup)
 {
     const char *reason = zqb_strerror (errno);
     char **values = setup->values;
+    int named = setup->what == TIME_LIMIT || setup->what == SCALE;
 
     fprintf (stderr, "zqbrokerd: ");
     if (setup->what == BIND_LRU)
         fprintf (stderr, "%s, %s, service %s", values[0], values[1], values[2]);
     else
-        fprintf (stderr, "%s%s", setup->what == TIME_LIMIT ? "service " : "", values[0]);
+        fprintf (stderr, "%s%s", named ? "service " : "", values[0]);
     fprintf (stderr, ": %s\n", reason);
     return -1;
 }
@@ -226,15 +548,39 @@ static int set_up_all (const settings_t *settings)
     return 0;
 }
 
+/* Where workers that we start connect: the first --bind, or else the first BACKEND. */
+static void find_endpoint (const settings_t *settings, char *endpoint, size_t size)
+{
+    int index = 0, found = -1, backend = -1;
+
+    for (size_t i = 0; i < settings->count && found == -1; i++) {
+        what_t what = settings->setups[i].what;
+
+        if (what == BIND)
+            found = index;
+        if (what == BIND_LRU && backend == -1)
+            backend = index + 1;
+        index += what == BIND_LRU ? 2 : what == BIND || what == BIND_CLIENTS ? 1 : 0;
+    }
+    zqb_broker_endpoint (broker, found != -1 ? found : backend, endpoint, size);
+}
+
 /* Until a signal: 0; or -1. */
 static int serve (const settings_t *settings)
 {
+    void (*handler) (int signal_number) = settings->has_crews ? note_signal : stop;
+    char endpoint[256] = "";
+
     if (set_up_all (settings) == -1)
         return -1;
-    stop_on (SIGINT);
-    stop_on (SIGTERM);
+    act_on (SIGINT, handler);
+    act_on (SIGTERM, handler);
     printf ("ready\n");
     fflush (stdout);
+    if (settings->has_crews) {
+        find_endpoint (settings, endpoint, sizeof endpoint);
+        return supervise (endpoint);
+    }
     return zqb_broker_run (broker) == 0 ? 0 : failed ("run");
 }
 
@@ -257,6 +603,8 @@ int main (int argc, char **argv)
 
     zqb_broker_destroy (&broker);
     zmq_ctx_term (ctx);
+    if (settings.has_crews)
+        free_crews ();
     free (settings.setups);
     return rc == 0 ? 0 : 1;
 }

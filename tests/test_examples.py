@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import xml.etree.ElementTree
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "support"))
 from tap import BUILD, CC, TOP, case, folder, main, must, read, run, same, write, zmq_flags
@@ -867,6 +868,159 @@ for name, wrong in (
             options = re.findall(r'^ +{ "([\w-]+)", \w+_argument', read(os.path.join(TOP, "examples", name + ".c")),
                                  re.MULTILINE)
             assert len(options) > 5 and all("--" + option in output for option in options), (options, output)
+
+
+# ---- workers that come and go with the load: elastic, and zqbrokerd --scale
+
+@case("elastic grows and shrinks with the load, loses nothing, and draws what happened if asked")
+def _():
+    picture = os.path.join(folder("examples", "elastic"), "elastic.svg")
+    status, output, errors = answer("elastic", picture)
+    same((status, errors), (0, ""))
+    first, *lines, last = output.rstrip("\n").split("\n")
+    same(first, "seconds  queued  threads")
+    rows = [re.fullmatch(r" *(\d+\.\d)  +(\d+)  +(\d+) (#*)", line) for line in lines]
+    assert all(rows), output
+    threads = [int(row[3]) for row in rows]
+    same([len(row[4]) for row in rows], threads)
+    same((threads[0], threads[-1]), (1, 1))
+    total = re.fullmatch(r"(\d+) requests, all answered; 1 to (\d+) threads, (\d+) started, (\d+) left", last)
+    assert total, last
+    same((int(total[2]), int(total[3])), (max(threads), int(total[4]) + 1))
+    assert 1 < max(threads) <= 8 and max(int(row[2]) for row in rows) > 0, output
+    drawn = xml.etree.ElementTree.parse(picture).getroot()
+    texts = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    for label in ("requests in the queue", "threads", "seconds"):
+        assert label in texts, texts
+    curves = [path for path in drawn.iter("{http://www.w3.org/2000/svg}path") if path.get("fill") == "none"]
+    same(len(curves), 2)
+
+
+@case("elastic: status 1 and why if it cannot draw")
+def _():
+    status, _, errors = answer("elastic", "/there/is/none.svg")
+    assert status == 1 and errors.startswith("elastic: "), (status, errors)
+
+
+def crew(minimum, maximum, command, service="echo"):
+    """zqbrokerd, ready, and its endpoint. It starts the workers of a service by this command."""
+    broker = Started("zqbrokerd", "--bind", "tcp://127.0.0.1:*", "--scale", service, str(minimum), str(maximum), command)
+    try:
+        endpoint = broker.line(r"bound (tcp://127\.0\.0\.1:\d+)")
+        broker.line("ready")
+    except AssertionError:
+        broker.__exit__()
+        raise
+    return broker, endpoint
+
+
+def eventually(condition, what):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "never: " + what
+        time.sleep(0.02)
+
+
+def workers(endpoint):
+    """How many workers the broker has."""
+    status, output, errors = answer("zqcall", "-e", endpoint, "mmi.stats", "")
+    same((status, errors), (0, ""))
+    return int(re.search(r"^workers=(\d+)$", output, re.MULTILINE).group(1))
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def logged(name):
+    """(a file that is not there yet, a function that reads the numbers in it)"""
+    path = os.path.join(folder("examples", name), "log")
+    if os.path.exists(path):
+        os.remove(path)
+    return path, lambda: [int(word) for word in read(path).split()] if os.path.exists(path) else []
+
+
+ECHO = 'exec "%s" -e "$ZQB_ENDPOINT" "$ZQB_SERVICE"' % program("zqecho")
+
+
+@case("zqbrokerd --scale starts workers, starts those again that end, and takes all of them with it")
+def _():
+    path, pids = logged("crew")
+    broker, endpoint = crew(2, 3, "sh -c 'echo $$ >> \"%s\"; %s'" % (path, ECHO), "my echo")
+    with broker:
+        same(answer("zqcall", "-e", endpoint, "my echo", "x"), (0, "x\n", ""))
+        eventually(lambda: workers(endpoint) == 2, "two workers")
+        same(len(pids()), 2)
+        os.kill(pids()[0], signal.SIGKILL)
+        eventually(lambda: len(pids()) == 3 and workers(endpoint) == 2, "another in its place")
+        same(answer("zqcall", "-e", endpoint, "my echo", "y"), (0, "y\n", ""))
+        same(broker.end(), 0)
+        assert not any(map(is_alive, pids())), "some are left"
+
+
+@case("zqbrokerd --scale starts another worker when a request waits too long, and lets it go when it is not needed")
+def _():
+    path, pids = logged("wait")
+    broker, endpoint = crew(1, 2, "sh -c 'echo $$ >> \"%s\"; %s --credit 1'" % (path, ECHO))
+    with broker:
+        eventually(lambda: pids() and workers(endpoint) == 1, "one worker")
+        os.kill(pids()[0], signal.SIGSTOP)
+        held, waits = (Started("zqcall", "-e", endpoint, "--timeout", "20000", "echo", text) for text in "ab")
+        with held, waits:
+            eventually(lambda: len(pids()) == 2, "another worker")
+            os.kill(pids()[0], signal.SIGCONT)
+            same(held.line(), "a")
+            same(waits.line(), "b")
+        eventually(lambda: sum(map(is_alive, pids())) == 1 and workers(endpoint) == 1, "only one is left")
+        same(len(pids()), 2)
+        same(answer("zqcall", "-e", endpoint, "echo", "c"), (0, "c\n", ""))
+        same((broker.end(), broker.stderr()), (0, ""))
+
+
+@case("zqbrokerd --scale starts a worker that ends at once after longer and longer pauses, and says why")
+def _():
+    path, times = logged("pauses")
+    broker, _ = crew(1, 1, "sh -c 'date +%%s%%N >> \"%s\"; exit 3'" % path)
+    with broker:
+        eventually(lambda: len(times()) == 4, "the fourth start")
+        same(broker.end(), 0)
+        log = broker.stderr()
+    said = [int(pause) for pause in re.findall(r"the next worker of 'echo' in (\d+) ms", log)]
+    same(said[:3], [250, 500, 1000])
+    starts = times()
+    for start, following, pause in zip(starts, starts[1:], said):
+        assert following - start >= pause * 1000000, (starts, said)
+    assert "ended at once, with status 3" in log, log
+
+
+@case("zqbrokerd --scale: workers that do not end are killed at the second signal")
+def _():
+    path, notes = logged("stubborn")
+    broker, _ = crew(1, 1, "sh -c 'trap \"echo 15 >> \\\"%s\\\"\" TERM; echo $$ >> \"%s\"; while :; do sleep 0.05; done'"
+                     % (path, path))
+    with broker:
+        eventually(lambda: len(notes()) == 1, "it began")
+        broker.process.send_signal(signal.SIGTERM)
+        eventually(lambda: len(notes()) == 2, "it was told to end")
+        same(broker.end(signal.SIGINT), 0)
+        assert not is_alive(notes()[0])
+
+
+for arguments in ("echo 1 2", "echo 0 2 true", "echo 1 x true", "echo 3 2 true"):
+    @case("zqbrokerd --scale %s: status 2 and why" % arguments)
+    def _(arguments=arguments):
+        refused("zqbrokerd", "--bind", "tcp://127.0.0.1:*", "--scale", *arguments.split())
+
+
+@case("zqbrokerd --scale: in the help; status 1 and why for a bad service")
+def _():
+    assert "--scale SERVICE MIN MAX COMMAND" in answer("zqbrokerd", "--help")[1]
+    status, output, errors = answer("zqbrokerd", "--bind", "tcp://127.0.0.1:*", "--scale", "mmi.x", "1", "2", "true")
+    assert (status, output) == (1, "") and "service mmi.x" in errors, (status, output, errors)
 
 
 if __name__ == "__main__":
