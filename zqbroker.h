@@ -3635,6 +3635,7 @@ enum { ZQB__REFUSALS_MOST = 8, ZQB__SLOTS = 4096 };
 typedef struct zqb__extra_t {
     zqb__request_t *request;
     int aside;         /* ZQB__QUEUED ..., as long as it does not run */
+    uint64_t accepted; /* when; it arrives anew when it was delayed */
     int flags;         /* ZQB__ONE_WAY, ZQB__FAIL_FAST */
     zqb__node_t by_id; /* ZQB/1: found again by a retry, or to be cancelled */
     int numbered;      /* it is in engine->ids */
@@ -4630,6 +4631,7 @@ static zqb__extra_t *zqb__request_extra (zqb__request_t *request)
     if (!extra)
         return NULL;
     extra->request = request;
+    extra->accepted = request->arrived;
     extra->timer.kind = ZQB__TIMER_REQUEST;
     extra->ends = UINT64_MAX;
     extra->slot = -1;
@@ -4944,7 +4946,7 @@ static void zqb__request_report (zqb__engine_t *engine, const zqb__request_t *re
     outcome.service_size = name.service_size;
     outcome.error = error;
     outcome.attempts = (int) request->attempts;
-    outcome.took_us = (int64_t) (engine->now - request->arrived);
+    outcome.took_us = (int64_t) (engine->now - (request->extra ? request->extra->accepted : request->arrived));
     engine->sink.outcome (engine->sink.self, &outcome);
 }
 
@@ -4983,12 +4985,14 @@ static void zqb__request_end (zqb__engine_t *engine, zqb__request_t *request, zq
         return;
     }
     zqb__request_t *survey = request->extra->survey;
+    unsigned attempts = request->attempts;
     zqb__list_init (&followers);
     zqb__list_move (&followers, &request->extra->followers);
     zqb__request_close (engine, request, answer, outcome);
     while (!zqb__list_empty (&followers)) {
         zqb__request_t *follower = ZQB__OF (zqb__request_t, place, followers.next);
         zqb__request_take_out (engine, follower);
+        follower->attempts = attempts & 0x3fffffffu; /* which were for all of them */
         zqb__request_close (engine, follower, answer, outcome);
     }
     if (survey)
@@ -5053,16 +5057,20 @@ static uint64_t zqb__request_pause (const zqb__request_t *request)
     const zqb__extra_t *extra = request->extra;
     if (!extra || !extra->backoff || !request->attempts)
         return 0;
-    unsigned doublings = request->attempts - 1 < 32 ? request->attempts - 1 : 32;
-    uint64_t pause = extra->backoff << doublings;
+    uint64_t pause = extra->backoff;
+    for (unsigned i = 1; i < request->attempts && pause < extra->backoff_most; i++)
+        pause *= 2;
     return pause < extra->backoff_most ? pause : extra->backoff_most;
 }
+
+static void zqb__request_rise (zqb__engine_t *engine, zqb__request_t *request);
 
 /* Its worker will not do it: back to the head of the queue, or there after a while. */
 static void zqb__request_retry (zqb__engine_t *engine, zqb__request_t *request)
 {
     uint64_t pause = zqb__request_pause (request);
     engine->stats.requeued++;
+    zqb__request_rise (engine, request);
     if (pause)
         zqb__request_delay (engine, request, engine->now + pause);
     else
@@ -5415,8 +5423,10 @@ static void zqb__request_move (zqb__engine_t *engine, zqb__request_t *request, z
     zqb__request_move_unique (engine, request, to);
 }
 
+static void zqb__serve_queued (zqb__engine_t *engine, zqb__service_t *service);
+
 /* Of a service without workers, those of its requests that are served elsewhere now, as there are patterns, move there,
-   behind the others, in order; if a worker has room, it gets them at once. For lack of memory they stay. */
+   behind the others, in order; a handler, or a worker with room, gets them at once. For lack of memory they stay. */
 static void zqb__service_reroute (zqb__engine_t *engine, zqb__service_t *service)
 {
     if (!engine->patterns || zqb__service_serves (service))
@@ -5431,6 +5441,7 @@ static void zqb__service_reroute (zqb__engine_t *engine, zqb__service_t *service
         if (!to || to == service || !zqb__service_serves (to))
             continue;
         zqb__request_move (engine, request, to);
+        zqb__serve_queued (engine, to);
         zqb__service_dispatch (engine, to);
     }
 }
@@ -5527,7 +5538,7 @@ static int zqb__service_is_full (const zqb__engine_t *engine, const zqb__service
 {
     int waiting = zqb__service_waiting (service);
     int alone = !service->worker_count && waiting >= engine->limits.no_worker_queue;
-    return (alone || waiting >= engine->limits.queue) && !zqb__service_choose (engine, service);
+    return (alone || waiting >= engine->limits.queue) && (!service->ready_mask || engine->paused);
 }
 
 static int zqb__rank_of (const zqb__command_t *command)
@@ -5850,6 +5861,30 @@ static void zqb__request_hurry (zqb__engine_t *engine, zqb__request_t *request, 
         zqb__request_begin (engine, request);
 }
 
+/* The highest rank of a request and of all that have joined it. */
+static int zqb__request_highest_rank (const zqb__request_t *request)
+{
+    const zqb__link_t *followers = request->extra ? &request->extra->followers : NULL;
+    int highest = request->lane->rank;
+    for (const zqb__link_t *at = followers ? followers->next : NULL; at != followers; at = at->next) {
+        int rank = ZQB__OF (zqb__request_t, place, at)->lane->rank;
+        highest = rank > highest ? rank : highest;
+    }
+    return highest;
+}
+
+/* One that is in nobody's hand gets the rank of those that joined it while it ran. Without memory it keeps its own. */
+static void zqb__request_rise (zqb__engine_t *engine, zqb__request_t *request)
+{
+    zqb__lane_t *own = request->lane;
+    int rank = zqb__request_highest_rank (request);
+    zqb__lane_t *lane = rank > own->rank ? zqb__lane_require (engine, own->client, own->service, rank) : NULL;
+    if (!lane)
+        return;
+    zqb__request_set_lane (engine, request, lane);
+    zqb__request_renumber (engine, request);
+}
+
 /* A request joins one that does the same. */
 static void zqb__follow (zqb__engine_t *engine, zqb__request_t *leader, zqb__peer_t *client,
                          const zqb__command_t *command)
@@ -5874,13 +5909,15 @@ static void zqb__request_swap_clients (zqb__request_t *a, zqb__request_t *b)
     zqb__lane_t *lane = a->lane;
     char *name = x->name;
     size_t name_size = x->name_size;
-    uint64_t id = a->id, ends = x->ends;
+    uint64_t id = a->id, ends = x->ends, accepted = x->accepted;
     int flags = x->flags, timed = x->timed;
     a->lane = b->lane, b->lane = lane;
     a->id = b->id, b->id = id;
     x->name = y->name, y->name = name;
     x->name_size = y->name_size, y->name_size = name_size;
     x->ends = y->ends, y->ends = ends;
+    x->accepted = y->accepted, y->accepted = accepted;
+    b->attempts = a->attempts;
     x->flags = y->flags, y->flags = flags;
     x->timed = timed | y->timed, y->timed = timed & y->timed; /* a may have to wait for a time of its own, too */
     zqb__lane_keep (a->lane, &a->of_lane);
@@ -5920,6 +5957,8 @@ static zqb__request_t *zqb__request_promote (zqb__engine_t *engine, zqb__request
         zqb__request_set_timer (engine, request);
     if (request->worker)
         zqb__request_grant (engine, request, zqb__request_has_window (request) ? ZQB__WINDOW_PARTS : UINT16_MAX);
+    else
+        zqb__request_hurry (engine, request, zqb__request_highest_rank (request), UINT64_MAX);
     return heir;
 }
 
@@ -5950,7 +5989,7 @@ static void zqb__survey_ask_all (zqb__engine_t *engine, zqb__request_t *survey, 
     memset (&rare, 0, sizeof rare);
     rare.priority = command->rare->priority;
     each.rare = &rare;
-    each.flags = 0;
+    each.flags = command->flags & ZQB__ONE_WAY;
     for (zqb__link_t *at = workers->next; at != workers; at = at->next)
         if (ZQB__OF (zqb__worker_t, of_service, at)->credit)
             zqb__survey_ask (engine, survey, ZQB__OF (zqb__worker_t, of_service, at), &each);
@@ -6381,6 +6420,7 @@ static void zqb__on_refused (zqb__engine_t *engine, zqb__request_t *request)
     zqb__request_drop_gathered (engine, request);
     zqb__slot_renew (&request->slot);
     request->attempts--;
+    worker->since = engine->now; /* it does not hang */
     zqb__worker_place (worker);
     if (extra && request->lane)
         extra->refused[extra->refusals++] = worker->number;

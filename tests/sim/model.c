@@ -14,24 +14,57 @@ typedef struct row_t {
     size_t count, capacity;
 } row_t;
 
+/* Priorities, from the lowest; who refused something; one-way requests of clients that are gone are nobody's. */
+enum { RANKS = 9, NORMAL = 4, REFUSALS_MOST = 8, SLOTS = 4096, NOBODY = -2 };
+/* Where a request is. All of these but RUNNING count as queued. */
+enum { UNUSED, QUEUED, DELAYED, PINNED, FOLLOWING, SURVEYING, RUNNING };
+/* Why nobody wants it any more. */
+enum { WANTED, IS_CANCELLED, IS_EXPIRED, IS_GONE };
+
 typedef struct request_t {
-    int used, service, client, worker; /* -1: nobody */
-    int attempts, cancelled, gathers;
-    uint64_t id, token, arrived;
+    int state, service, name, client; /* -1: nobody wants the answer */
+    int worker; /* whose hand or list it is in; -1: none */
+    int rank, attempts, gathers, fate;
+    int named;        /* its worker hears what it calls the service */
+    int key;          /* others with this one join it; 0: none */
+    uint64_t fronted; /* when it came among those of its lane that are not queued */
+    uint64_t id, token, accepted, arrived; /* that is later if it was delayed */
+    uint64_t begins, ends, timer; /* begins: 0 at once; the others: NEVER none */
+    asked_t asked;
+    row_t followers;
+    int leader;
+    uint64_t refused_by[REFUSALS_MOST];
+    int refusals;
+    int survey;   /* of one that is a part of it; -1 */
+    row_t parts;  /* of one: those that have not ended */
+    int asked_of, answered;
     body_t body, gathered;
 } request_t;
 
 typedef struct service_t {
-    int known, handler;
+    int known, handler, policy;
     uint64_t made; /* which of all services was made when */
     uint64_t alone_since, timer, limit;
     row_t queue; /* by arrival; what was given back is first */
-    row_t turns; /* clients that have something in it */
-    row_t workers;
+    row_t ranked[RANKS]; /* the same by priority, in the order in which each client's has its turn */
+    row_t turns[RANKS];  /* clients that have something in it */
+    row_t delayed, workers;
+    int pinned;
+    int *slots; /* whose is what; NULL none */
 } service_t;
+
+/* The requests of a client for a service with a priority: which, and how many. The order of these is that in which what
+   it had is given up when it is lost. An empty one is kept if it was the last that it used. */
+typedef struct lane_t {
+    uint64_t which;
+    int count;
+} lane_t;
 
 typedef struct peer_t {
     uint32_t address, former;
+    lane_t *lanes;
+    size_t lane_count, lane_capacity;
+    uint64_t lane; /* the last that it used */
     uint64_t life, said_life;
     int connection, dialect[2], outstanding, failed;
     uint64_t timer; /* so long it may take to come back */
@@ -42,13 +75,26 @@ typedef struct peer_t {
         int service; /* -1: it is none */
         int adapts;
         uint32_t credit;
-        int level;       /* of its load; -1: no room */
-        uint64_t placed; /* whoever came to a level first has waited longest there */
+        int level;      /* where it stands in the order of choice; -1: no room */
+        int64_t placed; /* whoever came to a level first has waited longest there */
+        uint64_t number; /* in order of registration */
+        row_t pins[RANKS]; /* what waits for it */
+        int slots, draining;
+        int failures, rests, resting, probation;
+        uint64_t rested;
+        uint64_t served, failed, slow;
         uint64_t told, heard, timer, beat, expiry;
         uint64_t bytes, since, busy, done;
         row_t hand;
     } worker;
 } peer_t;
+
+/* What the engine did in a tick, in its order. A request is who asked, and what for: it has no other name. */
+typedef struct due_t {
+    int kind, number, done, follows;
+    uint64_t id, arrived;
+    body_t body;
+} due_t;
 
 struct model_t {
     model_limits_t limits;
@@ -58,6 +104,7 @@ struct model_t {
     size_t count, next;
     char verdict[512];
     int mmi, paused, ending;
+    int may_wait; /* there was a request that asked for its time */
     service_t services[SERVICES_MOST];
     peer_t *peers;
     int peer_count;
@@ -65,12 +112,17 @@ struct model_t {
     uint32_t addresses;
     request_t *requests;
     int request_count, request_capacity;
+    uint64_t worker_number;
     row_t unused, failed;
-    row_t due; /* what the engine did in this tick, in its order: number and kind */
+    due_t *due;
+    size_t due_count, due_capacity;
+    char (*names)[256];
+    const uint8_t *name_sizes;
 };
 
 const char *const command_names[] = {"?",     "READY",     "REQUEST",    "PARTIAL", "REPLY",
-                                     "ERROR", "HEARTBEAT", "DISCONNECT", "CANCEL",  "dead letter"};
+                                     "ERROR", "HEARTBEAT", "DISCONNECT", "CANCEL",  "PROGRESS", "MORE",
+                                     "DRAIN", "dead letter", "filter", "outcome", "choice"};
 
 enum { NO_FORMER = UINT32_MAX >> 1 };
 
@@ -121,6 +173,15 @@ body_t body_join (body_t first, body_t second)
     return both;
 }
 
+body_t body_of_worker (const uint64_t values[7])
+{
+    body_t body = {0, 0, 0};
+    for (int i = 0; i < 7; i++)
+        body.fold = (body.fold ^ values[i]) * 0x9e3779b97f4a7c15u;
+    body.frames = 1;
+    return body;
+}
+
 static int body_same (body_t a, body_t b)
 {
     return a.fold == b.fold && a.frames == b.frames && a.bytes == b.bytes;
@@ -163,8 +224,12 @@ static int output_same (const output_t *mine, const output_t *theirs)
 {
     int learns = mine->type == REQUEST && mine->side == WORKER;
     return mine->served == theirs->served && mine->service == theirs->service && body_same (mine->body, theirs->body)
+           && mine->credit == theirs->credit && memcmp (&mine->seen, &theirs->seen, sizeof mine->seen) == 0
            && (mine->served
-               || (mine->address == theirs->address && mine->side == theirs->side && mine->type == theirs->type
+               || (mine->code == theirs->code && mine->deadline_ms == theirs->deadline_ms
+                   && mine->window == theirs->window && mine->progress.has == theirs->progress.has
+                   && mine->progress.done == theirs->progress.done && mine->progress.total == theirs->progress.total
+                   && mine->address == theirs->address && mine->side == theirs->side && mine->type == theirs->type
                    && mine->status == theirs->status && mine->text == theirs->text
                    && (learns || mine->id == theirs->id)));
 }
@@ -232,19 +297,28 @@ static int can_say (int dialect, int type)
 {
     switch (type) {
         case PARTIAL: return has_partials (dialect);
-        case ERROR: return dialect == ZQB1;
+        case ERROR:
+        case CANCEL:
+        case PROGRESS:
+        case MORE:
+        case DRAIN: return dialect == ZQB1;
         case HEARTBEAT: return has_heartbeats (dialect);
         case DISCONNECT: return has_disconnect (dialect);
         default: return 1;
     }
 }
 
-static void fail (model_t *model, int peer)
+static void place (model_t *model, peer_t *peer);
+
+static void fail (model_t *model, int number)
 {
-    if (model->peers[peer].failed)
+    peer_t *peer = &model->peers[number];
+    if (peer->failed)
         return;
-    model->peers[peer].failed = 1;
-    row_append (&model->failed, peer);
+    peer->failed = 1;
+    row_append (&model->failed, number);
+    if (is_worker (peer))
+        place (model, peer);
 }
 
 /* -1: it could not be reached. Whoever has no word for it was told all that it can be told. */
@@ -321,10 +395,12 @@ static void settle (model_t *model, int number)
             service->timer = after (since, model->limits.no_worker);
         return;
     }
-    if (service->limit != NEVER)
+    if (service->limit != NEVER || service->policy || service->delayed.count)
         return;
     service->known = 0;
     service->timer = NEVER;
+    free (service->slots);
+    service->slots = NULL;
     model->counters.services--;
 }
 
@@ -339,37 +415,94 @@ static int level_of (size_t load)
     return 8 + level;
 }
 
-/* However many it may hold, behind large bodies nothing waits. */
-static int has_room (const model_t *model, const peer_t *peer)
+/* However many it may hold, behind large bodies nothing waits. One that rests gets nothing, and then one. */
+static int has_room (const peer_t *peer, uint64_t hand)
 {
     size_t load = peer->worker.hand.count;
-    return !peer->failed && load < peer->worker.credit && (load == 0 || peer->worker.bytes < model->limits.hand);
+    if (peer->failed || load >= peer->worker.credit || peer->worker.resting)
+        return 0;
+    return load == 0 || (peer->worker.bytes < hand && !peer->worker.probation);
+}
+
+/* Where it stands in the order of choice. */
+static int choice_level (const peer_t *peer, int policy)
+{
+    switch (policy) {
+        case LEAST: return (int) ((uint64_t) peer->worker.hand.count * 22 / peer->worker.credit);
+        case ROUND_ROBIN: return 0;
+        default: return level_of (peer->worker.hand.count);
+    }
+}
+
+static void stand_last (model_t *model, peer_t *peer, int policy)
+{
+    peer->worker.placed = policy == MRU ? -(int64_t) ++model->order : (int64_t) ++model->order;
 }
 
 /* The load of a worker has changed. */
 static void place (model_t *model, peer_t *peer)
 {
-    int level = has_room (model, peer) ? level_of (peer->worker.hand.count) : -1;
+    int policy = model->services[peer->worker.service].policy;
+    int level = has_room (peer, model->limits.hand) ? choice_level (peer, policy) : -1;
     if (level != peer->worker.level)
-        peer->worker.placed = ++model->order;
+        stand_last (model, peer, policy);
     peer->worker.level = level;
 }
 
-/* The least loaded, and of these the one that has waited longest; -1: nobody has room. */
-static int choose (const model_t *model, const service_t *service)
+/* Whether a worker comes before another in the order of choice. */
+static int comes_before (const peer_t *a, const peer_t *b)
 {
-    int best = -1, best_level = INT_MAX;
-    for (size_t i = 0; i < service->workers.count && !model->paused; i++) {
+    return a->worker.level != b->worker.level ? a->worker.level < b->worker.level
+                                              : a->worker.placed < b->worker.placed;
+}
+
+/* The first in the order of choice that has room and comes behind another, or, behind -1, of all; -1: none. */
+static int next_choice (const model_t *model, const service_t *service, int behind)
+{
+    int best = -1;
+    for (size_t i = 0; i < service->workers.count; i++) {
         int number = service->workers.at[i];
         const peer_t *peer = &model->peers[number];
-        int level = has_room (model, peer) ? level_of (peer->worker.hand.count) : INT_MAX;
-        if (level < best_level
-            || (level != INT_MAX && level == best_level && peer->worker.placed < model->peers[best].worker.placed)) {
+        if (peer->worker.level >= 0 && (behind < 0 || comes_before (&model->peers[behind], peer))
+            && (best < 0 || comes_before (peer, &model->peers[best])))
             best = number;
-            best_level = level;
-        }
     }
     return best;
+}
+
+/* The host is shown the workers, which must be as they are, and chooses. */
+static body_t look_of_worker (const model_t *model, const peer_t *peer)
+{
+    size_t load = peer->worker.hand.count;
+    uint64_t values[7] = {peer->worker.number, load,                 peer->worker.credit,
+                          peer->worker.served, peer->worker.failed,  peer->worker.slow,
+                          load ? 0 : model->now - peer->worker.since};
+    return body_of_worker (values);
+}
+
+static int ask_host (model_t *model, const service_t *service)
+{
+    int worker = -1, chosen = -1;
+    output_t mine = output (CLIENT, CHOICE, 0);
+    const output_t *theirs = look_ahead (model);
+    mine.service = (int) (service - model->services);
+    for (uint64_t i = 0; i < 64 && (worker = next_choice (model, service, worker)) >= 0; i++) {
+        const peer_t *peer = &model->peers[worker];
+        mine.body = body_join (mine.body, look_of_worker (model, peer));
+        if (chosen < 0 || (theirs && theirs->credit == i))
+            chosen = worker;
+    }
+    mine.credit = theirs ? theirs->credit : 0;
+    expect (model, &mine);
+    return chosen;
+}
+
+/* The first in the order of choice; -1: nobody has room. */
+static int choose (model_t *model, const service_t *service)
+{
+    if (model->paused || next_choice (model, service, -1) < 0)
+        return -1;
+    return service->policy == CUSTOM ? ask_host (model, service) : next_choice (model, service, -1);
 }
 
 /* ---- credit that follows the pace of a worker */
@@ -380,7 +513,7 @@ static void adapt (model_t *model, peer_t *peer)
 {
     uint64_t span = model->limits.credit < 1000000 ? model->limits.credit : 1000000;
     int enough = peer->worker.busy * 1000 >= span || peer->worker.done >= 4 * (uint64_t) peer->worker.credit;
-    if (!peer->worker.adapts || peer->failed || peer->worker.done == 0 || !enough)
+    if (!peer->worker.adapts || peer->failed || !peer->worker.credit || peer->worker.done == 0 || !enough)
         return;
     uint64_t pace = peer->worker.busy * 1000 / peer->worker.done;
     uint64_t worth = model->limits.credit / (pace ? pace : 1);
@@ -392,6 +525,7 @@ static void adapt (model_t *model, peer_t *peer)
 
 static void count_done (model_t *model, peer_t *peer)
 {
+    peer->worker.served++;
     if (peer->worker.since != model->now) {
         adapt (model, peer);
         peer->worker.busy += model->now - peer->worker.since;
@@ -413,20 +547,82 @@ static int new_request (model_t *model)
     if (model->unused.count)
         return model->unused.at[--model->unused.count];
     if (model->request_count == model->request_capacity) {
-        model->request_capacity = model->request_capacity ? model->request_capacity * 2 : 64;
-        model->requests = (request_t *) must_have (
-            realloc (model->requests, (size_t) model->request_capacity * sizeof *model->requests));
+        size_t before = (size_t) model->request_capacity, capacity = before ? before * 2 : 64;
+        model->requests =
+            (request_t *) must_have (realloc (model->requests, capacity * sizeof *model->requests));
+        memset (model->requests + before, 0, (capacity - before) * sizeof *model->requests);
+        model->request_capacity = (int) capacity;
     }
     return model->request_count++;
 }
 
+static uint64_t lane_of (const model_t *model, int service, int rank)
+{
+    return model->services[service].made * RANKS + (uint64_t) rank;
+}
+
+static lane_t *find_lane (peer_t *peer, uint64_t which)
+{
+    for (size_t i = 0; i < peer->lane_count; i++)
+        if (peer->lanes[i].which == which)
+            return &peer->lanes[i];
+    return NULL;
+}
+
+static void rest_lane (peer_t *peer, lane_t *lane)
+{
+    if (!lane || lane->count || lane->which == peer->lane)
+        return;
+    size_t behind = (size_t) (peer->lanes + --peer->lane_count - lane);
+    memmove (lane, lane + 1, behind * sizeof *lane);
+}
+
+static void use_lane (model_t *model, int client, int service, int rank)
+{
+    peer_t *peer = &model->peers[client < 0 ? 0 : client];
+    uint64_t which = lane_of (model, service, rank), before = peer->lane;
+    if (client < 0)
+        return;
+    if (!find_lane (peer, which)) {
+        if (peer->lane_count == peer->lane_capacity) {
+            peer->lane_capacity = peer->lane_capacity ? peer->lane_capacity * 2 : 4;
+            peer->lanes = (lane_t *) must_have (realloc (peer->lanes, peer->lane_capacity * sizeof *peer->lanes));
+        }
+        peer->lanes[peer->lane_count].which = which;
+        peer->lanes[peer->lane_count++].count = 0;
+    }
+    peer->lane = which;
+    if (before != which)
+        rest_lane (peer, find_lane (peer, before));
+}
+
+/* It is the client's from now on, there. */
+static void attach (model_t *model, request_t *request, int client)
+{
+    request->client = client;
+    request->fronted = ++model->order;
+    if (client < 0)
+        return;
+    peer_t *peer = &model->peers[client];
+    find_lane (peer, lane_of (model, request->service, request->rank))->count++;
+    if (peer->outstanding++ == 0)
+        model->counters.clients++;
+}
+
 static void detach (model_t *model, request_t *request)
 {
-    if (request->client < 0)
+    int client = request->client;
+    if (client == -1)
         return;
-    if (--model->peers[request->client].outstanding == 0)
-        model->counters.clients--;
     request->client = -1;
+    if (client < 0)
+        return;
+    peer_t *peer = &model->peers[client];
+    lane_t *lane = find_lane (peer, lane_of (model, request->service, request->rank));
+    lane->count--;
+    rest_lane (peer, lane);
+    if (--peer->outstanding == 0)
+        model->counters.clients--;
 }
 
 /* What was gathered of a reply is no longer kept. */
@@ -437,89 +633,121 @@ static void forget_parts (model_t *model, request_t *request)
     request->gathers = 0;
 }
 
-/* It is over, with one outcome. */
-static void end_request (model_t *model, int number, output_t *answer, uint64_t *outcome)
+static void forget (model_t *model, int number)
 {
     request_t *request = &model->requests[number];
-    answer->id = request->id;
-    answer->service = request->service;
-    if (request->cancelled)
-        model->counters.cancelled++;
-    else if (request->client < 0 || tell (model, request->client, answer) != 0)
-        model->counters.client_gone++;
-    else
-        ++*outcome;
     detach (model, request);
     forget_parts (model, request);
     model->counters.bytes -= request->body.bytes;
-    request->used = 0;
+    request->state = UNUSED;
+    request->timer = NEVER;
+    request->key = 0;
     row_append (&model->unused, number);
 }
 
-static void end_with (model_t *model, int number, int status, uint64_t *outcome)
+/* When something happens to it: its deadline is over, or it may begin. */
+static void set_request_timer (request_t *request)
 {
-    output_t answer = output (CLIENT, ERROR, 0);
-    answer.status = status;
-    end_request (model, number, &answer, outcome);
+    request->timer = request->ends;
+    if (request->state == DELAYED && request->begins < request->timer)
+        request->timer = request->begins;
 }
 
-/* The first that a client has queued for a service; -1: nothing. */
-static int first_of (const model_t *model, const service_t *service, int client)
+/* ---- queues */
+
+/* The first that a client has queued for a service with a priority; -1: nothing. */
+static int first_of (const model_t *model, const service_t *service, int client, int rank)
 {
-    for (size_t i = 0; i < service->queue.count; i++)
-        if (model->requests[service->queue.at[i]].client == client)
-            return service->queue.at[i];
+    const row_t *ranked = &service->ranked[rank];
+    for (size_t i = 0; i < ranked->count; i++)
+        if (model->requests[ranked->at[i]].client == client)
+            return ranked->at[i];
     return -1;
+}
+
+/* From nowhere into a state that counts as queued. */
+static void enter (model_t *model, int number, int state)
+{
+    request_t *request = &model->requests[number];
+    service_t *service = &model->services[request->service];
+    request->state = state;
+    model->counters.queued++;
+    model->counters.delayed += state == DELAYED;
+    model->counters.following += state == FOLLOWING;
+    service->pinned += state == PINNED;
+    if (state == DELAYED)
+        row_append (&service->delayed, number);
+}
+
+static void leave (model_t *model, int number)
+{
+    request_t *request = &model->requests[number];
+    service_t *service = &model->services[request->service];
+    int state = request->state;
+    model->counters.queued--;
+    model->counters.delayed -= state == DELAYED;
+    model->counters.following -= state == FOLLOWING;
+    service->pinned -= state == PINNED;
+    if (state == DELAYED)
+        row_remove (&service->delayed, number);
+    if (state == QUEUED)
+        request->fronted = ++model->order;
+}
+
+/* Into and out of what the requests of a priority have: one's own are in order there. */
+static void line_up (model_t *model, int number, int at_head)
+{
+    const request_t *request = &model->requests[number];
+    service_t *service = &model->services[request->service];
+    row_t *turns = &service->turns[request->rank], *ranked = &service->ranked[request->rank];
+    int client = request->client, had = first_of (model, service, client, request->rank) >= 0;
+    row_insert (ranked, at_head ? 0 : ranked->count, number);
+    if (at_head)
+        row_remove (turns, client);
+    if (at_head || !had)
+        row_insert (turns, at_head ? 0 : turns->count, client);
+}
+
+static void fall_out (model_t *model, int number)
+{
+    const request_t *request = &model->requests[number];
+    service_t *service = &model->services[request->service];
+    row_remove (&service->ranked[request->rank], number);
+    if (first_of (model, service, request->client, request->rank) < 0)
+        row_remove (&service->turns[request->rank], request->client);
 }
 
 /* One who had nothing queued has the last turn; one who got something back has the first. */
 static void enqueue (model_t *model, int number, int at_head)
 {
-    service_t *service = &model->services[model->requests[number].service];
-    int client = model->requests[number].client, had = first_of (model, service, client) >= 0;
-    row_insert (&service->queue, at_head ? 0 : service->queue.count, number);
-    model->counters.queued++;
-    if (at_head)
-        row_remove (&service->turns, client);
-    if (at_head || !had)
-        row_insert (&service->turns, at_head ? 0 : service->turns.count, client);
+    row_t *queue = &model->services[model->requests[number].service].queue;
+    row_insert (queue, at_head ? 0 : queue->count, number);
+    line_up (model, number, at_head);
+    enter (model, number, QUEUED);
 }
 
 static void dequeue (model_t *model, int number)
 {
-    service_t *service = &model->services[model->requests[number].service];
-    int client = model->requests[number].client;
-    row_remove (&service->queue, number);
-    model->counters.queued--;
-    if (first_of (model, service, client) < 0)
-        row_remove (&service->turns, client);
+    row_remove (&model->services[model->requests[number].service].queue, number);
+    fall_out (model, number);
+    leave (model, number);
 }
 
-/* A client had its turn. */
-static void to_the_end (row_t *turns, int client)
+/* It waits for its time. */
+static void delay (model_t *model, int number, uint64_t begins)
 {
-    size_t before = turns->count;
-    row_remove (turns, client);
-    if (turns->count < before)
-        row_append (turns, client);
+    model->requests[number].begins = begins;
+    enter (model, number, DELAYED);
+    set_request_timer (&model->requests[number]);
 }
 
-static void set_worker_timer (model_t *model, peer_t *peer);
-
-static void hand_over (model_t *model, int number, int worker)
+/* It waits for one worker. */
+static void pin (model_t *model, int number, int worker, int at_head)
 {
-    peer_t *peer = &model->peers[worker];
-    dequeue (model, number);
-    to_the_end (&model->services[peer->worker.service].turns, model->requests[number].client);
-    if (peer->worker.hand.count == 0)
-        begin_work (model, peer);
-    row_append (&peer->worker.hand, number);
-    if (peer->worker.hand.count == 1 && model->services[peer->worker.service].limit != NEVER)
-        set_worker_timer (model, peer);
-    peer->worker.bytes += model->requests[number].body.bytes;
-    place (model, peer);
+    row_t *pins = &model->peers[worker].worker.pins[model->requests[number].rank];
+    row_insert (pins, at_head ? 0 : pins->count, number);
     model->requests[number].worker = worker;
-    model->counters.running++;
+    enter (model, number, PINNED);
 }
 
 static void take_back (model_t *model, int number)
@@ -531,38 +759,212 @@ static void take_back (model_t *model, int number)
     model->counters.running--;
 }
 
-/* One that cannot be given stays first in the queue. */
-static void assign (model_t *model, int number, int worker)
+/* Out of wherever it is. */
+static void take_out (model_t *model, int number)
 {
-    output_t mine = output (WORKER, REQUEST, 0);
-    mine.body = model->requests[number].body;
-    hand_over (model, number, worker);
-    if (tell (model, worker, &mine) == 0) {
-        model->requests[number].attempts++;
-        model->requests[number].token = mine.id;
-        return;
+    request_t *request = &model->requests[number];
+    switch (request->state) {
+        case RUNNING: take_back (model, number); break;
+        case QUEUED: dequeue (model, number); break;
+        case PINNED:
+            row_remove (&model->peers[request->worker].worker.pins[request->rank], number);
+            request->worker = -1;
+            leave (model, number);
+            break;
+        case FOLLOWING:
+            row_remove (&model->requests[request->leader].followers, number);
+            leave (model, number);
+            break;
+        default: leave (model, number); break;
     }
-    take_back (model, number);
-    enqueue (model, number, 1);
 }
 
-static void dispatch (model_t *model, int number)
+/* A client had its turn. */
+static void to_the_end (row_t *turns, int client)
 {
-    service_t *service = &model->services[number];
-    int worker;
-    while (service->queue.count && (worker = choose (model, service)) >= 0)
-        assign (model, first_of (model, service, service->turns.at[0]), worker);
-    settle (model, number);
+    size_t before = turns->count;
+    row_remove (turns, client);
+    if (turns->count < before)
+        row_append (turns, client);
+}
+
+static void had_turn (model_t *model, const request_t *request)
+{
+    to_the_end (&model->services[request->service].turns[request->rank], request->client);
+}
+
+/* ---- ends */
+
+/* What the client hears of an end: nothing if it wants no answer, and of a part of a survey the reply alone, as a part.
+   -1: there is no client any more. */
+static int tell_client (model_t *model, request_t *request, const output_t *answer)
+{
+    output_t mine = *answer;
+    if (request->client == -1)
+        return -1;
+    if (request->asked.one_way)
+        return 0;
+    mine.id = request->id;
+    mine.service = request->name;
+    if (request->survey >= 0) {
+        if (mine.type != REPLY)
+            return 0;
+        mine.type = PARTIAL;
+        mine.id = model->requests[request->survey].id;
+        model->requests[request->survey].answered++;
+    }
+    return tell (model, request->client, &mine);
+}
+
+static uint64_t *fate_counter (model_t *model, int fate)
+{
+    return fate == IS_CANCELLED ? &model->counters.cancelled
+           : fate == IS_EXPIRED ? &model->counters.expired
+                                : &model->counters.client_gone;
+}
+
+/* The host hears of what became of it. */
+static void report (model_t *model, const request_t *request, const output_t *answer)
+{
+    output_t mine = output (CLIENT, OUTCOME, 0);
+    if (!model->limits.reports || request->client == -1)
+        return;
+    mine.service = request->name;
+    mine.status = request->fate == IS_CANCELLED ? CANCELLED
+                  : request->fate == IS_EXPIRED ? EXPIRED
+                  : request->fate == IS_GONE    ? GONE
+                  : answer->type == ERROR       ? answer->status
+                                                : 0;
+    mine.credit = (uint32_t) request->attempts;
+    mine.id = model->now - request->accepted;
+    expect (model, &mine);
+}
+
+/* One is over that is nowhere any more. */
+static void close_request (model_t *model, int number, const output_t *answer, uint64_t *outcome)
+{
+    request_t *request = &model->requests[number];
+    if (!request->fate && tell_client (model, request, answer) != 0)
+        request->fate = IS_GONE;
+    ++*(request->fate ? fate_counter (model, request->fate) : outcome);
+    report (model, request, answer);
+    forget (model, number);
+}
+
+static void settle_survey (model_t *model, int number);
+
+/* It is over, with one outcome, and so are those that have joined it. */
+static void end_request (model_t *model, int number, const output_t *answer, uint64_t *outcome)
+{
+    int survey = model->requests[number].survey;
+    row_t followers = model->requests[number].followers;
+    int attempts = model->requests[number].attempts;
+    memset (&model->requests[number].followers, 0, sizeof followers);
+    if (survey >= 0)
+        row_remove (&model->requests[survey].parts, number);
+    close_request (model, number, answer, outcome);
+    for (size_t i = 0; i < followers.count; i++) {
+        leave (model, followers.at[i]);
+        model->requests[followers.at[i]].attempts = attempts;
+        close_request (model, followers.at[i], answer, outcome);
+    }
+    free (followers.at);
+    if (survey >= 0)
+        settle_survey (model, survey);
+}
+
+static void end_with (model_t *model, int number, int status, uint64_t *outcome)
+{
+    output_t answer = output (CLIENT, ERROR, 0);
+    answer.status = status;
+    end_request (model, number, &answer, outcome);
+}
+
+/* When nobody is asked any more: how many answered. */
+static void settle_survey (model_t *model, int number)
+{
+    request_t *survey = &model->requests[number];
+    output_t answer = output (CLIENT, REPLY, 0);
+    if (survey->state != SURVEYING || survey->parts.count)
+        return;
+    answer.progress.has = 1;
+    answer.progress.done = (uint64_t) survey->answered;
+    answer.progress.total = (uint64_t) survey->asked_of;
+    leave (model, number);
+    end_request (model, number, &answer, &model->counters.replied);
 }
 
 /* Too many workers were lost over it: the host gets it. */
 static void die (model_t *model, int number)
 {
     output_t mine = output (CLIENT, DEAD_LETTER, 0);
-    mine.service = model->requests[number].service;
+    mine.service = model->requests[number].name;
     mine.body = model->requests[number].body;
     expect (model, &mine);
     end_with (model, number, LOST, &model->counters.dead);
+}
+
+/* ---- to workers and back */
+
+static int attempts_most (const model_t *model, const request_t *request)
+{
+    uint32_t own = request->asked.attempts;
+    return own == 0 ? model->limits.attempts : own == 65535 ? INT_MAX : (int) own;
+}
+
+/* Behind the first attempt the pause that it asked for, behind each other twice that of the one before. */
+static uint64_t pause_of (const request_t *request)
+{
+    uint64_t pause = (uint64_t) request->asked.backoff_ms * 1000;
+    uint64_t most = request->asked.backoff_max_ms ? (uint64_t) request->asked.backoff_max_ms * 1000 : 60000000;
+    if (request->attempts < 1)
+        return 0;
+    for (int i = 1; i < request->attempts && pause < most; i++)
+        pause *= 2;
+    return pause < most ? pause : most;
+}
+
+/* Its priority has risen, or it has another client: it is behind the others of that one and priority. */
+static void change_lane (model_t *model, int number, int client, int rank)
+{
+    request_t *request = &model->requests[number];
+    int queued = request->state == QUEUED;
+    if (request->state == PINNED && rank != request->rank) {
+        row_remove (&model->peers[request->worker].worker.pins[request->rank], number);
+        row_append (&model->peers[request->worker].worker.pins[rank], number);
+    }
+    if (queued)
+        fall_out (model, number);
+    use_lane (model, client, request->service, rank);
+    detach (model, request);
+    request->rank = rank;
+    attach (model, request, client);
+    if (queued)
+        line_up (model, number, 0);
+}
+
+/* It is as urgent as the most urgent of those that have joined it. */
+static void heed_followers (model_t *model, int number)
+{
+    const request_t *request = &model->requests[number];
+    int rank = request->rank;
+    for (size_t i = 0; i < request->followers.count; i++)
+        if (model->requests[request->followers.at[i]].rank > rank)
+            rank = model->requests[request->followers.at[i]].rank;
+    if (rank > request->rank)
+        change_lane (model, number, request->client, rank);
+}
+
+/* Its worker will not do it. */
+static void retry (model_t *model, int number)
+{
+    heed_followers (model, number);
+    uint64_t pause = pause_of (&model->requests[number]);
+    model->counters.requeued++;
+    if (pause)
+        delay (model, number, after (model->now, pause));
+    else
+        enqueue (model, number, 1);
 }
 
 /* Its worker is lost. */
@@ -571,16 +973,217 @@ static void give_back (model_t *model, int number)
     request_t *request = &model->requests[number];
     take_back (model, number);
     forget_parts (model, request);
-    if (request->client < 0)
-        end_with (model, number, CANCELLED, &model->counters.client_gone);
-    else if (model->ending)
+    if (request->client == -1 || model->ending)
         end_with (model, number, CANCELLED, &model->counters.cancelled);
-    else if (request->attempts >= model->limits.attempts)
+    else if (request->survey >= 0)
+        end_with (model, number, LOST, &model->counters.failed);
+    else if (request->attempts >= attempts_most (model, request))
         die (model, number);
-    else {
-        enqueue (model, number, 1);
-        model->counters.requeued++;
+    else
+        retry (model, number);
+}
+
+static void set_worker_timer (model_t *model, peer_t *peer);
+
+static void hand_over (model_t *model, int number, int worker)
+{
+    peer_t *peer = &model->peers[worker];
+    request_t *request = &model->requests[number];
+    int was_queued = request->state == QUEUED;
+    take_out (model, number);
+    if (was_queued)
+        had_turn (model, request);
+    if (peer->worker.hand.count == 0)
+        begin_work (model, peer);
+    row_append (&peer->worker.hand, number);
+    if (peer->worker.hand.count == 1 && model->services[peer->worker.service].limit != NEVER)
+        set_worker_timer (model, peer);
+    peer->worker.bytes += request->body.bytes;
+    if (model->services[peer->worker.service].policy == ROUND_ROBIN)
+        peer->worker.level = -1;
+    place (model, peer);
+    request->worker = worker;
+    request->state = RUNNING;
+    set_request_timer (request);
+    model->counters.running++;
+}
+
+/* Whether its client says MORE. */
+static int has_window (const model_t *model, const request_t *request)
+{
+    return request->client >= 0 && model->peers[request->client].dialect[CLIENT] == ZQB1 && request->survey < 0
+           && !request->asked.one_way;
+}
+
+/* What its worker is told of a request. */
+static output_t brief (const model_t *model, const request_t *request)
+{
+    output_t mine = output (WORKER, REQUEST, 0);
+    uint64_t left = request->ends > model->now ? request->ends - model->now : 0;
+    mine.body = request->body;
+    mine.window = has_window (model, request);
+    if (request->ends != NEVER)
+        mine.deadline_ms = left > 1000 ? (uint32_t) (left / 1000) : 1;
+    return mine;
+}
+
+/* One that cannot be given stays first in the queue. */
+static void assign (model_t *model, int number, int worker)
+{
+    output_t mine = brief (model, &model->requests[number]);
+    int was_pinned = model->requests[number].state == PINNED;
+    if (model->requests[number].named)
+        mine.service = model->requests[number].name;
+    hand_over (model, number, worker);
+    if (tell (model, worker, &mine) == 0) {
+        model->requests[number].attempts++;
+        model->requests[number].token = mine.id;
+        return;
     }
+    take_back (model, number);
+    if (was_pinned)
+        pin (model, number, worker, 1);
+    else
+        enqueue (model, number, 1);
+}
+
+/* Whether a worker gets requests at all, now or later. */
+static int is_for_use (const peer_t *peer)
+{
+    return !peer->failed && peer->worker.credit > 0;
+}
+
+/* Whose requests of a slot are, from when it is first asked for. */
+static int owner_of_slot (model_t *model, service_t *service, int slot)
+{
+    int least = -1;
+    if (!service->slots) {
+        service->slots = (int *) must_have (malloc (SLOTS * sizeof *service->slots));
+        memset (service->slots, 0xff, SLOTS * sizeof *service->slots);
+    }
+    if (service->slots[slot] >= 0)
+        return service->slots[slot];
+    for (size_t i = 0; i < service->workers.count; i++) {
+        const peer_t *peer = &model->peers[service->workers.at[i]];
+        if (is_for_use (peer) && (least < 0 || peer->worker.slots < model->peers[least].worker.slots))
+            least = service->workers.at[i];
+    }
+    if (least >= 0)
+        model->peers[least].worker.slots++;
+    return service->slots[slot] = least;
+}
+
+static void give_up_slots (model_t *model, int worker)
+{
+    service_t *service = &model->services[model->peers[worker].worker.service];
+    for (int i = 0; model->peers[worker].worker.slots && i < SLOTS; i++)
+        if (service->slots[i] == worker) {
+            service->slots[i] = -1;
+            model->peers[worker].worker.slots--;
+        }
+}
+
+static int was_refused_by (const request_t *request, const peer_t *peer)
+{
+    for (int i = 0; i < request->refusals; i++)
+        if (request->refused_by[i] == peer->worker.number)
+            return 1;
+    return 0;
+}
+
+/* The first that takes requests and has not refused this one; -1: there is none. */
+static int who_else (const model_t *model, const request_t *request)
+{
+    const service_t *service = &model->services[request->service];
+    for (size_t i = 0; i < service->workers.count; i++) {
+        const peer_t *peer = &model->peers[service->workers.at[i]];
+        if (is_for_use (peer) && !was_refused_by (request, peer))
+            return service->workers.at[i];
+    }
+    return -1;
+}
+
+/* Who gets one that was refused: the first with room that did not, or the first that did not; -1: all did. */
+static int who_did_not_refuse (const model_t *model, const service_t *service, const request_t *request)
+{
+    int worker = -1;
+    while ((worker = next_choice (model, service, worker)) >= 0)
+        if (!was_refused_by (request, &model->peers[worker]))
+            return worker;
+    return who_else (model, request);
+}
+
+/* Some requests are for some workers only. */
+static void assign_or_pin (model_t *model, service_t *service, int number, int chosen)
+{
+    request_t *request = &model->requests[number];
+    int wanted = -1;
+    if (request->refusals)
+        wanted = who_did_not_refuse (model, service, request);
+    else if (request->asked.affinity)
+        wanted = owner_of_slot (model, service, request->asked.affinity - 1);
+    if (wanted < 0)
+        wanted = chosen;
+    if (model->peers[wanted].worker.level >= 0) {
+        assign (model, number, wanted);
+        return;
+    }
+    take_out (model, number);
+    had_turn (model, request);
+    pin (model, number, wanted, 0);
+}
+
+/* A worker has room: what waits for it comes first, the highest priority in front. */
+static void serve_pins (model_t *model, int worker)
+{
+    peer_t *peer = &model->peers[worker];
+    for (int rank = RANKS - 1; rank >= 0 && !model->paused; rank--)
+        while (peer->worker.pins[rank].count && has_room (peer, model->limits.hand))
+            assign (model, peer->worker.pins[rank].at[0], worker);
+}
+
+/* The worker takes no more: what waits for it goes back, in order. */
+static void unpin (model_t *model, int worker)
+{
+    for (int rank = 0; rank < RANKS; rank++) {
+        row_t *pins = &model->peers[worker].worker.pins[rank];
+        while (pins->count) {
+            int number = pins->at[pins->count - 1];
+            take_out (model, number);
+            if (model->requests[number].survey >= 0)
+                end_with (model, number, LOST, &model->counters.failed);
+            else
+                enqueue (model, number, 1);
+        }
+    }
+}
+
+/* The next of all: of the highest priority, which rises with time. */
+static int first_in_turn (const model_t *model, const service_t *service)
+{
+    uint64_t highest = 0;
+    int first = -1;
+    for (int rank = RANKS - 1; rank >= 0; rank--) {
+        if (!service->turns[rank].count)
+            continue;
+        int number = first_of (model, service, service->turns[rank].at[0], rank);
+        uint64_t waited = model->now - model->requests[number].arrived;
+        uint64_t height = (uint64_t) rank + (model->limits.ageing == NEVER ? 0 : waited / model->limits.ageing);
+        if (first < 0 || height > highest) {
+            first = number;
+            highest = height;
+        }
+    }
+    return first;
+}
+
+static void dispatch (model_t *model, int number)
+{
+    service_t *service = &model->services[number];
+    int worker;
+    while (service->queue.count && (worker = choose (model, service)) >= 0)
+        assign_or_pin (model, service, first_in_turn (model, service), worker);
+    settle (model, number);
 }
 
 /* ---- workers */
@@ -602,6 +1205,8 @@ static void set_worker_timer (model_t *model, peer_t *peer)
         next = NEVER;
     if (peer->worker.hand.count && hangs < next)
         next = hangs;
+    if (peer->worker.resting && peer->worker.rested < next)
+        next = peer->worker.rested;
     if (next != NEVER)
         peer->worker.timer = next;
 }
@@ -625,17 +1230,19 @@ static void add_worker (model_t *model, int number, int service, const command_t
 {
     peer_t *peer = &model->peers[number];
     uint32_t credit = peer->dialect[WORKER] == ZQB1 ? ready->credit : 1;
-    row_t hand = peer->worker.hand;
+    row_t hand = peer->worker.hand, pins[RANKS];
+    memcpy (pins, peer->worker.pins, sizeof pins);
     memset (&peer->worker, 0, sizeof peer->worker);
-    hand.count = 0;
+    memcpy (peer->worker.pins, pins, sizeof pins);
     peer->worker.hand = hand;
+    peer->worker.number = ++model->worker_number;
     peer->worker.service = service;
     peer->worker.credit = credit ? credit : 1;
     peer->worker.adapts = credit == 0 && model->limits.credit;
     set_beat (model, peer, ready->heartbeat_ms);
     peer->worker.level = -1;
     place (model, peer);
-    peer->worker.told = peer->worker.heard = model->now;
+    peer->worker.told = peer->worker.heard = peer->worker.since = model->now;
     peer->worker.timer = NEVER;
     row_append (&model->services[service].workers, number);
     model->services[service].timer = NEVER;
@@ -643,11 +1250,14 @@ static void add_worker (model_t *model, int number, int service, const command_t
     set_worker_timer (model, peer);
 }
 
-/* What it held goes back, the oldest to the head. */
+static void lost_last (model_t *model, int number);
+
+/* What it held goes back, the oldest to the head, behind which is what waited for it. */
 static void remove_worker (model_t *model, int number)
 {
     peer_t *peer = &model->peers[number];
     int service = peer->worker.service;
+    give_up_slots (model, number);
     peer->worker.service = -1;
     peer->asked = 0;
     peer->worker.timer = NEVER;
@@ -655,8 +1265,11 @@ static void remove_worker (model_t *model, int number)
     if (model->services[service].workers.count == 0)
         model->services[service].alone_since = model->now;
     model->counters.workers--;
+    unpin (model, number);
     while (peer->worker.hand.count)
         give_back (model, peer->worker.hand.at[peer->worker.hand.count - 1]);
+    if (!model->services[service].workers.count)
+        lost_last (model, service);
     dispatch (model, service);
 }
 
@@ -666,21 +1279,192 @@ static void lose_worker (model_t *model, int number)
     remove_worker (model, number);
 }
 
-/* ---- what clients say */
+/* ---- workers that leave, and services that are left */
 
-static void refuse (model_t *model, int client, uint64_t id, int status, uint64_t *counter)
+static int is_served (const model_t *model, int number)
 {
-    output_t mine = output (CLIENT, ERROR, id);
-    mine.status = status;
-    ++*counter;
-    tell (model, client, &mine);
+    const service_t *service = &model->services[number];
+    return service->known && (service->workers.count || service->handler);
 }
 
+/* Whether a name is of those that a pattern stands for; patterns end with an asterisk. */
+static int stands_for (const model_t *model, int pattern, int name)
+{
+    size_t most = model->name_sizes[pattern] - 1u;
+    return model->names[pattern][most] == '*' && most <= model->name_sizes[name]
+           && memcmp (model->names[pattern], model->names[name], most) == 0;
+}
+
+/* Who serves a name: the service that is called so, or the longest pattern. */
+static int route (const model_t *model, int name)
+{
+    int best = -1;
+    if (is_served (model, name) || name >= MMI_FROM)
+        return name;
+    for (int i = 0; i < MMI_FROM; i++)
+        if (is_served (model, i) && stands_for (model, i, name)
+            && (best < 0 || model->name_sizes[i] > model->name_sizes[best]))
+            best = i;
+    return best < 0 ? name : best;
+}
+
+/* The one that others with a key join; -1: nobody. */
+static int find_leader (const model_t *model, int service, int key)
+{
+    for (int i = 0; i < model->request_count && key; i++)
+        if (model->requests[i].state && model->requests[i].key == key && model->requests[i].service == service)
+            return i;
+    return -1;
+}
+
+static void change_service (model_t *model, int number, int to)
+{
+    request_t *request = &model->requests[number];
+    int client = request->client;
+    use_lane (model, client, to, request->rank);
+    detach (model, request);
+    request->service = to;
+    request->named = 1;
+    attach (model, request, client);
+}
+
+/* It goes to the end of another queue, and who follows it goes with it. */
+static void move_request (model_t *model, int number, int to)
+{
+    request_t *request = &model->requests[number];
+    take_out (model, number);
+    change_service (model, number, to);
+    enqueue (model, number, 0);
+    for (size_t i = 0; i < request->followers.count; i++)
+        change_service (model, request->followers.at[i], to);
+    int key = request->key;
+    request->key = 0;
+    if (find_leader (model, to, key) < 0)
+        request->key = key;
+}
+
+static void serve_queued (model_t *model, int number);
+
+/* What waits at a service that nobody serves, and would be served elsewhere, goes there. */
+static void reroute (model_t *model, int number)
+{
+    const row_t *queue = &model->services[number].queue;
+    if (is_served (model, number))
+        return;
+    for (size_t i = 0; i < queue->count;) {
+        int request = queue->at[i], to = route (model, model->requests[request].name);
+        if (to == number || !is_served (model, to)) {
+            i++;
+            continue;
+        }
+        move_request (model, request, to);
+        serve_queued (model, to);
+        dispatch (model, to);
+    }
+}
+
+/* The service that was made next after another; -1: there is none. */
+static int made_after (const model_t *model, uint64_t made)
+{
+    int next = -1;
+    for (int i = 0; i < SERVICES_MOST; i++)
+        if (model->services[i].known && model->services[i].made > made
+            && (next < 0 || model->services[i].made < model->services[next].made))
+            next = i;
+    return next;
+}
+
+/* A service has its first worker. */
+static void got_first (model_t *model)
+{
+    int number;
+    for (uint64_t made = 0; (number = made_after (model, made)) >= 0;) {
+        made = model->services[number].made;
+        if (!model->services[number].queue.count || is_served (model, number))
+            continue;
+        reroute (model, number);
+        settle (model, number);
+    }
+}
+
+static void lost_last (model_t *model, int number)
+{
+    const row_t *queue = &model->services[number].queue;
+    reroute (model, number);
+    for (size_t i = 0; i < queue->count;) {
+        int request = queue->at[i];
+        if (!model->requests[request].asked.fail_fast) {
+            i++;
+            continue;
+        }
+        take_out (model, request);
+        end_with (model, request, NO_WORKER, &model->counters.expired);
+    }
+}
+
+/* One of another dialect that was to leave has nothing more to do. Whether it is gone. */
+static int has_left (model_t *model, int number)
+{
+    const peer_t *peer = &model->peers[number];
+    if (!peer->worker.draining || peer->worker.hand.count || peer->dialect[WORKER] == ZQB1)
+        return 0;
+    model->counters.workers_left++;
+    send_away (model, number, 0);
+    remove_worker (model, number);
+    return 1;
+}
+
+/* A worker has one less to do. */
+static void free_hand (model_t *model, int number)
+{
+    int service = model->peers[number].worker.service;
+    if (has_left (model, number))
+        return;
+    serve_pins (model, number);
+    dispatch (model, service);
+}
+
+static void drain (model_t *model, int number)
+{
+    peer_t *peer = &model->peers[number];
+    int service = peer->worker.service;
+    output_t mine = output (WORKER, DRAIN, 0);
+    peer->worker.draining = 1;
+    peer->worker.credit = 0;
+    place (model, peer);
+    give_up_slots (model, number);
+    unpin (model, number);
+    tell (model, number, &mine);
+    if (!has_left (model, number))
+        dispatch (model, service);
+}
+
+/* ---- what clients say */
+
+static void refuse_with (model_t *model, int client, const command_t *command, output_t *mine, uint64_t *counter)
+{
+    mine->id = command->id;
+    ++*counter;
+    if (!command->asked.one_way)
+        tell (model, client, mine);
+}
+
+static void refuse (model_t *model, int client, const command_t *command, int status, uint64_t *counter)
+{
+    output_t mine = output (CLIENT, ERROR, 0);
+    mine.status = status;
+    refuse_with (model, client, command, &mine, counter);
+}
+
+/* What has no number of its own is not found. */
 static int find_request (const model_t *model, int client, uint64_t id)
 {
-    for (int i = 0; i < model->request_count; i++)
-        if (model->requests[i].used && model->requests[i].client == client && model->requests[i].id == id)
+    for (int i = 0; i < model->request_count; i++) {
+        const request_t *request = &model->requests[i];
+        if (request->state && request->client == client && request->id == id && !request->asked.one_way
+            && request->survey < 0)
             return i;
+    }
     return -1;
 }
 
@@ -692,10 +1476,10 @@ static uint64_t *too_large (model_t *model, body_t body)
     return body.bytes > model->limits.message ? &model->counters.refused_large : NULL;
 }
 
-static int too_many_bytes (const model_t *model, body_t body)
+static int too_many_bytes (const model_t *model, uint64_t more)
 {
     uint64_t most = model->limits.bytes, now = model->counters.bytes;
-    return now >= most ? body.bytes > 0 : body.bytes > most - now;
+    return now >= most ? more > 0 : more > most - now;
 }
 
 /* Where it counts that there is no room; NULL: there is. */
@@ -709,108 +1493,429 @@ static uint64_t *is_full (model_t *model, const peer_t *client, body_t body)
         return &counters->refused_outstanding;
     if (client->outstanding == 0 && counters->clients >= (uint64_t) limits->clients)
         return &counters->refused_clients;
-    return too_many_bytes (model, body) ? &counters->refused_bytes : NULL;
+    return too_many_bytes (model, body.bytes) ? &counters->refused_bytes : NULL;
 }
 
 /* A handler does it; what it answered is not for the model to say. */
-static uint64_t *serve (model_t *model, int service, body_t body, output_t *answer)
+static uint64_t *serve (model_t *model, int name, body_t body, output_t *answer)
 {
     output_t mine = output (CLIENT, 0, 0);
     mine.served = 1;
-    mine.service = service;
+    mine.service = name;
     mine.body = body;
     const output_t *theirs = expect (model, &mine);
     *answer = output (CLIENT, theirs ? theirs->type : REPLY, 0);
-    answer->service = service;
+    answer->service = name;
     answer->body = theirs ? theirs->reply : body;
     answer->text = theirs ? theirs->text : 0;
     answer->status = answer->type == ERROR ? FAILED : 0;
     return answer->type == ERROR ? &model->counters.failed : &model->counters.replied;
 }
 
+/* A survey of a handler: as if one worker were asked. */
+static int tell_survey (model_t *model, int client, output_t answer)
+{
+    output_t end = output (CLIENT, REPLY, answer.id);
+    int answered = answer.type == REPLY;
+    end.service = answer.service;
+    end.progress.has = 1;
+    end.progress.total = 1;
+    end.progress.done = (uint64_t) answered;
+    answer.type = PARTIAL;
+    if (answered && tell (model, client, &answer) != 0)
+        return -1;
+    return tell (model, client, &end);
+}
+
 static void serve_here (model_t *model, int client, const command_t *command)
 {
-    output_t answer;
+    output_t answer, mine = output (CLIENT, OUTCOME, 0);
     model->counters.accepted++;
     uint64_t *outcome = serve (model, command->service, command->body, &answer);
     answer.id = command->id;
-    ++*(tell (model, client, &answer) == 0 ? outcome : &model->counters.client_gone);
+    int gone = 0;
+    if (command->asked.survey && !command->asked.one_way)
+        gone = tell_survey (model, client, answer) != 0;
+    else if (!command->asked.one_way)
+        gone = tell (model, client, &answer) != 0;
+    ++*(gone ? &model->counters.client_gone : outcome);
+    mine.service = command->service;
+    mine.credit = 1;
+    mine.status = gone ? GONE : answer.status;
+    if (model->limits.reports)
+        expect (model, &mine);
 }
 
-static void take_request (model_t *model, int client, const command_t *command)
+enum { OF_ITS_OWN, FOLLOWS, ASKED };
+
+/* It is accepted, and nowhere yet. */
+static int make_request (model_t *model, int client, int service, const command_t *command, int kind)
 {
-    int number = new_request (model);
+    int number = new_request (model), priority = command->asked.priority;
     request_t *request = &model->requests[number];
+    row_t followers = request->followers, parts = request->parts;
     memset (request, 0, sizeof *request);
-    request->used = 1;
-    request->service = command->service;
-    request->client = client;
-    request->worker = -1;
+    followers.count = parts.count = 0;
+    request->followers = followers;
+    request->parts = parts;
+    request->state = QUEUED;
+    request->service = service;
+    request->name = command->service;
+    request->named = service != command->service;
+    request->asked = command->asked;
+    request->worker = request->survey = -1;
+    request->rank = NORMAL + (priority < -NORMAL ? -NORMAL : priority > NORMAL ? NORMAL : priority);
     request->id = command->id;
-    request->arrived = model->now;
-    request->body = command->body;
+    request->accepted = request->arrived = model->now;
+    request->ends = request->timer = NEVER;
+    model->may_wait |= command->asked.deadline_ms || command->asked.delay_ms || command->asked.backoff_ms;
+    if (command->asked.deadline_ms)
+        request->ends = model->now + (uint64_t) command->asked.deadline_ms * 1000;
+    if (kind != OF_ITS_OWN)
+        request->asked.affinity = 0;
+    if (kind == OF_ITS_OWN)
+        request->key = command->asked.unique;
+    if (kind != FOLLOWS)
+        request->body = command->body;
+    use_lane (model, client, service, request->rank);
+    attach (model, request, client);
     model->counters.accepted++;
-    model->counters.bytes += command->body.bytes;
-    if (model->peers[client].outstanding++ == 0)
-        model->counters.clients++;
-    enqueue (model, number, 0);
-    dispatch (model, command->service);
+    model->counters.bytes += request->body.bytes;
+    return number;
 }
 
-static void accept_request (model_t *model, int client, const command_t *command)
+/* When it is to begin at the earliest; 0: at once. */
+static uint64_t begins (const model_t *model, const command_t *command)
 {
-    service_t *service = require_service (model, command->service);
-    int nobody = service && choose (model, service) < 0;
-    if (!service)
-        refuse (model, client, command->id, QUEUE_FULL, &model->counters.refused_services);
-    else if (nobody && service->queue.count >= (size_t) model->limits.queue)
-        refuse (model, client, command->id, QUEUE_FULL, &model->counters.refused_queue);
-    else if (nobody && !service->workers.count && service->queue.count >= (size_t) model->limits.no_worker_queue)
-        refuse (model, client, command->id, NO_WORKER, &model->counters.refused_no_worker);
-    else
-        take_request (model, client, command);
+    uint64_t span = command->asked.delay_ms;
+    return span ? model->now + span * 1000 : 0;
 }
+
+static size_t waiting_at (const service_t *service)
+{
+    return service->queue.count + service->delayed.count + (size_t) service->pinned;
+}
+
+static void take_request (model_t *model, int client, int service, const command_t *command)
+{
+    int number = make_request (model, client, service, command, OF_ITS_OWN);
+    uint64_t at = begins (model, command);
+    if (at)
+        delay (model, number, at);
+    else
+        enqueue (model, number, 0);
+    set_request_timer (&model->requests[number]);
+    dispatch (model, service);
+}
+
+static void accept_request (model_t *model, int client, int number, const command_t *command)
+{
+    service_t *service = require_service (model, number);
+    if (!service) {
+        refuse (model, client, command, QUEUE_FULL, &model->counters.refused_services);
+        return;
+    }
+    int full = waiting_at (service) >= (size_t) model->limits.queue;
+    int alone = !service->workers.count && waiting_at (service) >= (size_t) model->limits.no_worker_queue;
+    int someone = !model->paused && next_choice (model, service, -1) >= 0;
+    if ((!full && !alone) || someone)
+        take_request (model, client, number, command);
+    else if (full)
+        refuse (model, client, command, QUEUE_FULL, &model->counters.refused_queue);
+    else
+        refuse (model, client, command, NO_WORKER, &model->counters.refused_no_worker);
+}
+
+/* ---- unique: requests that do the same as another */
+
+static void begin_request (model_t *model, int number);
+
+static void follow (model_t *model, int leader, int client, const command_t *command)
+{
+    int number = make_request (model, client, model->requests[leader].service, command, FOLLOWS);
+    int rank = model->requests[number].rank;
+    uint64_t at = begins (model, command);
+    model->requests[number].leader = leader;
+    row_append (&model->requests[leader].followers, number);
+    enter (model, number, FOLLOWING);
+    set_request_timer (&model->requests[number]);
+    request_t *request = &model->requests[leader];
+    if (request->state == RUNNING)
+        return;
+    if (rank > request->rank)
+        change_lane (model, leader, request->client, rank);
+    if (request->state != DELAYED || at >= request->begins || request->attempts)
+        return;
+    request->begins = at;
+    set_request_timer (request);
+    if (!at)
+        begin_request (model, leader);
+}
+
+/* Its client wants it no more: the first that joined it takes its place. What is left of it is returned. */
+static int promote (model_t *model, int number)
+{
+    request_t *request = &model->requests[number], *heir;
+    int next = request->followers.at[0], queued = request->state == QUEUED;
+    output_t more = output (WORKER, MORE, request->token);
+    heir = &model->requests[next];
+    take_out (model, next);
+    if (queued)
+        fall_out (model, number);
+    if (request->state == PINNED && heir->rank != request->rank) {
+        row_remove (&model->peers[request->worker].worker.pins[request->rank], number);
+        row_append (&model->peers[request->worker].worker.pins[heir->rank], number);
+    }
+    request_t before = *request;
+    request->client = heir->client, heir->client = before.client;
+    request->rank = heir->rank, heir->rank = before.rank;
+    request->id = heir->id, heir->id = before.id;
+    request->name = heir->name, heir->name = before.name;
+    request->named = heir->named, heir->named = before.named;
+    request->ends = heir->ends, heir->ends = before.ends;
+    request->accepted = heir->accepted, heir->accepted = before.accepted;
+    heir->attempts = before.attempts;
+    request->asked.one_way = heir->asked.one_way, heir->asked.one_way = before.asked.one_way;
+    request->asked.fail_fast = heir->asked.fail_fast, heir->asked.fail_fast = before.asked.fail_fast;
+    heir->timer = NEVER;
+    request->fronted = ++model->order;
+    heir->fronted = ++model->order;
+    if (queued)
+        line_up (model, number, 0);
+    set_request_timer (request);
+    if (request->state != RUNNING) {
+        heed_followers (model, number);
+        return next;
+    }
+    more.credit = has_window (model, request) ? 32 : 65535;
+    tell (model, request->worker, &more);
+    return next;
+}
+
+/* ---- surveys */
+
+static void ask_worker (model_t *model, int survey, int worker, const command_t *command)
+{
+    const request_t *request = &model->requests[survey];
+    int number = make_request (model, request->client, request->service, command, ASKED);
+    model->requests[number].survey = survey;
+    row_append (&model->requests[survey].parts, number);
+    model->requests[survey].asked_of++;
+    pin (model, number, worker, 0);
+    serve_pins (model, worker);
+}
+
+static size_t takers (const model_t *model, const service_t *service)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < service->workers.count; i++)
+        count += is_for_use (&model->peers[service->workers.at[i]]) != 0;
+    return count;
+}
+
+static void begin_survey (model_t *model, int client, int number, const command_t *command)
+{
+    const service_t *service = &model->services[number];
+    const model_limits_t *limits = &model->limits;
+    counters_t *counters = &model->counters;
+    uint64_t workers = service->known ? takers (model, service) : 0;
+    uint64_t *counter = !workers ? &counters->refused_no_worker
+                        : counters->queued + counters->running + workers >= (uint64_t) limits->requests
+                            ? &counters->refused_requests
+                        : (uint64_t) model->peers[client].outstanding + workers >= (uint64_t) limits->outstanding
+                            ? &counters->refused_outstanding
+                        : too_many_bytes (model, command->body.bytes * workers) ? &counters->refused_bytes
+                                                                                : NULL;
+    if (counter) {
+        refuse (model, client, command, workers ? QUEUE_FULL : NO_WORKER, counter);
+        return;
+    }
+    int survey = make_request (model, client, number, command, FOLLOWS);
+    command_t each = *command;
+    memset (&each.asked, 0, sizeof each.asked);
+    each.asked.priority = command->asked.priority;
+    each.asked.one_way = command->asked.one_way;
+    for (size_t i = 0; i < service->workers.count; i++)
+        if (is_for_use (&model->peers[service->workers.at[i]]))
+            ask_worker (model, survey, service->workers.at[i], &each);
+    enter (model, survey, SURVEYING);
+    set_request_timer (&model->requests[survey]);
+    settle_survey (model, survey);
+}
+
+/* ---- requests that nobody wants any more */
+
+/* A running one goes on for nobody: its worker is told, and its client if its time is over. */
+static void let_run (model_t *model, int number, int fate)
+{
+    request_t *request = &model->requests[number];
+    output_t sorry = output (CLIENT, ERROR, 0), mine = output (WORKER, CANCEL, request->token);
+    sorry.status = EXPIRED;
+    if (fate == IS_EXPIRED)
+        tell_client (model, request, &sorry);
+    request->fate = fate;
+    report (model, request, &sorry);
+    tell (model, request->worker, &mine);
+    request->key = 0;
+    request->timer = NEVER;
+    detach (model, request);
+}
+
+/* One that is nowhere ends; its client is told only if its time is over. */
+static void drop (model_t *model, int number, int fate)
+{
+    if (fate != IS_EXPIRED)
+        model->requests[number].fate = fate;
+    end_with (model, number, EXPIRED, &model->counters.expired);
+}
+
+static void abandon_survey (model_t *model, int survey, int fate)
+{
+    row_t *parts = &model->requests[survey].parts;
+    while (parts->count) {
+        int number = parts->at[0], runs = model->requests[number].state == RUNNING;
+        row_remove (parts, number);
+        if (runs)
+            let_run (model, number, fate);
+        else
+            take_out (model, number);
+        model->requests[number].survey = -1;
+        model->requests[number].fate = fate;
+        if (!runs)
+            drop (model, number, fate);
+    }
+    model->requests[survey].fate = fate == IS_EXPIRED ? WANTED : fate;
+    settle_survey (model, survey);
+}
+
+/* Nobody wants it: others may, or else a queued one is dropped, and a running one finished for nobody. */
+static void abandon (model_t *model, int number, int fate)
+{
+    if (model->requests[number].survey >= 0)
+        number = model->requests[number].survey;
+    request_t *request = &model->requests[number];
+    int service = request->service;
+    if (request->followers.count)
+        drop (model, promote (model, number), fate);
+    else if (request->state == RUNNING)
+        let_run (model, number, fate);
+    else if (request->state == SURVEYING)
+        abandon_survey (model, number, fate);
+    else {
+        take_out (model, number);
+        drop (model, number, fate);
+    }
+    settle (model, service);
+}
+
+/* ---- requests that have to wait */
+
+static void serve_queued (model_t *model, int number)
+{
+    service_t *service = &model->services[number];
+    while (service->handler && service->queue.count) {
+        output_t answer;
+        int first = service->queue.at[0];
+        take_out (model, first);
+        uint64_t *outcome = serve (model, model->requests[first].name, model->requests[first].body, &answer);
+        end_request (model, first, &answer, outcome);
+    }
+}
+
+/* Its time has come. */
+static void begin_request (model_t *model, int number)
+{
+    request_t *request = &model->requests[number];
+    int service = request->service;
+    take_out (model, number);
+    request->arrived = model->now;
+    request->begins = 0;
+    if (request->asked.fail_fast && !is_served (model, service))
+        end_with (model, number, NO_WORKER, &model->counters.expired);
+    else {
+        enqueue (model, number, request->attempts > 0);
+        set_request_timer (request);
+    }
+    serve_queued (model, service);
+    reroute (model, service);
+    dispatch (model, service);
+}
+
+/* ---- what is asked for */
 
 static int has_handler (const model_t *model, int service)
 {
     return model->services[service].known ? model->services[service].handler : service >= MMI_FROM && model->mmi;
 }
 
-static void on_request (model_t *model, int client, const command_t *command)
+/* The host sees it, and may change what it asks for. 1: it refused it. */
+static int filter (model_t *model, int client, command_t *command)
 {
-    uint64_t *counter;
-    if (command->again && find_request (model, client, command->id) >= 0)
-        model->counters.joined++;
-    else if ((counter = too_large (model, command->body)) != NULL)
-        refuse (model, client, command->id, REFUSED, counter);
-    else if ((counter = is_full (model, &model->peers[client], command->body)) != NULL)
-        refuse (model, client, command->id, QUEUE_FULL, counter);
-    else if (has_handler (model, command->service))
-        serve_here (model, client, command);
-    else
-        accept_request (model, client, command);
+    output_t mine = output (CLIENT, FILTER, 0), refusal = output (CLIENT, ERROR, 0);
+    asked_t *asked = &command->asked;
+    mine.service = command->service;
+    mine.body = command->body;
+    mine.seen = *asked;
+    mine.seen.unique = mine.seen.affinity = mine.seen.one_way = mine.seen.survey = 0;
+    const output_t *theirs = look_ahead (model);
+    mine.text = theirs ? theirs->text : 0;
+    theirs = expect (model, &mine);
+    if (!theirs)
+        return 0;
+    asked->priority = theirs->asked.priority;
+    asked->deadline_ms = theirs->asked.deadline_ms;
+    asked->delay_ms = theirs->asked.delay_ms;
+    asked->attempts = theirs->asked.attempts;
+    asked->backoff_ms = theirs->asked.backoff_ms;
+    asked->backoff_max_ms = theirs->asked.backoff_max_ms;
+    asked->fail_fast = theirs->asked.fail_fast;
+    refusal.status = REFUSED;
+    refusal.text = theirs->text;
+    if (theirs->result)
+        refuse_with (model, client, command, &refusal, &model->counters.refused_filter);
+    return theirs->result;
 }
 
-/* Nobody wants it: a queued one is dropped, a running one finished for nobody. */
-static void abandon (model_t *model, int number)
+static void on_request (model_t *model, int client, const command_t *asked)
 {
-    int service = model->requests[number].service, queued = model->requests[number].worker < 0;
-    if (queued)
-        dequeue (model, number);
-    detach (model, &model->requests[number]);
-    if (!queued)
+    uint64_t *counter;
+    command_t command = *asked;
+    int service = route (model, command.service), leader;
+    if (command.again && find_request (model, client, command.id) >= 0)
+        model->counters.joined++;
+    else if ((counter = too_large (model, command.body)) != NULL)
+        refuse (model, client, &command, REFUSED, counter);
+    else if ((counter = is_full (model, &model->peers[client], command.body)) != NULL)
+        refuse (model, client, &command, QUEUE_FULL, counter);
+    else if (has_handler (model, service))
+        serve_here (model, client, &command);
+    else if (model->limits.filters && filter (model, client, &command))
         return;
-    end_with (model, number, CANCELLED, &model->counters.client_gone);
-    settle (model, service);
+    else if (command.asked.survey)
+        begin_survey (model, client, service, &command);
+    else if (command.asked.fail_fast && !is_served (model, service))
+        refuse (model, client, &command, NO_WORKER, &model->counters.refused_no_worker);
+    else if ((leader = find_leader (model, service, command.asked.unique)) >= 0)
+        follow (model, leader, client, &command);
+    else
+        accept_request (model, client, service, &command);
 }
 
 static void on_cancel (model_t *model, int client, const command_t *command)
 {
     int number = find_request (model, client, command->id);
-    if (number < 0)
+    if (number >= 0)
+        abandon (model, number, IS_CANCELLED);
+}
+
+static void on_more (model_t *model, int client, const command_t *command)
+{
+    int number = find_request (model, client, command->id);
+    if (number < 0 || model->requests[number].state != RUNNING)
         return;
-    model->requests[number].cancelled = 1;
-    abandon (model, number);
+    output_t mine = output (WORKER, MORE, model->requests[number].token);
+    mine.credit = command->credit;
+    tell (model, model->requests[number].worker, &mine);
 }
 
 /* ---- what workers say */
@@ -859,6 +1964,8 @@ static void on_ready (model_t *model, int peer, const command_t *command)
         refuse_worker (model, peer, &model->counters.refused_name);
     else {
         add_worker (model, peer, command->service, command);
+        if (model->services[command->service].workers.count == 1)
+            got_first (model);
         dispatch (model, command->service);
     }
 }
@@ -879,35 +1986,61 @@ static int held (model_t *model, int number, uint64_t token)
     return -1;
 }
 
+/* It failed too often: it gets nothing for a while, which is twice as long as the last time. */
+static void rest (model_t *model, peer_t *peer)
+{
+    int doublings = peer->worker.rests < 4 ? peer->worker.rests : 4;
+    model->counters.rested++;
+    peer->worker.rested = after (model->now, model->limits.rest << doublings);
+    peer->worker.resting = peer->worker.probation = 1;
+    peer->worker.failures = 0;
+    peer->worker.rests++;
+    set_worker_timer (model, peer);
+}
+
+static void judge (model_t *model, peer_t *peer, int has_failed)
+{
+    int slow = model->now - peer->worker.since > model->limits.slow;
+    peer->worker.failed += (uint64_t) has_failed;
+    peer->worker.slow += (uint64_t) slow;
+    if (!has_failed && !slow)
+        peer->worker.failures = peer->worker.probation = peer->worker.rests = 0;
+    else if (!peer->worker.resting
+             && (++peer->worker.failures >= model->limits.rest_failures || peer->worker.probation))
+        rest (model, peer);
+}
+
 static void done (model_t *model, int number, output_t *answer, uint64_t *outcome)
 {
-    int worker = model->requests[number].worker, service = model->requests[number].service;
+    int worker = model->requests[number].worker;
     take_back (model, number);
+    judge (model, &model->peers[worker], answer->type == ERROR);
     count_done (model, &model->peers[worker]);
     place (model, &model->peers[worker]);
     end_request (model, number, answer, outcome);
-    dispatch (model, service);
+    free_hand (model, worker);
 }
 
-static void failed (model_t *model, int number, uint64_t text)
+static void failed (model_t *model, int number, uint64_t text, uint32_t code)
 {
     output_t answer = output (CLIENT, ERROR, 0);
     answer.status = FAILED;
     answer.text = text;
+    answer.code = code;
     done (model, number, &answer, &model->counters.failed);
 }
 
 static void refused (model_t *model, int number, uint64_t *counter)
 {
     ++*counter;
-    failed (model, number, TEXT_OF_BROKER);
+    failed (model, number, TEXT_OF_BROKER, 0);
 }
 
 /* Clients that have no partial replies get all parts as one. -1: it is refused. */
 static int gather (model_t *model, int number, body_t part)
 {
     request_t *request = &model->requests[number];
-    if (too_many_bytes (model, part)) {
+    if (too_many_bytes (model, part.bytes)) {
         refused (model, number, &model->counters.refused_bytes);
         return -1;
     }
@@ -921,23 +2054,48 @@ static int gather (model_t *model, int number, body_t part)
     return -1;
 }
 
+/* To the client, and to all that have joined it, in order. */
+static void share (model_t *model, int number, const output_t *answer)
+{
+    request_t *request = &model->requests[number];
+    tell_client (model, request, answer);
+    for (size_t i = 0; i < request->followers.count; i++)
+        tell_client (model, &model->requests[request->followers.at[i]], answer);
+}
+
+static int gathers (const model_t *model, const request_t *request)
+{
+    return request->survey >= 0
+           || (request->client >= 0 && !has_partials (model->peers[request->client].dialect[CLIENT]));
+}
+
 static void on_partial (model_t *model, int peer, const command_t *command)
 {
     int number = held (model, peer, command->id);
-    if (number < 0 || model->requests[number].client < 0)
+    if (number < 0 || model->requests[number].client == -1)
         return;
-    request_t *request = &model->requests[number];
-    output_t answer = output (CLIENT, PARTIAL, request->id);
+    output_t answer = output (CLIENT, PARTIAL, 0);
     model->counters.partials++;
-    answer.service = request->service;
     answer.body = command->body;
     uint64_t *counter = too_large (model, command->body);
     if (counter)
         refused (model, number, counter);
-    else if (has_partials (model->peers[request->client].dialect[CLIENT]))
-        tell (model, request->client, &answer);
-    else
+    else if (gathers (model, &model->requests[number]))
         gather (model, number, command->body);
+    else
+        share (model, number, &answer);
+}
+
+static void on_progress (model_t *model, int peer, const command_t *command)
+{
+    int number = held (model, peer, command->id);
+    if (number < 0 || model->requests[number].client == -1)
+        return;
+    output_t answer = output (CLIENT, PROGRESS, 0);
+    model->counters.progress++;
+    answer.text = command->text;
+    answer.progress = command->progress;
+    share (model, number, &answer);
 }
 
 static void on_reply (model_t *model, int peer, const command_t *command)
@@ -948,7 +2106,7 @@ static void on_reply (model_t *model, int peer, const command_t *command)
     request_t *request = &model->requests[number];
     output_t answer = output (CLIENT, REPLY, 0);
     answer.body = command->body;
-    if (request->gathers && request->gathered.bytes && request->client >= 0) {
+    if (request->gathers && request->gathered.bytes && request->client != -1) {
         if (gather (model, number, command->body) != 0)
             return;
         answer.body = request->gathered;
@@ -960,11 +2118,64 @@ static void on_reply (model_t *model, int peer, const command_t *command)
         done (model, number, &answer, &model->counters.replied);
 }
 
+/* The next behind a worker that takes requests and has not refused this one; -1: there is none. */
+static int next_behind (const model_t *model, const request_t *request, const service_t *service, int worker)
+{
+    size_t at = 0, count = service->workers.count;
+    while (at < count && service->workers.at[at] != worker)
+        at++;
+    for (size_t i = 1; i < count; i++) {
+        int other = service->workers.at[(at + i) % count];
+        if (is_for_use (&model->peers[other]) && !was_refused_by (request, &model->peers[other]))
+            return other;
+    }
+    return -1;
+}
+
+/* To the first that has room and has not refused it, or it waits for the next of these. */
+static void pass_on (model_t *model, int number, int refuser)
+{
+    const service_t *service = &model->services[model->requests[number].service];
+    int worker = -1;
+    while (!model->paused && (worker = next_choice (model, service, worker)) >= 0)
+        if (!was_refused_by (&model->requests[number], &model->peers[worker]))
+            break;
+    if (worker < 0)
+        worker = next_behind (model, &model->requests[number], service, refuser);
+    pin (model, number, worker, 0);
+    serve_pins (model, worker);
+}
+
+/* It is not for that worker, and was not tried. */
+static void on_refused (model_t *model, int number)
+{
+    request_t *request = &model->requests[number];
+    int worker = request->worker;
+    model->counters.given_back++;
+    take_back (model, number);
+    forget_parts (model, request);
+    request->attempts--;
+    model->peers[worker].worker.since = model->now;
+    place (model, &model->peers[worker]);
+    if (request->client != -1)
+        request->refused_by[request->refusals++] = model->peers[worker].worker.number;
+    if (request->client == -1 || request->survey >= 0 || request->refusals == REFUSALS_MOST
+        || who_else (model, request) < 0)
+        end_with (model, number, REFUSED, &model->counters.failed);
+    else
+        pass_on (model, number, worker);
+    free_hand (model, worker);
+}
+
 static void on_error (model_t *model, int peer, const command_t *command)
 {
     int number = held (model, peer, command->id);
-    if (number >= 0)
-        failed (model, number, command->text);
+    if (number < 0)
+        return;
+    if (command->refuses)
+        on_refused (model, number);
+    else
+        failed (model, number, command->text, command->code);
 }
 
 static void on_heartbeat (model_t *model, int peer)
@@ -973,6 +2184,14 @@ static void on_heartbeat (model_t *model, int peer)
         return;
     model->counters.bad_state++;
     send_away (model, peer, 0);
+}
+
+static void on_drain (model_t *model, int peer)
+{
+    if (is_worker (&model->peers[peer]))
+        drain (model, peer);
+    else
+        on_heartbeat (model, peer);
 }
 
 /* What he has not begun was not tried. */
@@ -1001,6 +2220,9 @@ void model_receive (model_t *model, int peer, const command_t *command)
         case HEARTBEAT: on_heartbeat (model, peer); break;
         case DISCONNECT: on_disconnect (model, peer, command); break;
         case CANCEL: on_cancel (model, peer, command); break;
+        case PROGRESS: on_progress (model, peer, command); break;
+        case MORE: on_more (model, peer, command); break;
+        case DRAIN: on_drain (model, peer); break;
         default: break;
     }
     model_bury (model);
@@ -1023,11 +2245,54 @@ void model_malformed (model_t *model, int number, int side)
 
 /* ---- who is lost */
 
+/* What is wanted though its client is gone is nobody's. */
+static void orphan (model_t *model, int client)
+{
+    for (int i = 0; i < SERVICES_MOST; i++)
+        for (int rank = 0; rank < RANKS; rank++) {
+            row_t *ranked = &model->services[i].ranked[rank];
+            size_t left = ranked->count;
+            for (size_t at = 0; left > 0; left--) {
+                const request_t *request = &model->requests[ranked->at[at]];
+                if (request->client == client && request->asked.one_way)
+                    change_lane (model, ranked->at[at], NOBODY, rank);
+                else
+                    at++;
+            }
+        }
+    for (int i = 0; i < model->request_count; i++)
+        if (model->requests[i].state && model->requests[i].client == client && model->requests[i].asked.one_way)
+            change_lane (model, i, NOBODY, model->requests[i].rank);
+}
+
+/* The first request of a lane: those that are not queued come first, as they came there; -1: none. */
+static int first_of_lane (const model_t *model, int client, uint64_t which)
+{
+    int first = -1;
+    for (int i = 0; i < model->request_count; i++) {
+        const request_t *request = &model->requests[i];
+        if (request->state && request->state != QUEUED && request->client == client
+            && lane_of (model, request->service, request->rank) == which
+            && (first < 0 || request->fronted < model->requests[first].fronted))
+            first = i;
+    }
+    for (int i = 0; i < SERVICES_MOST && first < 0; i++)
+        for (int rank = 0; rank < RANKS; rank++)
+            if (model->services[i].known && lane_of (model, i, rank) == which)
+                first = first_of (model, &model->services[i], client, rank);
+    return first;
+}
+
 static void lose_client (model_t *model, int client)
 {
-    for (int i = 0; i < model->request_count; i++)
-        if (model->requests[i].used && model->requests[i].client == client)
-            abandon (model, i);
+    peer_t *peer = &model->peers[client];
+    orphan (model, client);
+    while (peer->outstanding) {
+        size_t i = 0;
+        while (peer->lanes[i].count == 0)
+            i++;
+        abandon (model, first_of_lane (model, client, peer->lanes[i].which), IS_GONE);
+    }
 }
 
 /* Replies that were packed and not sent were not given, and requests not tried. */
@@ -1136,7 +2401,15 @@ static void worker_due (model_t *model, int number)
     if (peer->worker.hand.count ? model->now >= after (peer->worker.since, limit) : silent) {
         lose_worker (model, number);
         send_away (model, number, 0);
-    } else if (!due || tell (model, number, &beat) == 0)
+        return;
+    }
+    if (peer->worker.resting && model->now >= peer->worker.rested) {
+        peer->worker.resting = 0;
+        place (model, peer);
+        serve_pins (model, number);
+        dispatch (model, peer->worker.service);
+    }
+    if (!due || tell (model, number, &beat) == 0)
         set_worker_timer (model, peer);
 }
 
@@ -1152,10 +2425,18 @@ static void service_due (model_t *model, int number)
     service->timer = NEVER;
     while (waited_too_long (model, service)) {
         int oldest = service->queue.at[0];
-        dequeue (model, oldest);
+        take_out (model, oldest);
         end_with (model, oldest, NO_WORKER, &model->counters.expired);
     }
     settle (model, number);
+}
+
+static void request_due (model_t *model, int number)
+{
+    if (model->now >= model->requests[number].ends)
+        abandon (model, number, IS_EXPIRED);
+    else
+        begin_request (model, number);
 }
 
 uint64_t model_next (const model_t *model)
@@ -1171,37 +2452,76 @@ uint64_t model_next (const model_t *model)
         if (is_worker (peer) && peer->worker.timer < next)
             next = peer->worker.timer;
     }
+    for (int i = 0; i < model->request_count && model->may_wait; i++)
+        if (model->requests[i].state && model->requests[i].timer < next)
+            next = model->requests[i].timer;
     return next;
+}
+
+static due_t *new_due (model_t *model, int kind, int number)
+{
+    if (model->due_count == model->due_capacity) {
+        model->due_capacity = model->due_capacity ? model->due_capacity * 2 : 16;
+        model->due = (due_t *) must_have (realloc (model->due, model->due_capacity * sizeof *model->due));
+    }
+    due_t *due = &model->due[model->due_count++];
+    memset (due, 0, sizeof *due);
+    due->kind = kind;
+    due->number = number;
+    return due;
 }
 
 void model_is_due (model_t *model, int kind, uint32_t whose)
 {
     int number = kind == DUE_SERVICE ? (int) whose : model_find (model, whose);
     if (number >= 0)
-        row_append (&model->due, DUE_KINDS * number + kind);
+        new_due (model, kind, number);
+}
+
+void model_request_is_due (model_t *model, uint32_t whose, uint64_t id, uint64_t arrived, int follows, body_t body)
+{
+    due_t *due = new_due (model, DUE_REQUEST, whose == UINT32_MAX ? NOBODY : model_find (model, whose));
+    due->id = id;
+    due->arrived = arrived;
+    due->follows = follows;
+    due->body = body;
+}
+
+/* Which request is meant, whose time this is; -1: none. */
+static int find_due (const model_t *model, const due_t *due, uint64_t at)
+{
+    for (int i = 0; i < model->request_count; i++) {
+        const request_t *request = &model->requests[i];
+        if (request->state && request->timer == at && request->client == due->number && request->id == due->id
+            && request->arrived == due->arrived && (request->state == FOLLOWING) == due->follows
+            && body_same (request->body, due->body))
+            return i;
+    }
+    return -1;
 }
 
 /* When something is to happen: the time of a worker, of a service, of a peer that may come back. */
-static uint64_t timer_of (const model_t *model, int due)
+static uint64_t timer_of (const model_t *model, const due_t *due)
 {
-    int number = due / DUE_KINDS;
-    switch (due % DUE_KINDS) {
+    int number = due->number;
+    switch (due->kind) {
         case DUE_WORKER: return is_worker (&model->peers[number]) ? model->peers[number].worker.timer : NEVER;
         case DUE_SERVICE: return model->services[number].known ? model->services[number].timer : NEVER;
         default: return model->peers[number].timer;
     }
 }
 
-/* Of all that is due at the same time, what the engine took first; -1: it took none of it. */
-static int next_due (model_t *model, uint64_t at)
+/* Of all that is due at the same time, what the engine took first; NULL: it took none of it. */
+static due_t *next_due (model_t *model, uint64_t at)
 {
-    for (size_t i = 0; i < model->due.count; i++)
-        if (timer_of (model, model->due.at[i]) == at) {
-            int due = model->due.at[i];
-            row_remove (&model->due, due);
-            return due;
-        }
-    return -1;
+    for (size_t i = 0; i < model->due_count; i++) {
+        due_t *due = &model->due[i];
+        if (due->done || (due->kind == DUE_REQUEST ? find_due (model, due, at) < 0 : timer_of (model, due) != at))
+            continue;
+        due->done = 1;
+        return due;
+    }
+    return NULL;
 }
 
 static void peer_due (model_t *model, int number)
@@ -1211,12 +2531,13 @@ static void peer_due (model_t *model, int number)
     fail (model, number);
 }
 
-static void do_due (model_t *model, int due)
+static void do_due (model_t *model, const due_t *due, uint64_t at)
 {
-    switch (due % DUE_KINDS) {
-        case DUE_WORKER: worker_due (model, due / DUE_KINDS); break;
-        case DUE_SERVICE: service_due (model, due / DUE_KINDS); break;
-        default: peer_due (model, due / DUE_KINDS); break;
+    switch (due->kind) {
+        case DUE_WORKER: worker_due (model, due->number); break;
+        case DUE_SERVICE: service_due (model, due->number); break;
+        case DUE_REQUEST: request_due (model, find_due (model, due, at)); break;
+        default: peer_due (model, due->number); break;
     }
 }
 
@@ -1235,33 +2556,21 @@ void model_tick (model_t *model)
 {
     uint64_t at;
     while ((at = model_next (model)) <= model->now && at != NEVER) {
-        int due = next_due (model, at);
-        if (due < 0 && was_forgotten (model, at))
+        due_t *due = next_due (model, at);
+        if (!due && was_forgotten (model, at))
             continue;
-        if (due < 0) {
+        if (!due) {
             snprintf (model->verdict, sizeof model->verdict, "something was due at %llu, and the engine did nothing",
                       (unsigned long long) at);
             break;
         }
-        do_due (model, due);
+        do_due (model, due, at);
     }
-    model->due.count = 0;
+    model->due_count = 0;
     model_bury (model);
 }
 
 /* ---- the host */
-
-static void serve_queued (model_t *model, int number)
-{
-    service_t *service = &model->services[number];
-    while (service->queue.count) {
-        output_t answer;
-        int first = service->queue.at[0];
-        dequeue (model, first);
-        uint64_t *outcome = serve (model, number, model->requests[first].body, &answer);
-        end_request (model, first, &answer, outcome);
-    }
-}
 
 int model_limit (model_t *model, int number, uint64_t limit)
 {
@@ -1283,27 +2592,48 @@ int model_handle (model_t *model, int number, int handler)
     if (service->workers.count)
         return EADDRINUSE;
     service->handler = handler;
-    if (handler)
-        serve_queued (model, number);
+    serve_queued (model, number);
     settle (model, number);
     model_bury (model);
     return 0;
 }
 
+int model_policy (model_t *model, int number, int policy)
+{
+    service_t *service = require_service (model, number);
+    if (!service)
+        return ENOSPC;
+    service->policy = policy;
+    for (size_t i = 0; i < service->workers.count; i++)
+        model->peers[service->workers.at[i]].worker.level = -1;
+    for (size_t i = 0; i < service->workers.count; i++)
+        place (model, &model->peers[service->workers.at[i]]);
+    settle (model, number);
+    return 0;
+}
+
+int model_drain (model_t *model, int number, uint64_t which)
+{
+    row_t workers = {NULL, 0, 0};
+    int found = 0;
+    for (size_t i = 0; model->services[number].known && i < model->services[number].workers.count; i++)
+        row_append (&workers, model->services[number].workers.at[i]);
+    for (size_t i = 0; i < workers.count; i++) {
+        const peer_t *peer = &model->peers[workers.at[i]];
+        if (which && peer->worker.number != which)
+            continue;
+        found = 1;
+        if (!peer->worker.draining)
+            drain (model, workers.at[i]);
+    }
+    free (workers.at);
+    model_bury (model);
+    return found ? 0 : ENOENT;
+}
+
 void model_pause (model_t *model)
 {
     model->paused = 1;
-}
-
-/* The service that was made next after another; -1: there is none. */
-static int made_after (const model_t *model, uint64_t made)
-{
-    int next = -1;
-    for (int i = 0; i < SERVICES_MOST; i++)
-        if (model->services[i].known && model->services[i].made > made
-            && (next < 0 || model->services[i].made < model->services[next].made))
-            next = i;
-    return next;
 }
 
 /* Services in the order in which they were made. */
@@ -1313,6 +2643,8 @@ void model_go_on (model_t *model)
     model->paused = 0;
     for (uint64_t made = 0; (number = made_after (model, made)) >= 0;) {
         made = model->services[number].made;
+        for (size_t i = 0; i < model->services[number].workers.count; i++)
+            serve_pins (model, model->services[number].workers.at[i]);
         dispatch (model, number);
     }
     model_bury (model);
@@ -1323,13 +2655,14 @@ static void finish_service (model_t *model, int number)
     service_t *service = &model->services[number];
     service->handler = 0;
     service->limit = NEVER;
+    service->policy = BY_LOAD;
     while (service->workers.count) {
         send_away (model, service->workers.at[0], 0);
         remove_worker (model, service->workers.at[0]);
     }
-    while (service->queue.count) {
-        int first = service->queue.at[0];
-        dequeue (model, first);
+    while (service->queue.count || service->delayed.count) {
+        int first = service->queue.count ? service->queue.at[0] : service->delayed.at[0];
+        take_out (model, first);
         end_with (model, first, CANCELLED, &model->counters.cancelled);
     }
     if (service->known)
@@ -1344,6 +2677,8 @@ void model_finish (model_t *model)
     for (int i = 0; i < model->peer_count; i++) {
         model->peers[i].worker.credit = 0;
         model->peers[i].worker.adapts = 0;
+        if (is_worker (&model->peers[i]))
+            place (model, &model->peers[i]);
     }
     while ((number = made_after (model, 0)) >= 0)
         finish_service (model, number);
@@ -1443,12 +2778,15 @@ int model_has_worker (const model_t *model, int peer)
     return is_worker (&model->peers[peer]);
 }
 
-model_t *model_new (const model_limits_t *limits, uint32_t addresses, int mmi, uint64_t now)
+model_t *model_new (const model_limits_t *limits, uint32_t addresses, int mmi, uint64_t now, char (*names)[256],
+                    const uint8_t *name_sizes)
 {
     model_t *model = (model_t *) must_have (calloc (1, sizeof *model));
     model->limits = *limits;
     model->now = now;
     model->mmi = mmi;
+    model->names = names;
+    model->name_sizes = name_sizes;
     model->addresses = addresses;
     model->peers = (peer_t *) must_have (malloc (addresses * sizeof *model->peers));
     model->peer_at = (int *) must_have (malloc (addresses * sizeof *model->peer_at));
@@ -1461,16 +2799,29 @@ model_t *model_new (const model_limits_t *limits, uint32_t addresses, int mmi, u
 
 void model_free (model_t *model)
 {
-    for (int i = 0; i < model->peer_count; i++)
+    for (int i = 0; i < model->peer_count; i++) {
         free (model->peers[i].worker.hand.at);
+        free (model->peers[i].lanes);
+        for (int rank = 0; rank < RANKS; rank++)
+            free (model->peers[i].worker.pins[rank].at);
+    }
     for (int i = 0; i < SERVICES_MOST; i++) {
         free (model->services[i].queue.at);
-        free (model->services[i].turns.at);
+        free (model->services[i].delayed.at);
         free (model->services[i].workers.at);
+        free (model->services[i].slots);
+        for (int rank = 0; rank < RANKS; rank++) {
+            free (model->services[i].ranked[rank].at);
+            free (model->services[i].turns[rank].at);
+        }
+    }
+    for (int i = 0; i < model->request_count; i++) {
+        free (model->requests[i].followers.at);
+        free (model->requests[i].parts.at);
     }
     free (model->unused.at);
     free (model->failed.at);
-    free (model->due.at);
+    free (model->due);
     free (model->requests);
     free (model->peer_at);
     free (model->peers);

@@ -15,9 +15,14 @@
 
 enum { ZQB1, MDP01, MDP02, MDP01_WORDS, LRU, PPP, PPP_WORDS, DIALECTS };
 enum { CLIENT, WORKER };
-enum { READY = 1, REQUEST, PARTIAL, REPLY, ERROR, HEARTBEAT, DISCONNECT, CANCEL, DEAD_LETTER };
+enum {
+    READY = 1, REQUEST, PARTIAL, REPLY, ERROR, HEARTBEAT, DISCONNECT, CANCEL, PROGRESS, MORE, DRAIN, COMMANDS_END,
+    DEAD_LETTER = COMMANDS_END, /* what is no command: the host is told something, or asked */
+    FILTER, OUTCOME, CHOICE
+};
 extern const char *const command_names[];
-enum { NO_WORKER = 1, QUEUE_FULL, EXPIRED, REFUSED, LOST, CANCELLED, FAILED, MALFORMED };
+enum { NO_WORKER = 1, QUEUE_FULL, EXPIRED, REFUSED, LOST, CANCELLED, FAILED, MALFORMED, GONE };
+enum { BY_LOAD, MRU, LEAST, ROUND_ROBIN, CUSTOM }; /* policies */
 
 #define NEVER UINT64_MAX
 
@@ -27,13 +32,31 @@ typedef struct body_t {
 } body_t;
 
 body_t body_join (body_t first, body_t second);
+/* What the host sees of a worker, as a body: number, load, credit, served, failed, slow, idle. */
+body_t body_of_worker (const uint64_t values[7]);
+
+/* What a request asks for; 0 is nothing. Keys are numbers: of affinity that of the slot behind it. */
+typedef struct asked_t {
+    int priority;
+    uint32_t deadline_ms, delay_ms, attempts, backoff_ms, backoff_max_ms;
+    int unique, affinity, one_way, fail_fast, survey;
+} asked_t;
+
+/* How far something is. */
+typedef struct progress_t {
+    int has;
+    uint64_t done, total;
+} progress_t;
 
 typedef struct command_t {
     int type, service;
-    int again, unbegun;
+    int again, unbegun, refuses;
     uint64_t id;
     uint32_t credit, heartbeat_ms; /* UINT32_MAX: it does not say */
+    uint32_t code;
     uint64_t text; /* eight bytes of it, which tell it from others */
+    asked_t asked;
+    progress_t progress;
     body_t body;
 } command_t;
 
@@ -46,8 +69,12 @@ typedef struct output_t {
     uint32_t address;
     int side, type, status, service;
     uint64_t id, text;
+    uint32_t code, credit, deadline_ms;
+    int window;
+    progress_t progress;
     body_t body, reply;
-    int result; /* SENT ... */
+    asked_t seen, asked; /* by the filter, and what it made of it */
+    int result; /* SENT ..., or whether the filter refuses */
     int packed; /* it waits to be sent */
 } output_t;
 
@@ -56,12 +83,15 @@ typedef struct model_limits_t {
     uint64_t heartbeat, expiry, no_worker, credit;
     int attempts, services, workers, clients, requests, queue, no_worker_queue, outstanding;
     uint64_t frames, message, bytes;
+    uint64_t ageing, rest, slow;
+    int rest_failures, reports, filters; /* these two: whether the host wants to know */
     uint64_t hand; /* bytes of bodies behind which nothing waits */
 } model_limits_t;
 
 #define COUNTERS(X)                                                                                                \
     X (accepted) X (replied) X (failed) X (expired) X (cancelled) X (dead) X (client_gone) X (queued) X (running)  \
     X (bytes) X (services) X (workers) X (clients) X (partials) X (requeued) X (joined) X (workers_lost)           \
+    X (delayed) X (following) X (progress) X (given_back) X (rested) X (refused_filter)                            \
     X (workers_left) X (refused_requests) X (refused_queue) X (refused_no_worker) X (refused_outstanding)          \
     X (refused_clients) X (refused_bytes) X (refused_services) X (refused_workers) X (refused_name)                \
     X (refused_large) X (refused_frames) X (bad_state) X (stale) X (unsendable)
@@ -74,9 +104,12 @@ typedef struct counters_t {
 
 typedef struct model_t model_t;
 
-enum { SERVICES_MOST = 32, MMI_FROM = 24 }; /* services from this on have names that start with "mmi." */
+/* Services from these on have names that end with an asterisk, if there are patterns, and start with "mmi.". */
+enum { SERVICES_MOST = 32, PATTERNS_FROM = 16, MMI_FROM = 24 };
 
-model_t *model_new (const model_limits_t *limits, uint32_t addresses, int mmi, uint64_t now);
+/* The names of services stay where they are. */
+model_t *model_new (const model_limits_t *limits, uint32_t addresses, int mmi, uint64_t now, char (*names)[256],
+                    const uint8_t *name_sizes);
 void model_free (model_t *model);
 
 /* From now on these outputs are expected; whether that came true: NULL, or what was different. */
@@ -103,12 +136,16 @@ void model_disconnected (model_t *model, int connection);
    any more. */
 void model_order_failed (model_t *model, const uint32_t *addresses, size_t count);
 void model_bury (model_t *model);
-/* In the next tick, in the engine's order: a worker's or another peer's address, or a service. */
-enum { DUE_WORKER, DUE_SERVICE, DUE_PEER, DUE_KINDS };
+/* In the next tick, in the engine's order: a worker's or another peer's address, or a service; or a request, of the
+   client at this address (UINT32_MAX: nobody's), which has no body if it follows another. */
+enum { DUE_WORKER, DUE_SERVICE, DUE_PEER, DUE_REQUEST };
 void model_is_due (model_t *model, int kind, uint32_t whose);
+void model_request_is_due (model_t *model, uint32_t whose, uint64_t id, uint64_t arrived, int follows, body_t body);
 void model_tick (model_t *model);
 int model_handle (model_t *model, int service, int handler); /* 0, or ENOSPC or EADDRINUSE */
 int model_limit (model_t *model, int service, uint64_t limit); /* 0 or ENOSPC */
+int model_policy (model_t *model, int service, int policy); /* 0 or ENOSPC */
+int model_drain (model_t *model, int service, uint64_t number); /* 0 or ENOENT */
 void model_pause (model_t *model); /* nobody gets a request until model_go_on */
 void model_go_on (model_t *model);
 void model_finish (model_t *model);

@@ -1,7 +1,7 @@
 /*  Runs seeds of the simulator, in processes of their own, so that a crash or an endless loop is a violation, too.
 
         sim [--seeds N] [--start S] [--events E] [--jobs J] [--kept FILE] [--walk W]     many seeds
-        sim --seed S [--events E] [--verbose]                                           one, as it was
+        sim --seed S [--events E] [--verbose] [--features MASK]                         one, as it was, or with less
 
     Each hundred seeds are one case of TAP; kept seeds (seeds.txt) come first. */
 
@@ -22,7 +22,7 @@
 enum { SEEDS_PER_CASE = 100, JOBS_MOST = 256, KEPT_MOST = 1000, SECONDS_PER_SEED = 10, EVENTS_PER_SECOND = 10000 };
 
 typedef struct settings_t {
-    uint64_t seeds, start, events, jobs, walk, one;
+    uint64_t seeds, start, events, jobs, walk, one, features;
     int verbose, only_one;
     const char *kept;
 } settings_t;
@@ -60,7 +60,7 @@ static uint64_t seconds_256 (void)
 static int run_seeds (const settings_t *settings, const case_t *work, uint64_t from, sim_progress_t *progress)
 {
     for (uint64_t i = from; i < work->count; i++) {
-        sim_options_t options = {work->start + i, work->events, settings->walk, settings->verbose};
+        sim_options_t options = {work->start + i, work->events, settings->walk, settings->features, settings->verbose};
         alarm (SECONDS_PER_SEED + (unsigned) (work->events / EVENTS_PER_SECOND));
         if (sim_run (&options, progress) != 0)
             return 1;
@@ -233,7 +233,7 @@ static int run_all (const settings_t *settings)
 static int run_one (const settings_t *settings)
 {
     static sim_progress_t progress;
-    sim_options_t options = {settings->one, settings->events, settings->walk, settings->verbose};
+    sim_options_t options = {settings->one, settings->events, settings->walk, settings->features, settings->verbose};
     int failed = sim_run (&options, &progress);
     if (failed)
         printf ("seed %llu, event %llu: %s\n", (unsigned long long) progress.seed, (unsigned long long) progress.event,
@@ -247,7 +247,7 @@ static int run_one (const settings_t *settings)
 static int usage (void)
 {
     fprintf (stderr, "usage: sim [--seeds N] [--start S] [--events E] [--jobs J] [--kept FILE] [--walk W]\n"
-                     "       sim --seed S [--events E] [--walk W] [--verbose]\n");
+                     "       sim --seed S [--events E] [--walk W] [--features MASK] [--verbose]\n");
     return 2;
 }
 
@@ -258,9 +258,10 @@ static int read_settings (settings_t *settings, int argc, char **argv)
             const char *name;
             uint64_t *value;
         } numbers[] = {{"--seeds", &settings->seeds}, {"--start", &settings->start}, {"--events", &settings->events},
-                       {"--jobs", &settings->jobs}, {"--walk", &settings->walk}, {"--seed", &settings->one}};
+                       {"--jobs", &settings->jobs}, {"--walk", &settings->walk}, {"--features", &settings->features},
+                       {"--seed", &settings->one}};
         size_t which = 0;
-        while (which < 6 && strcmp (argv[i], numbers[which].name) != 0)
+        while (which < 7 && strcmp (argv[i], numbers[which].name) != 0)
             which++;
         if (strcmp (argv[i], "--verbose") == 0)
             settings->verbose = 1;
@@ -268,18 +269,18 @@ static int read_settings (settings_t *settings, int argc, char **argv)
             return -1;
         else if (strcmp (argv[i], "--kept") == 0)
             settings->kept = argv[++i];
-        else if (which == 6)
+        else if (which == 7)
             return -1;
         else
-            *numbers[which].value = strtoull (argv[++i], NULL, 10);
-        settings->only_one |= which == 5;
+            *numbers[which].value = strtoull (argv[++i], NULL, 0);
+        settings->only_one |= which == 6;
     }
     return settings->jobs >= 1 && settings->jobs <= JOBS_MOST ? 0 : -1;
 }
 
 int main (int argc, char **argv)
 {
-    settings_t settings = {1000, 1, 5000, 2, 16, 0, 0, 0, NULL};
+    settings_t settings = {1000, 1, 5000, 2, 16, 0, UINT64_MAX, 0, 0, NULL};
     program = argv[0];
     if (read_settings (&settings, argc, argv) != 0)
         return usage ();

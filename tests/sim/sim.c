@@ -109,6 +109,13 @@ typedef struct holding_t {
     int packed; /* and not sent yet: he does not know of it */
 } holding_t;
 
+/* The latest of the requests that are served in order. */
+typedef struct latest_t {
+    int service, priority, affinity; /* those of which */
+    const zqb__peer_t *peer;
+    uint64_t arrived;
+} latest_t;
+
 /* Somebody at the other end. What he believes may be wrong. */
 typedef struct actor_t {
     int client, worker; /* dialects; -1 is none */
@@ -123,10 +130,11 @@ typedef struct actor_t {
     size_t held_count, held_capacity;
     int forgot; /* the engine may think that he holds more than he knows of */
     uint64_t next_id;
-    struct {
-        const zqb__peer_t *peer;
-        uint64_t arrived;
-    } latest[SERVICES_MOST]; /* of his requests that were tried */
+    latest_t latest[SERVICES_MOST]; /* of his requests that were tried, and asked for nothing */
+    latest_t *later; /* of those that did */
+    size_t later_count, later_capacity;
+    uint32_t drained; /* from which address, and one, it was told that it gets no more; 0: it was not */
+    int is_new;  /* the engine may not know that it was restarted */
     struct {
         uint64_t id, number;
     } recent[RECENT];
@@ -144,19 +152,31 @@ typedef struct entry_t {
     uint32_t actor;
     int service, tries, attempts, ended;
     int twice; /* there may be two of it, and nothing can be said */
+    int parts; /* how many there were for the client */
+    asked_t asked;
     const zqb__peer_t *peer; /* who he was for the engine */
     uint64_t arrived;
 } entry_t;
 
 enum { PACKS = 1, CROWD = 2, CHAMELEONS = 4, FAILS = 8, MMI = 16, FULL = 32 };
 
+/* What requests, workers and the host may ask for besides. A seed has none, some or all of them; what they draw they
+   draw from a chance of their own, so that all else happens as it does without. */
+enum {
+    PRIORITIES = 1, AGEING = 2, DEADLINES = 4, DELAYS = 8, ATTEMPTS = 16, BACKOFF = 32, UNIQUE = 64, ONE_WAY = 128,
+    FAIL_FAST = 256, AFFINITY = 512, REFUSALS = 1024, PROGRESSES = 2048, WINDOWS = 4096, SURVEYS = 8192, DRAINS = 16384,
+    PATTERNS = 32768, POLICIES = 65536, FILTERS = 131072, OUTCOMES = 262144, RESTS = 524288, ALL_FEATURES = 1048575
+};
+
 typedef struct sim_t {
     const sim_options_t *options;
     sim_progress_t *progress;
-    chance_t chance;
+    chance_t chance, more;
     zqb__engine_t engine;
     model_t *model; /* NULL: not in this seed */
     int traits;     /* PACKS ... */
+    uint32_t features; /* PRIORITIES ... */
+    uint32_t rarity;   /* of the events of these */
     zqb__limits_t limits;
     uint64_t now;
     actor_t *actors;
@@ -174,6 +194,7 @@ typedef struct sim_t {
     entry_t *entries;
     size_t entry_count, entry_capacity;
     uint64_t arrivals;
+    uint64_t outcomes; /* of requests, that the host was told */
     holding_t past[PAST];
     uint32_t past_at;
     zqb__link_t dirty;
@@ -181,6 +202,8 @@ typedef struct sim_t {
     zmq_msg_t large[FRAMES_MOST];
     size_t large_count;
     char text[8], served_text[8];
+    zqb__rare_t rare;
+    unsigned char unique[256], affinity[256];
 } sim_t;
 
 static unsigned char pattern[PATTERN_SIZE]; /* large frames are pieces of it */
@@ -216,6 +239,21 @@ static uint32_t below (sim_t *sim, uint32_t limit)
 static int one_in (sim_t *sim, uint32_t many)
 {
     return chance_one_in (&sim->chance, many);
+}
+
+static int has (const sim_t *sim, uint32_t feature)
+{
+    return (sim->features & feature) != 0;
+}
+
+static uint32_t more_below (sim_t *sim, uint32_t limit)
+{
+    return chance_below (&sim->more, limit);
+}
+
+static int more_one_in (sim_t *sim, uint32_t many)
+{
+    return chance_one_in (&sim->more, many);
 }
 
 static uint64_t any_number (sim_t *sim)
@@ -362,58 +400,150 @@ static entry_t *entry_of (sim_t *sim, uint64_t value)
     return number && number < sim->entry_count && !sim->entries[number].twice ? &sim->entries[number] : NULL;
 }
 
+/* The request that a client numbers so, if it is one of his latest, or NULL. */
+static entry_t *entry_of_id (sim_t *sim, const actor_t *actor, uint64_t id)
+{
+    return id && actor->recent[id % RECENT].id == id ? entry_of (sim, actor->recent[id % RECENT].number) : NULL;
+}
+
+/* What was tried last of the same service and priority, and for the same worker. */
+static latest_t *latest_of (actor_t *actor, const entry_t *entry)
+{
+    const asked_t *asked = &entry->asked;
+    if (!asked->priority && !asked->affinity)
+        return &actor->latest[entry->service];
+    for (size_t i = 0; i < actor->later_count; i++)
+        if (actor->later[i].service == entry->service && actor->later[i].priority == asked->priority
+            && actor->later[i].affinity == asked->affinity)
+            return &actor->later[i];
+    actor->later = (latest_t *) grown (actor->later, actor->later_count, &actor->later_capacity, sizeof *actor->later);
+    latest_t *latest = &actor->later[actor->later_count++];
+    memset (latest, 0, sizeof *latest);
+    latest->service = entry->service;
+    latest->priority = asked->priority;
+    latest->affinity = asked->affinity;
+    return latest;
+}
+
 /* Each of the peers that an actor was has turns of its own. */
 static int is_behind_a_later_one (actor_t *actor, const entry_t *entry)
 {
-    int behind = entry->peer == actor->latest[entry->service].peer
-                 && entry->arrived < actor->latest[entry->service].arrived;
-    actor->latest[entry->service].peer = entry->peer;
-    actor->latest[entry->service].arrived = entry->arrived;
+    latest_t *latest = latest_of (actor, entry);
+    int behind = entry->peer == latest->peer && entry->arrived < latest->arrived;
+    latest->peer = entry->peer;
+    latest->arrived = entry->arrived;
     return behind;
 }
 
+/* What waits for its time, or for others, comes when it comes; and what is not wanted back may be nobody's. */
+static int is_in_order (const entry_t *entry)
+{
+    return !entry->asked.delay_ms && !entry->asked.unique && !entry->asked.survey && !entry->asked.one_way;
+}
+
+static void count_attempt (sim_t *sim, uint64_t number, entry_t *entry)
+{
+    uint32_t own = entry->asked.attempts;
+    int most = own == 0 ? sim->limits.attempts : own == ZQB__ATTEMPTS_ALL ? INT_MAX : (int) own;
+    if (++entry->attempts > most && !entry->asked.survey)
+        violated (sim, "request %llu was tried %d times", (unsigned long long) number, entry->tries);
+}
+
 /* A request went to a worker. First tries of one client for one service are in the order of arrival; whose turn it was
-   is for the model to say. */
+   is for the model to say. Who was joined by others may have its answer, and run on for them. */
 static void note_try (sim_t *sim, uint64_t value)
 {
     entry_t *entry = entry_of (sim, value);
     if (!entry)
         return;
-    if (entry->ended)
+    if (entry->ended && !entry->asked.unique)
         violated (sim, "request %llu runs, though it was answered", (unsigned long long) NUMBER (value));
-    if (entry->tries++ == 0) {
+    if (entry->tries++ == 0 && is_in_order (entry) && !has (sim, PATTERNS)) {
         if (is_behind_a_later_one (&sim->actors[entry->actor], entry))
             violated (sim, "request %llu was served behind a later one", (unsigned long long) NUMBER (value));
     }
-    if (++entry->attempts > sim->limits.attempts)
-        violated (sim, "request %llu was tried %d times", (unsigned long long) NUMBER (value), entry->tries);
+    count_attempt (sim, NUMBER (value), entry);
+}
+
+static void check_survey (sim_t *sim, const entry_t *entry, const output_t *output)
+{
+    const progress_t *progress = &output->progress;
+    if (!progress->has || progress->done > progress->total || progress->done != (uint64_t) entry->parts)
+        violated (sim, "a survey has %d answers, and says %llu of %llu", entry->parts,
+                  (unsigned long long) progress->done, (unsigned long long) progress->total);
+}
+
+/* A client that joined another is answered with what the worker said to that one. */
+static void note_joint_reply (sim_t *sim, const entry_t *leader, const actor_t *actor, const output_t *output)
+{
+    entry_t *entry = entry_of_id (sim, actor, output->id);
+    if (!entry)
+        return;
+    if (entry->asked.unique != leader->asked.unique)
+        violated (sim, "a reply reached one who had not joined");
+    if (entry->ended)
+        violated (sim, "request %llx of %u was answered twice", (unsigned long long) output->id,
+                  (unsigned) (actor - sim->actors));
+    entry->ended = output->type == REPLY;
+}
+
+/* A worker's answer to a survey, whether or not it reached the client. */
+static void note_part (sim_t *sim, const actor_t *actor, const output_t *output)
+{
+    entry_t *entry = output->side == CLIENT && output->type == PARTIAL ? entry_of_id (sim, actor, output->id) : NULL;
+    if (entry)
+        entry->parts++;
 }
 
 /* A reply, or a part of one, went to a client. */
-static void note_reply (sim_t *sim, uint64_t value, uint32_t actor, int type)
+static void note_reply (sim_t *sim, uint64_t value, const actor_t *actor, const output_t *output)
 {
-    entry_t *entry = entry_of (sim, value);
+    uint32_t number = (uint32_t) (actor - sim->actors);
+    entry_t *entry = value ? entry_of (sim, value) : entry_of_id (sim, actor, output->id);
     if (value & IS_WRONG)
         violated (sim, "a stale or forged reply reached a client");
     if (!entry)
         return;
-    if (entry->actor != actor)
+    if (value && entry->asked.unique) {
+        note_joint_reply (sim, entry, actor, output);
+        return;
+    }
+    if (entry->actor != number)
         violated (sim, "the reply to request %llu of %u reached %u", (unsigned long long) NUMBER (value),
-                  (unsigned) entry->actor, (unsigned) actor);
-    if (entry->ended)
-        violated (sim, "request %llu was answered twice", (unsigned long long) NUMBER (value));
-    entry->ended = type == REPLY;
+                  (unsigned) entry->actor, (unsigned) number);
+    if (entry->ended || entry->asked.one_way)
+        violated (sim, "request %llu was answered %s", (unsigned long long) NUMBER (value),
+                  entry->ended ? "twice" : "though it wants no answer");
+    if (entry->asked.survey && output->type == REPLY)
+        check_survey (sim, entry, output);
+    entry->ended = output->type == REPLY;
 }
 
 /* A client heard that there will be no reply. */
-static void note_error (sim_t *sim, const actor_t *actor, uint64_t id)
+static void note_error (sim_t *sim, const actor_t *actor, const output_t *output)
 {
-    entry_t *entry = actor->recent[id % RECENT].id == id ? entry_of (sim, actor->recent[id % RECENT].number) : NULL;
-    if (!id || !entry)
+    entry_t *entry = entry_of_id (sim, actor, output->id);
+    if (output->id == 0 && output->status != MALFORMED && !(sim->traits & CHAMELEONS))
+        violated (sim, "%u heard of an error of a request without a number", (unsigned) (actor - sim->actors));
+    if (!entry)
         return;
     if (entry->ended)
-        violated (sim, "request %llu has two outcomes", (unsigned long long) actor->recent[id % RECENT].number);
+        violated (sim, "request %llu has two outcomes",
+                  (unsigned long long) actor->recent[output->id % RECENT].number);
     entry->ended = 1;
+}
+
+/* The host has changed what it asks for. */
+static void note_filter (sim_t *sim, uint64_t value, const asked_t *changed)
+{
+    entry_t *entry = entry_of (sim, value);
+    asked_t *asked = entry ? &entry->asked : NULL;
+    if (!entry)
+        return;
+    asked->priority = changed->priority;
+    asked->delay_ms = changed->delay_ms;
+    asked->deadline_ms = changed->deadline_ms;
+    asked->attempts = changed->attempts;
 }
 
 /* ---- actors */
@@ -472,6 +602,30 @@ static void untry_held (sim_t *sim, const actor_t *actor)
     }
 }
 
+/* ---- what requests ask for */
+
+/* What goes by in the time of some hundred events, or of few; or never. */
+static uint32_t draw_milliseconds (sim_t *sim)
+{
+    if (more_one_in (sim, 256))
+        return UINT32_MAX - more_below (sim, 4);
+    return 1 + more_below (sim, 1 + sim->pace / (more_one_in (sim, 2) ? 8 : 128)) + more_below (sim, 3);
+}
+
+static void draw_times_of_request (sim_t *sim, asked_t *asked)
+{
+    if (has (sim, DEADLINES) && more_one_in (sim, 3))
+        asked->deadline_ms = draw_milliseconds (sim);
+    if (has (sim, DELAYS) && more_one_in (sim, 4))
+        asked->delay_ms = draw_milliseconds (sim);
+    if (has (sim, ATTEMPTS) && more_one_in (sim, 3))
+        asked->attempts = more_one_in (sim, 4) ? ZQB__ATTEMPTS_ALL : 1 + more_below (sim, 4);
+    if (has (sim, BACKOFF) && more_one_in (sim, 3)) {
+        asked->backoff_ms = draw_milliseconds (sim);
+        asked->backoff_max_ms = more_one_in (sim, 2) ? 0 : draw_milliseconds (sim);
+    }
+}
+
 /* ---- the sink: what the engine says is written down, and told to whom it concerns */
 
 static output_t *new_output (sim_t *sim)
@@ -482,15 +636,21 @@ static output_t *new_output (sim_t *sim)
     return output;
 }
 
-static int number_of_name (const void *name)
+/* Patterns end with an asterisk, and all others have digits there. */
+static int number_of_name (const sim_t *sim, const void *name, size_t size)
 {
-    const char *digits = (const char *) name + 4;
-    return (digits[0] - '0') * 10 + digits[1] - '0';
+    const char *text = (const char *) name;
+    if (text[size - 1] != '*')
+        return (text[4] - '0') * 10 + text[5] - '0';
+    for (int i = PATTERNS_FROM; i < MMI_FROM; i++)
+        if (sim->name_sizes[i] == size && memcmp (sim->names[i], name, size) == 0)
+            return i;
+    return -1;
 }
 
-static int service_number (const zqb__command_t *command)
+static int service_number (const sim_t *sim, const zqb__command_t *command)
 {
-    return command->service_size ? number_of_name (command->service) : -1;
+    return command->service_size ? number_of_name (sim, command->service, command->service_size) : -1;
 }
 
 static uint64_t text_number (const char *text, size_t size)
@@ -536,12 +696,20 @@ static int draw_result (sim_t *sim, const actor_t *actor, const output_t *output
 static void arrive (sim_t *sim, actor_t *actor, const output_t *output, uint64_t value)
 {
     if (output->side == WORKER && output->type == REQUEST) {
+        if (actor->drained == output->address + 1)
+            violated (sim, "a worker got a request behind DRAIN");
         note_try (sim, value);
         hold (sim, actor, output->id, value);
-    } else if (output->type == REPLY || output->type == PARTIAL)
-        note_reply (sim, value, actor_number (sim, actor), output->type);
+    } else if (output->side == WORKER && (output->type == CANCEL || output->type == MORE)) {
+        if (!holds (actor, output->id) && !actor->forgot && !actor->is_new
+            && output->address == address_of (sim, actor, actor->version))
+            violated (sim, "%s for what a worker does not hold", command_names[output->type]);
+    } else if (output->side == WORKER)
+        actor->drained = output->type == DRAIN ? output->address + 1 : actor->drained;
+    else if (output->type == REPLY || output->type == PARTIAL)
+        note_reply (sim, value, actor, output);
     else if (output->type == ERROR)
-        note_error (sim, actor, output->id);
+        note_error (sim, actor, output);
 }
 
 static int fail_to_send (int result)
@@ -560,6 +728,19 @@ static void note_packed (sim_t *sim, actor_t *actor, uint64_t value)
         actor->held[actor->held_count - 1].packed = 1;
 }
 
+static void note_rare (output_t *output, const zqb__command_t *command)
+{
+    output->window = (command->flags & ZQB__WINDOW) != 0;
+    output->credit = command->type == ZQB__MORE ? command->credit : 0;
+    if (!command->rare)
+        return;
+    output->code = command->rare->code;
+    output->deadline_ms = command->rare->deadline_ms;
+    output->progress.has = command->rare->has_progress;
+    output->progress.done = command->rare->has_progress ? command->rare->done : 0;
+    output->progress.total = command->rare->has_progress ? command->rare->total : 0;
+}
+
 static int sink_send (void *self, zqb__peer_t *peer, int side, const zqb__command_t *command)
 {
     sim_t *sim = (sim_t *) self;
@@ -570,12 +751,14 @@ static int sink_send (void *self, zqb__peer_t *peer, int side, const zqb__comman
     output->type = command->type;
     output->id = command->id;
     output->status = command->status;
-    output->service = service_number (command);
+    output->service = service_number (sim, command);
     output->text = text_number (command->text, command->text_size);
     output->body = look_at_body (&command->body, &value);
+    note_rare (output, command);
     output->packed = sim->traits & PACKS && peer->dialect[side] == ZQB__ZQB1;
     actor_t *actor = &sim->actors[output->address % sim->actor_count];
     output->result = draw_result (sim, actor, output);
+    note_part (sim, actor, output);
     say_output (sim, output, value);
     if (output->result != SENT)
         return fail_to_send (output->result);
@@ -597,7 +780,7 @@ static void sink_serve (void *self, const zqb__service_t *service, const zqb__co
     if (!service->handler)
         violated (sim, "a service without a handler was to serve");
     output->served = 1;
-    output->service = service_number (request);
+    output->service = service_number (sim, request);
     output->body = look_at_body (&request->body, &value);
     output->type = reply->type = one_in (sim, 8) ? ZQB__ERROR : ZQB__REPLY;
     output->text = any_number (sim);
@@ -622,9 +805,95 @@ static void sink_dead (void *self, const zqb__command_t *request)
     output_t *output = new_output (sim);
     uint64_t value;
     output->type = DEAD_LETTER;
-    output->service = service_number (request);
+    output->service = service_number (sim, request);
     output->body = look_at_body (&request->body, &value);
     say_output (sim, output, value);
+}
+
+/* What became of one, with the number that it has on the wire. */
+static void sink_outcome (void *self, const zqb_outcome_t *outcome)
+{
+    sim_t *sim = (sim_t *) self;
+    output_t *output = new_output (sim);
+    output->type = OUTCOME;
+    output->service = number_of_name (sim, outcome->service, outcome->service_size);
+    output->status = outcome->error == EHOSTUNREACH ? (int) GONE : outcome->error ? outcome->error - ZQB_ERRNO : 0;
+    output->credit = (uint32_t) outcome->attempts;
+    output->id = (uint64_t) outcome->took_us;
+    if (outcome->service[outcome->service_size] || outcome->took_us < 0)
+        violated (sim, "an outcome without a name, or of the future");
+    sim->outcomes++;
+    say_output (sim, output, 0);
+}
+
+static size_t sink_choose (void *self, const zqb__service_t *service, const zqb_worker_info_t *workers, size_t count)
+{
+    sim_t *sim = (sim_t *) self;
+    output_t *output = new_output (sim);
+    output->type = CHOICE;
+    output->service = number_of_name (sim, service->name, service->name_size);
+    output->credit = more_below (sim, (uint32_t) count + (more_one_in (sim, 8) ? 10 : 0));
+    for (size_t i = 0; i < count; i++) {
+        uint64_t values[7] = {workers[i].id, (uint64_t) workers[i].load, (uint64_t) workers[i].credit,
+                              workers[i].served, workers[i].failed, workers[i].slow, (uint64_t) workers[i].idle_us};
+        output->body = body_join (output->body, body_of_worker (values));
+    }
+    if (count == 0)
+        violated (sim, "the host was to choose from nobody");
+    say_output (sim, output, 0);
+    return output->credit;
+}
+
+static asked_t asked_of (const zqb__command_t *request, const zqb__rare_t *rare)
+{
+    asked_t asked;
+    memset (&asked, 0, sizeof asked);
+    asked.priority = rare->priority;
+    asked.deadline_ms = rare->deadline_ms;
+    asked.delay_ms = rare->delay_ms;
+    asked.attempts = rare->attempts;
+    asked.backoff_ms = rare->backoff_ms;
+    asked.backoff_max_ms = rare->backoff_max_ms;
+    asked.fail_fast = (request->flags & ZQB__FAIL_FAST) != 0;
+    return asked;
+}
+
+static void change_wishes (sim_t *sim, zqb__command_t *request, zqb__rare_t *wishes)
+{
+    asked_t asked;
+    memset (&asked, 0, sizeof asked);
+    if (more_one_in (sim, 4))
+        request->flags ^= ZQB__FAIL_FAST;
+    draw_times_of_request (sim, &asked);
+    wishes->priority = more_one_in (sim, 2) ? (int) more_below (sim, 9) - 4 : 0;
+    wishes->deadline_ms = asked.deadline_ms;
+    wishes->delay_ms = asked.delay_ms;
+    wishes->attempts = asked.attempts;
+    wishes->backoff_ms = asked.backoff_ms;
+    wishes->backoff_max_ms = asked.backoff_max_ms;
+}
+
+/* The host refuses some, and changes what others ask for. */
+static int sink_filter (void *self, zqb__command_t *request, zqb__rare_t *wishes, zqb__command_t *refusal)
+{
+    sim_t *sim = (sim_t *) self;
+    output_t *output = new_output (sim);
+    uint64_t value;
+    output->type = FILTER;
+    output->service = service_number (sim, request);
+    output->body = look_at_body (&request->body, &value);
+    output->seen = asked_of (request, wishes);
+    if (more_one_in (sim, 4))
+        change_wishes (sim, request, wishes);
+    output->asked = asked_of (request, wishes);
+    output->result = more_one_in (sim, 8);
+    output->text = output->result && more_below (sim, 2) ? any_number (sim) : 0;
+    memcpy (sim->served_text, &output->text, sizeof sim->served_text);
+    refusal->text = output->text ? sim->served_text : NULL;
+    refusal->text_size = output->text ? sizeof sim->served_text : 0;
+    note_filter (sim, value, &output->asked);
+    say_output (sim, output, value);
+    return output->result;
 }
 
 static void sink_log (void *self, int level, const char *format, va_list args)
@@ -844,17 +1113,65 @@ static void end_message (sim_t *sim, const sender_t *from)
     zqb__engine_release (&sim->engine, from->peer);
 }
 
+/* A key, which is gone when the command was received. */
+static const unsigned char *make_key (unsigned char key[256], int number, size_t *size)
+{
+    *size = number ? 1 + (size_t) number * 37 % 255 : 0;
+    memset (key, number, *size);
+    return number ? key : NULL;
+}
+
+/* Of the model's requests: which of the engine's slots belongs to a key. */
+static int slot_of (sim_t *sim, int affinity)
+{
+    size_t size;
+    make_key (sim->affinity, affinity, &size);
+    return affinity ? 1 + (int) (zqb__hash (sim->engine.key, sim->affinity, size) % 4096) : 0;
+}
+
+static void fill_rare (sim_t *sim, const command_t *mine)
+{
+    zqb__rare_t *rare = &sim->rare;
+    const asked_t *asked = &mine->asked;
+    memset (rare, 0, sizeof *rare);
+    rare->priority = asked->priority;
+    rare->deadline_ms = asked->deadline_ms;
+    rare->delay_ms = asked->delay_ms;
+    rare->backoff_ms = asked->backoff_ms;
+    rare->backoff_max_ms = asked->backoff_max_ms;
+    rare->attempts = asked->attempts;
+    rare->unique = make_key (sim->unique, asked->unique, &rare->unique_size);
+    rare->affinity = make_key (sim->affinity, asked->affinity, &rare->affinity_size);
+    rare->has_progress = mine->progress.has;
+    rare->done = mine->progress.done;
+    rare->total = mine->progress.total;
+    rare->code = mine->code;
+}
+
+static int engine_flags (const command_t *mine)
+{
+    return (mine->again ? ZQB__AGAIN : 0) | (mine->unbegun ? ZQB__UNBEGUN : 0)
+           | (mine->asked.one_way ? ZQB__ONE_WAY : 0) | (mine->asked.fail_fast ? ZQB__FAIL_FAST : 0)
+           | (mine->asked.survey ? ZQB__SURVEY : 0);
+}
+
 static zqb__command_t engine_command (sim_t *sim, const command_t *mine)
 {
+    static const asked_t nothing;
     zqb__command_t command = zqb__command (mine->type, mine->id);
-    command.flags = (mine->again ? ZQB__AGAIN : 0) | (mine->unbegun ? ZQB__UNBEGUN : 0);
+    command.flags = engine_flags (mine);
+    if (memcmp (&mine->asked, &nothing, sizeof nothing) != 0 || mine->code || mine->progress.has) {
+        fill_rare (sim, mine);
+        command.rare = &sim->rare;
+    }
+    command.status = mine->refuses ? ZQB_EREFUSED - ZQB_ERRNO : 0;
     command.credit = mine->credit;
     command.heartbeat_ms = mine->heartbeat_ms;
     if (mine->service >= 0) {
         command.service = (const unsigned char *) sim->names[mine->service];
         command.service_size = sim->name_sizes[mine->service];
     }
-    if (mine->type == ERROR) {
+    if (mine->type == ERROR || mine->type == PROGRESS) {
         memcpy (sim->text, &mine->text, sizeof sim->text);
         command.text = sim->text;
         command.text_size = sizeof sim->text;
@@ -867,11 +1184,29 @@ static void say_message (const sim_t *sim, const sender_t *from, const command_t
     if (sim->options->verbose)
         say (sim,
              "    %s from %s %u at %u (%s): id %llx, request %llu, service %d, credit %u%s, %u bytes in %u frames\n",
-             mine->type <= CANCEL ? command_names[mine->type] : "a command of a later version",
+             mine->type < COMMANDS_END ? command_names[mine->type] : "a command of a later version",
              from->side == WORKER ? "worker" : "client", (unsigned) actor_number (sim, from->actor),
              (unsigned) peer_address (from->peer), zqb__dialects[from->dialect].name, (unsigned long long) mine->id,
              (unsigned long long) NUMBER (value), mine->service, (unsigned) mine->credit, mine->again ? ", again" : "",
              (unsigned) mine->body.bytes, (unsigned) mine->body.frames);
+}
+
+static void say_asked (const sim_t *sim, const asked_t *a)
+{
+    static const asked_t nothing;
+    if (memcmp (a, &nothing, sizeof nothing) != 0)
+        say (sim,
+             "        priority %d, deadline %u, delay %u, attempts %u, backoff %u to %u, unique %d, affinity %d%s%s%s\n",
+             a->priority, (unsigned) a->deadline_ms, (unsigned) a->delay_ms, (unsigned) a->attempts,
+             (unsigned) a->backoff_ms, (unsigned) a->backoff_max_ms, a->unique, a->affinity,
+             a->one_way ? ", one-way" : "", a->fail_fast ? ", fail-fast" : "", a->survey ? ", survey" : "");
+}
+
+static void spoil_rare (sim_t *sim)
+{
+    memset (&sim->rare, 0xdd, sizeof sim->rare);
+    memset (sim->unique, 0xdd, sizeof sim->unique);
+    memset (sim->affinity, 0xdd, sizeof sim->affinity);
 }
 
 /* One command of a message; value makes its body, and is 0 if it has none. */
@@ -886,8 +1221,12 @@ static void receive (sim_t *sim, const sender_t *from, command_t *mine, uint64_t
     }
     set_dialect (sim, from, mine->type);
     say_message (sim, from, mine, value);
+    say_asked (sim, &mine->asked);
     zqb__engine_receive (&sim->engine, from->peer, &command);
     unmake_body (sim);
+    if (command.rare)
+        spoil_rare (sim);
+    mine->asked.affinity = slot_of (sim, mine->asked.affinity);
     if (modelled (sim))
         model_receive (sim->model, from->number, mine);
     check_agreement (sim);
@@ -907,6 +1246,8 @@ static command_t new_command (int type)
 
 static int any_service (sim_t *sim)
 {
+    if (has (sim, PATTERNS) && more_one_in (sim, 4))
+        return PATTERNS_FROM + (int) more_below (sim, MMI_FROM - PATTERNS_FROM);
     if (one_in (sim, 64))
         return MMI_FROM + (int) below (sim, 3);
     return (int) below (sim, below (sim, 2) ? sim->service_count : 1 + sim->service_count / 2);
@@ -918,28 +1259,39 @@ static int service_at (sim_t *sim, const actor_t *actor)
     return actor->port ? 0 : any_service (sim);
 }
 
+/* Priorities beyond are the nearest that there is. */
+static asked_t ordered_by (const asked_t *asked)
+{
+    asked_t nearest = *asked;
+    nearest.priority = asked->priority < -4 ? -4 : asked->priority > 4 ? 4 : asked->priority;
+    return nearest;
+}
+
 /* The ledger must be ahead, as the request may be served at once; if it joined another, nothing has begun. One that does
-   not join though the first has no end yet is a second one: the client was thought to be gone. */
+   not join though the first has no end yet is a second one: the client was thought to be gone; or that was too late, and
+   still runs for nobody. */
 static void receive_request (sim_t *sim, const sender_t *from, command_t *mine, uint64_t number)
 {
     entry_t before = sim->entries[number];
     uint64_t joined = sim->engine.stats.joined;
     sim->entries[number].arrived = ++sim->arrivals;
+    sim->entries[number].asked = ordered_by (&mine->asked);
+    sim->entries[number].parts = 0;
     sim->entries[number].peer = from->peer;
     sim->entries[number].tries = sim->entries[number].attempts = sim->entries[number].ended = 0;
     receive (sim, from, mine, number);
     if (sim->engine.stats.joined != joined)
         sim->entries[number] = before;
     else
-        sim->entries[number].twice |= before.arrived && !before.ended;
+        sim->entries[number].twice |= before.arrived && (!before.ended || before.asked.deadline_ms);
 }
 
-/* Now and then with the number of one before, and without saying so: who does that has two requests, but should not try
+/* What wants no answer has no number, and should not have one. Now and then with the number of one before, and without saying so: who does that has two requests, but should not try
    them again, nor cancel them. */
-static uint64_t new_id (sim_t *sim, actor_t *actor, uint64_t number)
+static uint64_t new_id (sim_t *sim, actor_t *actor, uint64_t number, int one_way)
 {
-    if (actor->client != ZQB1)
-        return 0;
+    if (actor->client != ZQB1 || one_way)
+        return one_way && more_one_in (sim, 8) ? (uint64_t) 1 << 41 | more_below (sim, 4) : 0;
     if (one_in (sim, 256))
         return (uint64_t) 1 << 40 | below (sim, 4);
     uint64_t id = ++actor->next_id;
@@ -948,12 +1300,28 @@ static uint64_t new_id (sim_t *sim, actor_t *actor, uint64_t number)
     return id;
 }
 
+static void draw_options (sim_t *sim, asked_t *asked)
+{
+    draw_times_of_request (sim, asked);
+    if (has (sim, PRIORITIES) && more_below (sim, 4))
+        asked->priority = (int) more_below (sim, more_one_in (sim, 8) ? 256 : 3) - (more_one_in (sim, 8) ? 128 : 1);
+    if (has (sim, UNIQUE) && more_one_in (sim, 3))
+        asked->unique = 1 + (int) more_below (sim, 4);
+    if (has (sim, AFFINITY) && more_one_in (sim, 3))
+        asked->affinity = 1 + (int) more_below (sim, 6);
+    asked->one_way = has (sim, ONE_WAY) && more_one_in (sim, 6);
+    asked->fail_fast = has (sim, FAIL_FAST) && more_one_in (sim, 4);
+    asked->survey = has (sim, SURVEYS) && more_one_in (sim, asked->one_way ? 24 : 12);
+}
+
 static void ask (sim_t *sim, const sender_t *from)
 {
     command_t mine = new_command (REQUEST);
     mine.service = service_at (sim, from->actor);
     uint64_t number = open_entry (sim, actor_number (sim, from->actor), mine.service);
-    mine.id = new_id (sim, from->actor, number);
+    if (from->dialect == ZQB1 && sim->features && more_below (sim, 4))
+        draw_options (sim, &mine.asked);
+    mine.id = new_id (sim, from->actor, number, mine.asked.one_way);
     receive_request (sim, from, &mine, number);
 }
 
@@ -967,6 +1335,7 @@ static void ask_again (sim_t *sim, const sender_t *from)
     mine.again = 1;
     mine.id = from->actor->recent[which].id;
     mine.service = sim->entries[number].service;
+    mine.asked = sim->entries[number].asked;
     receive_request (sim, from, &mine, number);
 }
 
@@ -978,6 +1347,30 @@ static void cancel (sim_t *sim, const sender_t *from)
         receive (sim, from, &mine, 0);
 }
 
+static actor_t *some_client (sim_t *sim)
+{
+    for (int i = 0; i < 8; i++) {
+        actor_t *actor = any_actor (sim);
+        if (actor->client >= 0)
+            return actor;
+    }
+    return NULL;
+}
+
+static void event_more (sim_t *sim)
+{
+    sender_t from;
+    command_t mine = new_command (MORE);
+    actor_t *actor = some_client (sim);
+    if (!actor || actor->client != ZQB1 || begin_message (sim, &from, actor, CLIENT, 0) != 0)
+        return;
+    mine.id = more_one_in (sim, 16) ? 1 + more_below (sim, 1000) : actor->recent[more_below (sim, RECENT)].id;
+    mine.credit = more_below (sim, 40);
+    if (mine.id)
+        receive (sim, &from, &mine, 0);
+    end_message (sim, &from);
+}
+
 static void client_speaks (sim_t *sim, const sender_t *from)
 {
     uint32_t what = from->actor->client == ZQB1 ? below (sim, 16) : 0;
@@ -987,16 +1380,6 @@ static void client_speaks (sim_t *sim, const sender_t *from)
         ask_again (sim, from);
     else
         cancel (sim, from);
-}
-
-static actor_t *some_client (sim_t *sim)
-{
-    for (int i = 0; i < 8; i++) {
-        actor_t *actor = any_actor (sim);
-        if (actor->client >= 0)
-            return actor;
-    }
-    return NULL;
 }
 
 /* ZQB/1 puts several commands into a message. */
@@ -1048,6 +1431,23 @@ static uint32_t draw_credit (sim_t *sim)
                              : 1 + below (sim, 200);
 }
 
+static void draw_progress (sim_t *sim, progress_t *progress)
+{
+    progress->has = more_below (sim, 8) > 0;
+    progress->total = progress->has ? more_below (sim, 100) : 0;
+    progress->done = progress->has ? more_below (sim, 100) : 0;
+}
+
+/* With a code, or it is not for this worker, and so was not tried. */
+static void draw_failure (sim_t *sim, command_t *mine, uint64_t number)
+{
+    entry_t *entry = entry_of (sim, number);
+    mine->refuses = has (sim, REFUSALS) && more_one_in (sim, 2);
+    mine->code = sim->features && more_one_in (sim, 2) ? more_below (sim, 3) : 0;
+    if (mine->refuses && entry && entry->attempts > 0)
+        entry->attempts--;
+}
+
 /* In words: an error, in numbers: a reply to one that he holds, which he then has done. */
 static void answer_held (sim_t *sim, const sender_t *from, int type)
 {
@@ -1061,9 +1461,13 @@ static void answer_held (sim_t *sim, const sender_t *from, int type)
     command_t mine = new_command (type);
     mine.id = held.token;
     mine.text = any_number (sim);
-    if (type != PARTIAL && !one_in (sim, 32)) /* some say it twice */
+    if (type == PROGRESS)
+        draw_progress (sim, &mine.progress);
+    if (type == ERROR)
+        draw_failure (sim, &mine, held.number);
+    if (type != PARTIAL && type != PROGRESS && !one_in (sim, 32)) /* some say it twice */
         let_go (actor, which);
-    receive (sim, from, &mine, type == ERROR ? 0 : held.number | IS_REPLY | (uint64_t) below (sim, 1 << 20) << 40);
+    receive (sim, from, &mine, type == ERROR || type == PROGRESS ? 0 : held.number | IS_REPLY | (uint64_t) below (sim, 1 << 20) << 40);
 }
 
 static void event_answer (sim_t *sim, int type)
@@ -1072,7 +1476,7 @@ static void event_answer (sim_t *sim, int type)
     actor_t *actor = busy_worker (sim);
     if (!actor || actor->worker < 0)
         return;
-    if ((type == ERROR && actor->worker != ZQB1)
+    if (((type == ERROR || type == PROGRESS) && actor->worker != ZQB1)
         || (type == PARTIAL && actor->worker != ZQB1 && actor->worker != MDP02))
         type = REPLY;
     if (begin_message (sim, &from, actor, WORKER, 0) != 0)
@@ -1117,6 +1521,8 @@ static void worker_says (sim_t *sim, actor_t *actor, int type, int late)
     command_t mine = new_command (type);
     if (begin_message (sim, &from, actor, WORKER, late) != 0)
         return;
+    actor->drained = type == READY ? 0 : actor->drained;
+    actor->is_new &= type != READY;
     if (type == READY) {
         mine.service = actor->port ? 0 : any_service (sim);
         mine.credit = draw_credit (sim);
@@ -1137,6 +1543,17 @@ static void event_worker (sim_t *sim, int type)
     actor_t *actor = some_worker (sim);
     if (actor && !(type == DISCONNECT && actor->worker == LRU) && !(type == HEARTBEAT && actor->worker == LRU))
         worker_says (sim, actor, type, !(sim->traits & CROWD) && one_in (sim, 64));
+}
+
+static void event_host_drains (sim_t *sim);
+
+static void event_drain (sim_t *sim)
+{
+    actor_t *actor = some_worker (sim);
+    if (more_one_in (sim, 3))
+        event_host_drains (sim);
+    else if (actor && actor->worker == ZQB1)
+        worker_says (sim, actor, DRAIN, 0);
 }
 
 /* ---- what goes wrong */
@@ -1221,8 +1638,8 @@ static void note_sent (sim_t *sim, const zqb__peer_t *peer)
         zqb__body_t body = zqb__stored_body (&ZQB__OF (zqb__request_t, place, at)->body);
         look_at_body (&body, &value);
         entry_t *entry = entry_of (sim, value);
-        if (entry && ++entry->attempts > sim->limits.attempts)
-            violated (sim, "request %llu was tried %d times", (unsigned long long) NUMBER (value), entry->tries);
+        if (entry)
+            count_attempt (sim, NUMBER (value), entry);
     }
 }
 
@@ -1271,6 +1688,7 @@ static void event_restart (sim_t *sim)
     actor->life = any_number (sim) | 1;
     forget_held (actor, actor->worker != ZQB1);
     actor->moved = 0;
+    actor->is_new = 1;
     move_actor (sim, actor);
     memset (actor->recent, 0, sizeof actor->recent);
     actor->next_id += RECENT;
@@ -1286,13 +1704,30 @@ static void check_next (sim_t *sim)
                   (unsigned long long) zqb__engine_next (&sim->engine), (unsigned long long) model_next (sim->model));
 }
 
+static void tell_which_request (sim_t *sim, const zqb__request_t *request)
+{
+    const zqb__peer_t *client = request->lane ? request->lane->client : NULL;
+    zqb__body_t body = zqb__stored_body (&request->body);
+    uint64_t value;
+    if (!client)
+        violated (sim, "it is time for a request that nobody wants");
+    else
+        model_request_is_due (sim->model, client == &sim->engine.nobody ? UINT32_MAX : peer_address (client),
+                              request->id, request->arrived,
+                              !request->worker && request->extra->aside == ZQB__FOLLOWING,
+                              look_at_body (&body, &value));
+}
+
 static void tell_whose_it_is (sim_t *sim, zqb__timer_t *timer)
 {
-    if (timer->kind == ZQB__TIMER_WORKER)
+    if (timer->kind == ZQB__TIMER_REQUEST)
+        tell_which_request (sim, ZQB__OF (zqb__extra_t, timer, timer)->request);
+    else if (timer->kind == ZQB__TIMER_WORKER)
         model_is_due (sim->model, DUE_WORKER, peer_address (ZQB__OF (zqb__worker_t, timer, timer)->peer));
-    else if (timer->kind == ZQB__TIMER_SERVICE)
-        model_is_due (sim->model, DUE_SERVICE, (uint32_t) number_of_name (ZQB__OF (zqb__service_t, timer, timer)->name));
-    else
+    else if (timer->kind == ZQB__TIMER_SERVICE) {
+        const zqb__service_t *service = ZQB__OF (zqb__service_t, timer, timer);
+        model_is_due (sim->model, DUE_SERVICE, (uint32_t) number_of_name (sim, service->name, service->name_size));
+    } else
         model_is_due (sim->model, DUE_PEER, peer_address (ZQB__OF (zqb__peer_t, timer, timer)));
 }
 
@@ -1343,6 +1778,36 @@ static void event_handle (sim_t *sim)
     int result = zqb__engine_handle (&sim->engine, sim->names[service], set ? handler : NULL, NULL) == 0 ? 0 : errno;
     if (modelled (sim) && model_handle (sim->model, service, set) != result)
         violated (sim, "setting a handler: %s", strerror (result));
+    check_agreement (sim);
+}
+
+static size_t choose_any (const zqb_worker_info_t *workers, size_t count, void *arg)
+{
+    (void) workers, (void) count, (void) arg;
+    return 0; /* never called: the sink chooses */
+}
+
+static void event_policy (sim_t *sim)
+{
+    int service = (int) more_below (sim, sim->service_count), policy = (int) more_below (sim, 5);
+    step (sim);
+    say (sim, "    policy of %d: %d\n", service, policy);
+    int result = zqb__engine_policy (&sim->engine, sim->names[service], policy, choose_any, NULL) == 0 ? 0 : errno;
+    if (modelled (sim) && model_policy (sim->model, service, policy) != result)
+        violated (sim, "setting a policy: %s", strerror (result));
+    check_agreement (sim);
+}
+
+/* The host has one worker of a service drained, or all, or one that there is not. */
+static void event_host_drains (sim_t *sim)
+{
+    int service = (int) more_below (sim, sim->service_count);
+    uint64_t number = more_one_in (sim, 3) ? 0 : sim->engine.worker_number - more_below (sim, 8);
+    step (sim);
+    say (sim, "    the host drains %llu of %d\n", (unsigned long long) number, service);
+    int result = zqb__engine_drain (&sim->engine, sim->names[service], number) == 0 ? 0 : errno;
+    if (modelled (sim) && model_drain (sim->model, service, number) != result)
+        violated (sim, "draining: %s", strerror (result));
     check_agreement (sim);
 }
 
@@ -1402,10 +1867,27 @@ static const char *const event_names[EVENT_COUNT] = {
 #undef X
 };
 
+/* What only happens with one of the features. */
+static void feature_happens (sim_t *sim)
+{
+    switch (more_below (sim, 8)) {
+        case 0:
+        case 1:
+        case 2: event_answer (sim, has (sim, PROGRESSES) ? PROGRESS : PARTIAL); break;
+        case 3:
+        case 4: if (has (sim, REFUSALS)) event_answer (sim, ERROR); break;
+        case 5: if (has (sim, WINDOWS)) event_more (sim); break;
+        case 6: if (has (sim, DRAINS)) event_drain (sim); break;
+        default: if (has (sim, POLICIES)) event_policy (sim); break;
+    }
+}
+
 static void happen (sim_t *sim)
 {
     int event = sim->events[any_number (sim) >> 56];
-    say (sim, "%llu %s\n", (unsigned long long) sim->progress->event, event_names[event]);
+    if (sim->features && more_one_in (sim, sim->rarity))
+        event = EVENT_COUNT;
+    say (sim, "%llu %s\n", (unsigned long long) sim->progress->event, event == EVENT_COUNT ? "a feature" : event_names[event]);
     pass_time (sim, below (sim, sim->pace));
     switch (event) {
 #define X(name, weight, action)                                                                                    \
@@ -1414,7 +1896,7 @@ static void happen (sim_t *sim)
         break;
         EVENTS (X)
 #undef X
-        default: break;
+        default: feature_happens (sim); break;
     }
     if (sim->options->walk && sim->progress->event % sim->options->walk == 0)
         check_structure (sim);
@@ -1476,11 +1958,22 @@ static void draw_limits (sim_t *sim)
         limits->requests = 300; /* or else a service without workers fills our memory, and the model's patience */
 }
 
-static model_limits_t limits_of_model (const zqb__limits_t *limits)
+/* In milliseconds or some more of them. */
+static void draw_more_limits (sim_t *sim)
+{
+    zqb__limits_t *limits = &sim->limits;
+    limits->ageing = has (sim, AGEING) ? 1 + more_below (sim, 1u << more_below (sim, 24)) : UINT64_MAX;
+    limits->rest_failures = has (sim, RESTS) ? 1 + (int) more_below (sim, 5) : INT_MAX;
+    limits->rest = (1 + (uint64_t) more_below (sim, 10000)) * MICROSECONDS;
+    limits->slow = has (sim, RESTS) && more_one_in (sim, 2) ? more_below (sim, 1u << more_below (sim, 20)) : UINT64_MAX;
+}
+
+static model_limits_t limits_of_model (const zqb__limits_t *limits, uint32_t features)
 {
     model_limits_t copy = {limits->heartbeat, limits->expiry, limits->no_worker, limits->credit, limits->attempts,
                            limits->services, limits->workers, limits->clients, limits->requests, limits->queue,
-                           limits->no_worker_queue, limits->outstanding, limits->frames, limits->message, limits->bytes, ZQB__HAND_BYTES};
+                           limits->no_worker_queue, limits->outstanding, limits->frames, limits->message, limits->bytes, limits->ageing,
+                           limits->rest, limits->slow, limits->rest_failures, (features & OUTCOMES) != 0, (features & FILTERS) != 0, ZQB__HAND_BYTES};
     return copy;
 }
 
@@ -1521,6 +2014,18 @@ static void draw_actors (sim_t *sim)
     sim->gone = (line_t *) must (calloc (sim->line_count + 1, sizeof *sim->gone));
 }
 
+/* All of the last with digits, all of some of them, and one whose whole name is an asterisk. */
+static void draw_patterns (sim_t *sim)
+{
+    static const char *const patterns[MMI_FROM - PATTERNS_FROM] = {"svc-*",   "svc-0*", "svc-00*", "svc-01*",
+                                                                   "svc-00x*", "*",      "s*",      "svc-1*"};
+    sim->service_count = sim->service_count < PATTERNS_FROM ? sim->service_count : PATTERNS_FROM;
+    for (int i = PATTERNS_FROM; i < MMI_FROM; i++) {
+        strcpy (sim->names[i], patterns[i - PATTERNS_FROM]);
+        sim->name_sizes[i] = (uint8_t) strlen (patterns[i - PATTERNS_FROM]);
+    }
+}
+
 static void draw_names (sim_t *sim)
 {
     for (int i = 0; i < SERVICES_MOST; i++) {
@@ -1532,6 +2037,8 @@ static void draw_names (sim_t *sim)
         sim->names[i][size] = 0;
         sim->name_sizes[i] = (uint8_t) size;
     }
+    if (has (sim, PATTERNS))
+        draw_patterns (sim);
 }
 
 /* In crowds more peers are idle than the engine remembers, and the model remembers all. So that it makes no difference,
@@ -1553,12 +2060,26 @@ static void draw_traits (sim_t *sim)
     sim->handlers = 1u << below (sim, 8);
 }
 
+/* A fourth of the seeds has none of the features, and some have them all. */
+static void draw_features (sim_t *sim)
+{
+    uint32_t kind = more_below (sim, 8), rare = 1 + more_below (sim, 5);
+    sim->features = kind == 2 ? ALL_FEATURES : 0;
+    for (uint32_t feature = 1; kind > 2 && feature < ALL_FEATURES; feature *= 2)
+        sim->features |= more_one_in (sim, rare + 1) ? feature : 0;
+    sim->features &= (uint32_t) sim->options->features;
+    sim->rarity = 2u << more_below (sim, 6);
+}
+
 static void draw_world (sim_t *sim)
 {
     sim->chance.state = sim->options->seed * 0x9e3779b97f4a7c15u;
+    sim->more.state = ~sim->options->seed * 0xbf58476d1ce4e5b9u;
     draw_traits (sim);
+    draw_features (sim);
     draw_events (sim);
     draw_limits (sim);
+    draw_more_limits (sim);
     draw_actors (sim);
     draw_names (sim);
     sim->now = one_in (sim, 2) ? 0 : any_number (sim) >> 20;
@@ -1569,7 +2090,11 @@ static void draw_world (sim_t *sim)
 
 static int open_engine (sim_t *sim)
 {
-    zqb__sink_t sink = {sim, sink_send, sink_serve, sink_dead, sink_log, NULL};
+    zqb__sink_t sink = {sim, sink_send, sink_serve, sink_dead, sink_log, NULL, NULL, sink_choose, NULL};
+    if (has (sim, FILTERS))
+        sink.filter = sink_filter;
+    if (has (sim, OUTCOMES))
+        sink.outcome = sink_outcome;
     uint64_t key = any_number (sim);
     if (zqb__engine_init (&sim->engine, &sim->limits, &sink, key, sim->now) != 0) {
         if (memory.alive || !memory.failed)
@@ -1595,9 +2120,10 @@ static void open_world (sim_t *sim)
     if (open_engine (sim) != 0)
         violated (sim, "init failed");
     memory.fails_one_in = fails;
-    model_limits_t limits = limits_of_model (&sim->limits);
+    model_limits_t limits = limits_of_model (&sim->limits, sim->features);
     if (!(sim->traits & FAILS))
-        sim->model = model_new (&limits, sim->actor_count * VERSIONS, sim->traits & MMI, sim->now);
+        sim->model = model_new (&limits, sim->actor_count * VERSIONS, sim->traits & MMI, sim->now, sim->names,
+                                sim->name_sizes);
 }
 
 static void finish (sim_t *sim)
@@ -1624,8 +2150,10 @@ static void close_world (sim_t *sim)
 {
     if (sim->model)
         model_free (sim->model);
-    for (uint32_t i = 0; i < sim->actor_count; i++)
+    for (uint32_t i = 0; i < sim->actor_count; i++) {
         free (sim->actors[i].held);
+        free (sim->actors[i].later);
+    }
     free (sim->actors);
     free (sim->lines);
     free (sim->connection_used);

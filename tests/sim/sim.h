@@ -8,6 +8,7 @@
 typedef struct sim_options_t {
     uint64_t seed, events;
     uint64_t walk; /* every so many events the whole structure is walked over; 0 never */
+    uint64_t features; /* of those that the seed draws, only these: to find out which it takes */
     int verbose;
 } sim_options_t;
 

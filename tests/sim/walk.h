@@ -10,8 +10,11 @@ typedef struct walk_t {
     int all_timers;      /* memory never failed, so each timer that should run does */
     const char *wrong;   /* the first that was found, or NULL */
     uint64_t queued, running, bytes, workers, services, clients, wanted, owned;
-    size_t timers, lives, connections, lanes, numbered;
+    uint64_t delayed, following;
+    size_t timers, lives, connections, lanes, numbered, timed, uniques;
     int idle;
+    int pinned, hasty, delays; /* of the service at hand */
+    int one_way;               /* of the peer */
 } walk_t;
 
 static void walk_check (walk_t *walk, int holds, const char *what)
@@ -67,17 +70,56 @@ static size_t walk_table (walk_t *walk, const zqb__table_t *table)
     return count;
 }
 
-static void walk_request (walk_t *walk, const zqb__request_t *request, const zqb__service_t *service,
-                          const zqb__worker_t *worker)
+/* A list has so many, each of them with a place in it that is a request's, in this state. */
+static void walk_aside (walk_t *walk, const zqb__link_t *head, size_t count, int aside, const char *what)
 {
-    walk_check (walk, worker || !request->lane || request->lane->service == service,
-                "a request: it is in another service's list");
-    walk_check (walk, request->worker == worker, "a request: it is in another worker's hand");
-    walk_check (walk, request->slot.generation & 1, "a request: its place in the slab is not in use");
-    walk_check (walk, worker || request->lane, "a request: it is queued for nobody");
-    walk_check (walk, !request->cancelled || !request->lane, "a request: cancelled, but somebody waits for it");
-    walk_check (walk, zqb__slab_find (&walk->engine->requests, zqb__slot_token (&request->slot)) == request,
-                "a request: its token does not find it");
+    walk_check (walk, walk_list (walk, head) == count, what);
+    for (const zqb__link_t *at = head->next; at != head && !walk->wrong; at = at->next) {
+        const zqb__request_t *request = ZQB__OF (zqb__request_t, place, at);
+        walk_check (walk, request->extra && request->extra->aside == aside && !request->worker && request->lane, what);
+    }
+}
+
+static void walk_followers (walk_t *walk, const zqb__request_t *leader)
+{
+    const zqb__link_t *head = &leader->extra->followers;
+    walk_aside (walk, head, walk_list (walk, head), ZQB__FOLLOWING, "a follower: it follows nobody");
+    walk_check (walk, zqb__list_empty (head) || leader->lane, "a leader: nobody wants it, though others follow");
+    for (const zqb__link_t *at = head->next; at != head && !walk->wrong; at = at->next)
+        walk_check (walk, ZQB__OF (zqb__request_t, place, at)->extra->leader == leader,
+                    "a follower: it follows another");
+}
+
+static void walk_survey (walk_t *walk, const zqb__request_t *survey)
+{
+    const zqb__link_t *asked = &survey->extra->asked;
+    walk_list (walk, asked);
+    for (const zqb__link_t *at = asked->next; at != asked && !walk->wrong; at = at->next)
+        walk_check (walk, ZQB__OF (zqb__extra_t, of_survey, at)->survey == survey, "a survey: it asks for another's");
+    walk_check (walk, survey->extra->aside != ZQB__SURVEYING || !zqb__list_empty (asked),
+                "a survey: it waits for nobody");
+}
+
+static void walk_extra (walk_t *walk, const zqb__request_t *request)
+{
+    const zqb__extra_t *extra = request->extra;
+    uint64_t begins = !request->worker && extra->aside == ZQB__DELAYED ? extra->begins : UINT64_MAX;
+    int must_run = request->lane && (extra->ends != UINT64_MAX || begins != UINT64_MAX);
+    walk_check (walk, extra->request == request, "a request: it has another's extra");
+    walk_timer (walk, &extra->timer, must_run, "a request: its time will not come");
+    walk_check (walk, !extra->timer.place || extra->timer.at == (extra->ends < begins ? extra->ends : begins),
+                "a request: its timer is set for another time");
+    walk_check (walk, !extra->timer.place || extra->timed, "a request: its timer is not reserved");
+    walk_check (walk, !extra->unique || walk_in_table (&walk->engine->uniques, &extra->by_unique),
+                "a request: nobody finds its key");
+    walk->timed += (size_t) extra->timed;
+    walk->uniques += extra->unique != NULL;
+    walk_followers (walk, request);
+    walk_survey (walk, request);
+}
+
+static uint64_t walk_body (const zqb__request_t *request)
+{
     zqb__body_t body = zqb__stored_body (&request->body);
     uint64_t bytes = 0;
     zqb__cursor_t cursor = {0, 0};
@@ -86,17 +128,72 @@ static void walk_request (walk_t *walk, const zqb__request_t *request, const zqb
         bytes += frame.size + 4;
     if (request->extra)
         bytes += request->extra->gathered.bytes.size + request->extra->gathered.large_bytes;
-    walk->bytes += bytes;
-    walk->wanted += request->lane != NULL;
+    return bytes;
 }
 
-static uint64_t walk_requests (walk_t *walk, const zqb__link_t *head, const zqb__service_t *service,
-                               const zqb__worker_t *worker)
+/* Each request is met once: in its lane, or, if nobody wants it any more, in the hand of its worker. */
+static void walk_request (walk_t *walk, const zqb__request_t *request)
 {
-    uint64_t count = walk_list (walk, head);
-    for (const zqb__link_t *at = head->next; at != head && !walk->wrong; at = at->next)
-        walk_request (walk, ZQB__OF (zqb__request_t, place, at), service, worker);
+    int aside = request->extra && !request->worker ? request->extra->aside : ZQB__QUEUED;
+    walk_check (walk, request->slot.generation & 1, "a request: its place in the slab is not in use");
+    walk_check (walk, request->worker || request->lane, "a request: it is queued for nobody");
+    walk_check (walk, (request->lane == NULL) == (request->fate != ZQB__WANTED),
+                "a request: nobody wants it, but somebody waits for it, or the other way round");
+    walk_check (walk, zqb__slab_find (&walk->engine->requests, zqb__slot_token (&request->slot)) == request,
+                "a request: its token does not find it");
+    walk_check (walk, aside == ZQB__SURVEYING || !zqb__list_empty (&request->place), "a request: it is nowhere");
+    walk->bytes += walk_body (request);
+    walk->wanted += request->lane != NULL;
+    walk->queued += !request->worker;
+    walk->delayed += aside == ZQB__DELAYED;
+    walk->following += aside == ZQB__FOLLOWING;
+    if (request->extra)
+        walk_extra (walk, request);
+}
+
+static uint64_t walk_hand (walk_t *walk, const zqb__worker_t *worker)
+{
+    uint64_t count = walk_list (walk, &worker->hand);
+    for (const zqb__link_t *at = worker->hand.next; at != &worker->hand && !walk->wrong; at = at->next) {
+        const zqb__request_t *request = ZQB__OF (zqb__request_t, place, at);
+        walk_check (walk, request->worker == worker, "a request: it is in another worker's hand");
+        if (!request->lane)
+            walk_request (walk, request);
+    }
     return count;
+}
+
+static int walk_pins (walk_t *walk, const zqb__worker_t *worker)
+{
+    size_t count = 0;
+    for (int rank = 0; rank < ZQB__RANKS; rank++) {
+        const zqb__link_t *head = &worker->pins[rank];
+        size_t of_rank = walk_list (walk, head);
+        walk_aside (walk, head, of_rank, ZQB__PINNED, "a pinned request: in a wrong state");
+        walk_check (walk, (of_rank > 0) == (worker->pin_mask >> rank & 1), "a worker: the mask of its pins is wrong");
+        for (const zqb__link_t *at = head->next; at != head && !walk->wrong; at = at->next) {
+            const zqb__request_t *request = ZQB__OF (zqb__request_t, place, at);
+            walk_check (walk, request->extra->pin == worker && request->lane->rank == rank,
+                        "a pinned request: of another worker, or another rank");
+        }
+        count += of_rank;
+    }
+    walk_check (walk, !count || !zqb__worker_has_room (worker) || walk->engine->paused,
+                "a worker: requests wait for it, though it has room");
+    walk_check (walk, !count || worker->credit, "a worker: requests wait for it, though it takes none");
+    return (int) count;
+}
+
+static void walk_slots (walk_t *walk, const zqb__service_t *service)
+{
+    int taken = 0, owned = 0;
+    for (int i = 0; service->slots && i < ZQB__SLOTS && !walk->wrong; i++) {
+        taken += service->slots[i] != NULL;
+        walk_check (walk, !service->slots[i] || service->slots[i]->service == service, "a slot: another service's");
+    }
+    for (const zqb__link_t *at = service->workers.next; at != &service->workers; at = at->next)
+        owned += ZQB__OF (zqb__worker_t, of_service, at)->slots;
+    walk_check (walk, taken == owned, "a service: the slots of its workers are miscounted");
 }
 
 static void walk_worker (walk_t *walk, const zqb__service_t *service, zqb__worker_t *worker)
@@ -104,10 +201,12 @@ static void walk_worker (walk_t *walk, const zqb__service_t *service, zqb__worke
     int beats =
         zqb__dialects[worker->peer->dialect[ZQB__WORKER]].heartbeats && walk->engine->limits.heartbeat != UINT64_MAX;
     walk_check (walk, worker->service == service, "a worker: it is in another service's list");
+    walk->pinned += walk_pins (walk, worker);
     walk_check (walk, worker->peer->worker == worker, "a worker: its peer has another");
-    walk_check (walk, worker->credit > 0, "a worker: retired, and still there");
-    walk_check (walk, worker->adapts || worker->load <= worker->credit, "a worker: it holds more than its credit");
-    walk_check (walk, walk_requests (walk, &worker->hand, service, worker) == worker->load,
+    walk_check (walk, worker->credit > 0 || worker->draining, "a worker: retired, and still there");
+    walk_check (walk, worker->adapts || worker->draining || worker->load <= worker->credit,
+                "a worker: it holds more than its credit");
+    walk_check (walk, walk_hand (walk, worker) == worker->load,
                 "a worker: its load is miscounted");
     walk_check (walk, zqb__list_empty (&worker->ready) == !zqb__worker_has_room (worker),
                 "a worker: ready without room, or the other way round");
@@ -126,7 +225,7 @@ static void walk_ready (walk_t *walk, const zqb__service_t *service)
         for (const zqb__link_t *at = head->next; at != head && !walk->wrong; at = at->next) {
             const zqb__worker_t *worker = ZQB__OF (zqb__worker_t, ready, at);
             walk_check (walk, worker->service == service && worker->level == level
-                                  && zqb__level_of_load (worker->load) == level, "a worker: ready at the wrong level");
+                                  && (service->policy || zqb__level_of_load (worker->load) == level), "a worker: ready at the wrong level");
         }
     }
     walk_check (walk, !service->queued || !service->ready_mask || walk->engine->paused, "a service: requests wait, though a worker has room");
@@ -138,10 +237,14 @@ static uint64_t walk_lane (walk_t *walk, const zqb__lane_t *lane)
     uint64_t queued = 0;
     int met = 0;
     for (const zqb__link_t *at = lane->requests.next; at != &lane->requests && !walk->wrong; at = at->next) {
+        const zqb__request_t *request = ZQB__OF (zqb__request_t, of_lane, at);
+        int is_queued = !request->worker && (!request->extra || request->extra->aside == ZQB__QUEUED);
         met |= at == lane->queued;
         queued += (uint64_t) met;
-        walk_check (walk, met == !ZQB__OF (zqb__request_t, of_lane, at)->worker,
-                    "a lane: requests that run are not in front of those that are queued");
+        walk_check (walk, met == is_queued, "a lane: requests that run are not in front of those that are queued");
+        walk->hasty += is_queued && request->extra && request->extra->flags & ZQB__FAIL_FAST;
+        walk->delays += !request->worker && request->extra && request->extra->aside == ZQB__DELAYED;
+        walk_request (walk, request);
     }
     walk_check (walk, met || lane->queued == &lane->requests, "a lane: what is queued is not its own");
     walk_check (walk, zqb__list_empty (&lane->turn) == !queued, "a lane: a turn without requests, or none with some");
@@ -152,17 +255,22 @@ static uint64_t walk_lane (walk_t *walk, const zqb__lane_t *lane)
 static void walk_lanes (walk_t *walk, const zqb__service_t *service)
 {
     uint64_t queued = 0;
-    size_t with_turns = 0;
+    size_t with_turns[ZQB__RANKS] = {0};
     walk->lanes += walk_list (walk, &service->lanes);
     for (const zqb__link_t *at = service->lanes.next; at != &service->lanes && !walk->wrong; at = at->next) {
         const zqb__lane_t *lane = ZQB__OF (zqb__lane_t, of_service, at);
         walk_check (walk, lane->service == service, "a lane: it is in another service's list");
         uint64_t of_lane = walk_lane (walk, lane);
         queued += of_lane;
-        with_turns += of_lane > 0;
+        with_turns[lane->rank] += of_lane > 0;
     }
     walk_check (walk, queued == (uint64_t) service->queued, "a service: its lanes and its queue differ");
-    walk_check (walk, walk_list (walk, &service->turns) == with_turns, "a service: turns of lanes of others");
+    for (int rank = 0; rank < ZQB__RANKS; rank++) {
+        walk_check (walk, walk_list (walk, &service->turns[rank]) == with_turns[rank],
+                    "a service: turns of lanes of others");
+        walk_check (walk, (with_turns[rank] > 0) == (service->turn_mask >> rank & 1),
+                    "a service: the mask of its turns is wrong");
+    }
 }
 
 static void walk_service (walk_t *walk, zqb__service_t *service)
@@ -171,20 +279,27 @@ static void walk_service (walk_t *walk, zqb__service_t *service)
     int waits = service->queued && !service->worker_count && walk->engine->limits.no_worker != UINT64_MAX;
     walk_check (walk, walk_list (walk, &service->workers) == (size_t) service->worker_count,
                 "a service: its workers are miscounted");
-    walk_check (walk, walk_requests (walk, &service->queue, service, NULL) == (uint64_t) service->queued,
+    walk->pinned = walk->hasty = walk->delays = 0;
+    walk_check (walk, walk_list (walk, &service->queue) == (size_t) service->queued,
                 "a service: its queue is miscounted");
+    walk_aside (walk, &service->delayed, (size_t) service->delayed_count, ZQB__DELAYED,
+                "a service: what is delayed is miscounted, or is not");
     for (zqb__link_t *at = service->workers.next; at != &service->workers && !walk->wrong; at = at->next)
         walk_worker (walk, service, ZQB__OF (zqb__worker_t, of_service, at));
     walk_ready (walk, service);
+    walk_slots (walk, service);
     walk_lanes (walk, service);
     walk_check (walk, walk->running - before == (uint64_t) service->running, "a service: what it runs is miscounted");
-    walk_check (walk, service->queued || service->worker_count || service->handler || service->limit != UINT64_MAX,
+    walk_check (walk, walk->pinned == service->pinned, "a service: what is pinned is miscounted");
+    walk_check (walk, walk->hasty == service->hasty, "a service: what does not wait is miscounted");
+    walk_check (walk, walk->delays == service->delayed_count, "a service: a delayed request is not in its list");
+    walk_check (walk, service->queued || service->delayed_count || service->worker_count || service->handler
+                          || zqb__service_is_set_up (service),
                 "a service: it has nothing, and is not forgotten");
     walk_check (walk, !service->handler || !service->worker_count, "a service: it has a handler and workers");
     walk_check (walk, !service->handler || !service->queued, "a service: requests wait, though it has a handler");
     walk_check (walk, walk_in_table (&walk->engine->services, &service->by_name), "a service: nobody finds it");
     walk_timer (walk, &service->timer, waits, "a service: its requests wait for ever");
-    walk->queued += (uint64_t) service->queued;
     walk->services++;
 }
 
@@ -198,8 +313,10 @@ static size_t walk_lane_of_client (walk_t *walk, const zqb__peer_t *peer, const 
     for (const zqb__link_t *at = lane->requests.next; at != &lane->requests && !walk->wrong; at = at->next) {
         const zqb__request_t *request = ZQB__OF (zqb__request_t, of_lane, at);
         walk_check (walk, request->lane == lane, "a request: it is in another lane");
-        int numbered = request->extra && request->extra->numbered;
-        walk_check (walk, numbered || !peer->numbered, "a request: it has no number, though its client has numbered them");
+        int numbered = request->extra && request->extra->numbered, flags = request->extra ? request->extra->flags : 0;
+        walk->one_way += (flags & ZQB__ONE_WAY) != 0;
+        int is_asked = request->extra && request->extra->survey;
+        walk_check (walk, numbered || !peer->numbered || flags & ZQB__ONE_WAY || is_asked, "a request: it has no number, though its client has numbered them");
         walk_check (walk, !numbered || walk_in_table (&engine->ids, &request->extra->by_id),
                     "a request: nobody finds its number");
         walk->numbered += (size_t) numbered;
@@ -207,13 +324,23 @@ static size_t walk_lane_of_client (walk_t *walk, const zqb__peer_t *peer, const 
     return count;
 }
 
+/* The requests of a client: how many. */
+static size_t walk_lanes_of_client (walk_t *walk, const zqb__peer_t *peer)
+{
+    size_t count = 0;
+    walk_list (walk, &peer->lanes);
+    walk->one_way = 0;
+    for (const zqb__link_t *at = peer->lanes.next; at != &peer->lanes && !walk->wrong; at = at->next)
+        count += walk_lane_of_client (walk, peer, ZQB__OF (zqb__lane_t, of_client, at));
+    walk->owned += count;
+    return count;
+}
+
 static void walk_peer (walk_t *walk, zqb__peer_t *peer)
 {
     const zqb__engine_t *engine = walk->engine;
-    size_t count = 0;
-    walk_list (walk, &peer->lanes);
-    for (const zqb__link_t *at = peer->lanes.next; at != &peer->lanes && !walk->wrong; at = at->next)
-        count += walk_lane_of_client (walk, peer, ZQB__OF (zqb__lane_t, of_client, at));
+    size_t count = walk_lanes_of_client (walk, peer);
+    walk_check (walk, walk->one_way == peer->one_way, "a peer: its one-way requests are miscounted");
     int purpose = peer->worker || count || !zqb__list_empty (&peer->dirty);
     walk_check (walk, count == (size_t) peer->outstanding, "a peer: what it waits for is miscounted");
     walk_check (walk, !peer->worker || peer->worker->peer == peer, "a peer: it has another's worker");
@@ -224,7 +351,6 @@ static void walk_peer (walk_t *walk, zqb__peer_t *peer)
     walk_check (walk, !peer->connection || walk_in_table (&engine->connections, &peer->connection->by_number),
                 "a peer: nobody finds its connection");
     walk_timer (walk, &peer->timer, 0, "");
-    walk->owned += count;
     walk->clients += count > 0;
     walk->lives += peer->life != 0;
     walk->connections += peer->connection && peer->connection->peers.next == &peer->of_connection;
@@ -237,6 +363,9 @@ static void walk_peers (walk_t *walk)
     for (size_t i = 0; i < engine->peers.size; i++)
         for (zqb__node_t *node = engine->peers.buckets[i]; node && !walk->wrong; node = node->next)
             walk_peer (walk, ZQB__OF (zqb__peer_t, by_address, node));
+    size_t nobodys = walk_lanes_of_client (walk, &engine->nobody);
+    walk_check (walk, nobodys == (size_t) walk->one_way, "somebody's request is nobody's");
+    walk_check (walk, nobodys + 1 == (size_t) engine->nobody.outstanding, "what is nobody's is miscounted");
     walk_check (walk, walk->idle == engine->idle_count && walk_list (walk, &engine->idle_peers) == (size_t) walk->idle
                           && walk->idle <= ZQB__IDLE_PEERS, "the idle peers are miscounted");
 }
@@ -246,6 +375,8 @@ static void walk_totals (walk_t *walk)
     const zqb_stats_t *stats = &walk->engine->stats;
     walk_check (walk, stats->queued == walk->queued && stats->running == walk->running,
                 "the counters: queued or running");
+    walk_check (walk, stats->delayed == walk->delayed && stats->following == walk->following,
+                "the counters: delayed or following");
     walk_check (walk, stats->bytes == walk->bytes, "the counters: bytes");
     walk_check (walk, stats->workers == walk->workers && stats->services == walk->services,
                 "the counters: workers or services");
@@ -284,6 +415,8 @@ static const char *walk_engine (zqb__engine_t *engine, int all_timers)
     walk_check (&walk, walk_table (&walk, &engine->connections) == walk.connections, "the connections are miscounted");
     walk_check (&walk, walk_table (&walk, &engine->lanes) == walk.lanes, "the lanes are miscounted");
     walk_check (&walk, walk_table (&walk, &engine->ids) == walk.numbered, "the numbers are miscounted");
+    walk_check (&walk, walk_table (&walk, &engine->uniques) == walk.uniques, "the keys are miscounted");
+    walk_check (&walk, walk.timed == engine->timed, "the timers of requests are miscounted");
     walk_totals (&walk);
     walk_slab (&walk);
     walk_heap (&walk);
