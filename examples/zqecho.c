@@ -111,7 +111,8 @@ static void print (zqb_request_t *request, const char *what)
 {
     zqb_msg_t *body = zqb_request_body (request);
 
-    printf ("%s%s", zqb_request_service (request, NULL), what);
+    fputs (zqb_request_service (request, NULL), stdout);
+    fputs (what, stdout);
     for (size_t i = 0; i < zqb_msg_count (body); i++)
         printf (" %.*s", (int) zqb_msg_size (body, i), (char *) zqb_msg_data (body, i));
     printf ("\n");
