@@ -207,9 +207,10 @@
         mmi.service   body: the name of a service. Reply: "200" it has workers (its own, or those of a pattern) or a
                       handler, "404" it has none; "400" without a body.
         mmi.services  body: the name of a service, or nothing (or an empty frame), for all. Reply: one frame a service,
-                      "NAME queued=N running=N workers=N handler=0|1 oldest_ms=N", in which bytes of NAME that are
-                      not printable ASCII, and spaces and backslashes, are written \xHH, and oldest_ms is how long
-                      the oldest request in its queue has waited. No frame for a service that is not known.
+                      "NAME queued=N running=N workers=N handler=0|1 oldest_ms=N delayed=N pinned=N", in which bytes
+                      of NAME that are not printable ASCII, and spaces and backslashes, are written \xHH. Of those
+                      queued some are delayed and some wait for one worker (pinned); oldest_ms is how long the oldest
+                      of the others has waited. No frame for a service that is not known.
         mmi.workers   Reply: one frame a worker, "SERVICE dialect=NAME load=N credit=N served=N silent_ms=N id=N
                       failed=N slow=N resting=0|1 draining=0|1", where NAME is ZQB/1, MDP/0.1, MDP/0.1-words, MDP/0.2,
                       LRU, PPP or PPP-words, and id is what zqb_broker_drain takes.
@@ -978,8 +979,10 @@ typedef struct zqb_pool_options_t {
 } zqb_pool_options_t;
 
 /* Starts threads, each with a worker that runs this handler; the handler is called by several threads at once. Errors
-   as for zqb_worker_new; EAGAIN when there is no thread to be had, and then none is left running. With scale.max a thread
-   more asks the broker how long the service's queue is; a thread that is to leave is drained, so that nothing is lost. */
+   as for zqb_worker_new; EAGAIN when there is no thread to be had, and then none is left running. With scale.max one
+   thread more asks the broker how long the service's queue is; a thread that is to leave is drained, so that nothing is
+   lost. If one is drained by the broker, another takes its place; in a pool of a fixed size that was never resized,
+   none does. */
 ZQB_API zqb_pool_t *zqb_pool_start (void *ctx, const char *endpoints, const char *service, zqb_handler_fn *handler,
                                     void *arg, const zqb_pool_options_t *options);
 
@@ -987,9 +990,9 @@ ZQB_API zqb_pool_t *zqb_pool_start (void *ctx, const char *endpoints, const char
    Waits for that. Call it before the context is terminated. */
 ZQB_API void zqb_pool_stop (zqb_pool_t **pool);
 
-/* From now on there are so many threads: those that are missing start, those too many are drained. With min below max the
-   pool is elastic between them; min = max fixes it. Returns at once. Any thread. EINVAL: min below 1 or above max. EAGAIN,
-   EMFILE, ENOMEM: a pool that was not elastic takes a thread more for this, and it is not to be had. */
+/* From now on there are so many threads: those that are missing start, those too many are drained. With min below max
+   the pool is elastic between them; min = max fixes it. Returns at once. Any thread. EINVAL: min below 1 or above max.
+   EAGAIN, EMFILE, ENOMEM: a pool that was not elastic takes one thread more for this, and it is not to be had. */
 ZQB_API int zqb_pool_resize (zqb_pool_t *pool, int min, int max);
 
 typedef struct zqb_pool_stats_t {
@@ -1311,7 +1314,7 @@ typedef int zqb__flag_t;
 
 #endif
 
-/* Raises it to that value, if it is less. zqb__flag_note and _look, above, cost nothing: others see it a moment later. */
+/* Raises it to that value, if it is less. (zqb__flag_note and _look cost nothing: others see it a moment later.) */
 static void zqb__flag_raise (zqb__flag_t *flag, int value)
 {
     int before = zqb__flag_get (flag);
@@ -2289,8 +2292,8 @@ static int zqb__scaling_is_pressed (const zqb__scaling_t *scaling, const zqb_sca
            || (sample->queued && (uint64_t) sample->oldest_us > scaling->wait);
 }
 
-/* How many workers the queue asks for: one more if it is short, but slow; and at most twice as many as there are, so that
-   those that are on their way are waited for, and seen at work, before there are more. */
+/* How many workers the queue asks for: one more if it is short, but slow; and at most twice as many as there are, so
+   that those that are on their way are waited for, and seen at work, before there are more. */
 static int zqb__scaling_asked (const zqb__scaling_t *scaling, const zqb_scale_t *sample)
 {
     int64_t workers = (int64_t) sample->idle + sample->busy;
@@ -2303,7 +2306,7 @@ static int zqb__scaling_asked (const zqb__scaling_t *scaling, const zqb_scale_t 
 }
 
 /* How many workers there should be, as things stand. It grows when two samples in a row ask for it, and shrinks by one
-   when for the whole time that `idle` says one less would have done; so a load that swings, grows and does not shrink. */
+   when for the whole time that `idle` says one less would have done; so with a load that swings it grows and stays. */
 static int zqb__scaling_sample (zqb__scaling_t *scaling, uint64_t now, const zqb_scale_t *sample)
 {
     int pressed = zqb__scaling_is_pressed (scaling, sample);
@@ -6917,20 +6920,30 @@ static void zqb__peer_give_up (zqb__engine_t *engine, zqb__peer_t *peer)
 
 /* ---- how many workers a service should have */
 
-/* How things stand at a service. A worker that gets nothing any more is none. */
+/* How long the first of those that could be begun has waited. */
+static uint64_t zqb__service_oldest (const zqb__engine_t *engine, const zqb__service_t *service)
+{
+    if (!service->queued)
+        return 0;
+    return engine->now - ZQB__OF (zqb__request_t, place, service->queue.next)->arrived;
+}
+
+/* How things stand at a service. What is delayed, or waits for one worker, would not be helped by another. A worker
+   that gets nothing any more is none. */
 static zqb_scale_t zqb__service_measure (const zqb__engine_t *engine, const zqb__service_t *service)
 {
     zqb_scale_t scale;
     memset (&scale, 0, sizeof scale);
     scale.service = service->name;
     scale.queued = service->queued;
-    if (service->queued)
-        scale.oldest_us = (int64_t) (engine->now - ZQB__OF (zqb__request_t, place, service->queue.next)->arrived);
+    scale.oldest_us = (int64_t) zqb__service_oldest (engine, service);
     for (const zqb__link_t *at = service->workers.next; at != &service->workers; at = at->next) {
         const zqb__worker_t *worker = ZQB__OF (zqb__worker_t, of_service, at);
+        if (worker->draining || !worker->credit)
+            continue;
         if (worker->load)
             scale.busy++;
-        else if (worker->credit)
+        else
             scale.idle++;
     }
     return scale;
@@ -9053,21 +9066,14 @@ static int zqb__mmi_service (zqb_request_t *request, zqb_msg_t *reply, void *arg
     return zqb_msg_add_str (reply, served ? "200" : "404");
 }
 
-/* How long the first of those that could be begun has waited. */
-static uint64_t zqb__service_oldest (const zqb__engine_t *engine, const zqb__service_t *service)
-{
-    if (!service->queued)
-        return 0;
-    return engine->now - ZQB__OF (zqb__request_t, place, service->queue.next)->arrived;
-}
-
 static int zqb__mmi_a_service (zqb_msg_t *reply, const zqb__engine_t *engine, const zqb__service_t *service)
 {
     char name[ZQB__NAME_TEXT];
-    return zqb__mmi_line (reply, "%s queued=%d running=%d workers=%d handler=%d oldest_ms=%llu",
+    return zqb__mmi_line (reply, "%s queued=%d running=%d workers=%d handler=%d oldest_ms=%llu delayed=%d pinned=%d",
                           zqb__service_text (service, name), zqb__service_waiting (service), service->running,
                           service->worker_count, service->handler != NULL,
-                          (unsigned long long) (zqb__service_oldest (engine, service) / 1000));
+                          (unsigned long long) (zqb__service_oldest (engine, service) / 1000), service->delayed_count,
+                          service->pinned);
 }
 
 /* All, or the one that the body names. */
@@ -11358,8 +11364,9 @@ ZQB_API void zqb_client_destroy (zqb_client_t **client)
    Door:    zqb_pool_*
    Uses:    worker, scale, client (to ask the broker how long the queue is), platform
    Never:   touches a worker while its thread runs, but to drain it
-   Where to look: a pool that was started with a fixed number of threads has them, and nothing more. One that is elastic,
-            or was resized, has a manager: a thread that starts the others, drains them, and joins those that ended.
+   Where to look: a pool that was started with a fixed number of threads has them, and nothing more. One that is
+            elastic, or was resized, has a manager: a thread that starts the others, drains them, and joins those that
+            ended.
    ================================================================================================================ */
 
 typedef struct zqb__pool_thread_t {
@@ -11587,8 +11594,8 @@ static int zqb__pool_find_line (const zqb_pool_t *pool, const zqb_msg_t *answer,
     return 0;
 }
 
-/* How things stand: our threads, and our share of the queue, if others serve it, too. A service that the broker does not
-   know has no queue. -1: what it said tells nothing. */
+/* How things stand: our threads, and our share of what could be begun, if others serve it, too. A service that the
+   broker does not know has no queue. -1: what it said tells nothing. */
 static int zqb__pool_measure (zqb_pool_t *pool, const zqb_msg_t *answer, zqb_scale_t *sample)
 {
     char line[1400];
@@ -11601,9 +11608,10 @@ static int zqb__pool_measure (zqb_pool_t *pool, const zqb_msg_t *answer, zqb_sca
     if (!zqb__pool_find_line (pool, answer, line, sizeof line))
         return zqb_msg_count (answer) ? -1 : 0;
     int64_t queued = zqb__pool_field (line, " queued="), workers = zqb__pool_field (line, " workers=");
+    queued -= zqb__pool_field (line, " delayed=") + zqb__pool_field (line, " pinned=");
     if (workers > threads)
         queued = (queued * threads + workers - 1) / workers;
-    sample->queued = (int) queued;
+    sample->queued = queued > 0 ? (int) queued : 0;
     sample->oldest_us = zqb__pool_field (line, " oldest_ms=") * 1000;
     return 0;
 }
@@ -11642,7 +11650,8 @@ static void zqb__pool_drain_one (zqb_pool_t *pool)
     zqb__pool_thread_t *chosen = NULL;
     for (zqb__link_t *at = pool->threads.prev; at != &pool->threads; at = at->prev) {
         zqb__pool_thread_t *thread = ZQB__OF (zqb__pool_thread_t, link, at);
-        if (zqb__pool_stays (thread) && (!chosen || (zqb__flag_look (&chosen->busy) && !zqb__flag_look (&thread->busy))))
+        int better = !chosen || (zqb__flag_look (&chosen->busy) && !zqb__flag_look (&thread->busy));
+        if (better && zqb__pool_stays (thread))
             chosen = thread;
     }
     if (!chosen)
@@ -11843,7 +11852,8 @@ ZQB_API zqb_pool_t *zqb_pool_start (void *ctx, const char *endpoints, const char
     if (!options)
         options = &standard;
     if (!ctx || !endpoints || !handler || !zqb__service_valid (service) || options->threads < 0
-        || (options->scale.max && !zqb__scale_valid (&options->scale)) || !zqb__worker_options_valid (&options->worker)) {
+        || (options->scale.max && !zqb__scale_valid (&options->scale))
+        || !zqb__worker_options_valid (&options->worker)) {
         errno = EINVAL;
         return NULL;
     }

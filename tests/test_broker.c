@@ -1043,7 +1043,8 @@ TEST (mmi_services_and_workers_list_what_there_is)
     void *worker = worker_that_says ("|MDPW01|READY|a name\\with \1");
     eventually (stat (broker, workers) == 1);
     assert_string_equal (call ("mmi.services", NULL),
-                         "a\\x20name\\x5cwith\\x20\\x01 queued=0 running=0 workers=1 handler=0 oldest_ms=0");
+                         "a\\x20name\\x5cwith\\x20\\x01 queued=0 running=0 workers=1 handler=0 oldest_ms=0 delayed=0 "
+                         "pinned=0");
     const char *line = call ("mmi.workers", NULL);
     const char *start = "a\\x20name\\x5cwith\\x20\\x01 dialect=MDP/0.1-words load=0 credit=1 served=0 silent_ms=";
     assert_memory_equal (line, start, strlen (start));
@@ -1386,7 +1387,8 @@ TEST (mmi_services_lists_one_service_if_it_is_named)
     assert_ok (zqb_broker_handle (broker, "one", echo, NULL));
     assert_ok (zqb_broker_handle (broker, "two", echo, NULL));
     assert_ok (zqb_broker_start (broker));
-    assert_string_equal (call ("mmi.services", "two"), "two queued=0 running=0 workers=0 handler=1 oldest_ms=0");
+    assert_string_equal (call ("mmi.services", "two"),
+                         "two queued=0 running=0 workers=0 handler=1 oldest_ms=0 delayed=0 pinned=0");
     assert_string_equal (call ("mmi.services", "three"), "");
 }
 

@@ -647,6 +647,21 @@ TEST (pools_of_one_service_share_its_queue)
     zqb_pool_stop (&pool);
 }
 
+TEST (threads_that_the_broker_drains_are_replaced_if_the_pool_may_grow_and_else_leave)
+{
+    zqb_pool_t *pool = new_pool ("echo", 3, echo, NULL);
+    eventually (stat (broker, workers) == 3);
+    assert_ok (zqb_broker_drain (broker, "echo", 0));
+    eventually (pool_stats (pool).threads == 0);
+    assert_int_equal (pool_stats (pool).left, 3);
+    assert_ok (zqb_pool_resize (pool, 2, 2));
+    eventually (stat (broker, workers) == 2);
+    assert_ok (zqb_broker_drain (broker, "echo", 0));
+    eventually (pool_stats (pool).left == 5 && stat (broker, workers) == 2);
+    assert_int_equal (serve_many ("echo", 50), 50);
+    zqb_pool_stop (&pool);
+}
+
 /* A handler may use what any thread may. */
 static int resize_own (zqb_request_t *request, zqb_msg_t *reply, void *arg)
 {
@@ -678,7 +693,10 @@ TEST (what_a_broker_says_of_other_services_or_not_at_all_tells_nothing)
         {{"my\\x20name2 queued=7 running=0 workers=1 handler=0 oldest_ms=3", NULL}, -1, 0, 0},
         {{"my\\x20name queued=7 running=0 workers=0 handler=0 oldest_ms=3", NULL}, 0, 7, 3000},
         {{"other queued=1 running=1", "my\\x20name queued=8 running=0 workers=2 handler=0", NULL}, 0, 8, 0},
-        {{"my\\x20name queued=8 running=0 workers=8 handler=0 oldest_ms=99999999999999", NULL}, 0, 2, INT64_C (2147483647000)},
+        {{"my\\x20name queued=8 running=0 workers=8 handler=0 oldest_ms=99999999999999", NULL}, 0, 2,
+         INT64_C (2147483647000)},
+        {{"my\\x20name queued=9 running=0 workers=2 handler=0 oldest_ms=1 delayed=4 pinned=3", NULL}, 0, 2, 1000},
+        {{"my\\x20name queued=9 running=0 workers=2 handler=0 oldest_ms=0 delayed=9 pinned=3", NULL}, 0, 0, 0},
         {{"my\\x20name queued=-5 running=0 workers=x oldest_ms=", NULL}, 0, 0, 0},
     };
     zqb_pool_t *pool = zqb_pool_start (ctx, ENDPOINT, "my name", echo, NULL, NULL);
@@ -734,6 +752,7 @@ int main (void)
         FRESH (an_elastic_pool_ends_with_the_context),
         FRESH (a_thread_that_is_not_to_be_had_is_tried_again_later),
         FRESH (pools_of_one_service_share_its_queue),
+        FRESH (threads_that_the_broker_drains_are_replaced_if_the_pool_may_grow_and_else_leave),
         FRESH (a_handler_may_resize_its_own_pool),
         FRESH (what_a_broker_says_of_other_services_or_not_at_all_tells_nothing),
     };

@@ -1,5 +1,5 @@
-/* How many workers a service should have: the rules, with a clock that the test moves; what the engine sees of a service;
-   and what a host is told. */
+/* How many workers a service should have: the rules, with a clock that the test moves; what the engine sees of a
+   service; and what a host is told. */
 #define ZQBROKER_IMPLEMENTATION
 #include "unit_memory.h"
 #include "zqbroker.h"
@@ -278,7 +278,8 @@ static zqb__engine_t engine;
 static zqb_scale_t told; /* what was told last */
 static int tellings;
 
-static int sink_send (UNUSED void *self, UNUSED zqb__peer_t *peer, UNUSED int side, UNUSED const zqb__command_t *command)
+static int sink_send (UNUSED void *self, UNUSED zqb__peer_t *peer, UNUSED int side,
+                      UNUSED const zqb__command_t *command)
 {
     return 0;
 }
@@ -406,6 +407,56 @@ TEST (the_host_is_told_at_first_and_when_another_number_is_wanted)
     pass (200);
     assert_int_equal (tellings, 3);
     assert_int_equal (told.wanted, 8);
+    end_engine ();
+}
+
+/* So many requests that are to be begun later, or by the worker that has this key. */
+static void ask_for (int count, uint32_t delay_ms, const char *key)
+{
+    static uint64_t id = 1000000;
+    for (int i = 0; i < count; i++) {
+        zqb__rare_t rare;
+        zqb__command_t command = zqb__command (ZQB__REQUEST, ++id);
+        memset (&rare, 0, sizeof rare);
+        rare.delay_ms = delay_ms;
+        rare.affinity = (const unsigned char *) key;
+        rare.affinity_size = key ? strlen (key) : 0;
+        command.rare = &rare;
+        say ("client", command);
+    }
+}
+
+TEST (what_waits_for_one_worker_asks_for_no_other)
+{
+    begin_engine (0);
+    register_workers (0, 1);
+    ask_for (1, 0, "key");
+    register_workers (1, 1);
+    ask_for (100, 0, "key");
+    pass (2000);
+    zqb_scale_t scale = zqb__service_measure (&engine, zqb__service_find (&engine, "echo", 4));
+    assert_int_equal (engine.stats.queued, 100);
+    assert_int_equal (scale.queued + (int) scale.oldest_us, 0);
+    assert_int_equal (scale.busy, 1);
+    assert_int_equal (scale.idle, 1);
+    end_engine ();
+}
+
+TEST (what_is_delayed_asks_for_no_worker_and_who_leaves_is_none)
+{
+    begin_engine (0);
+    assert_ok (watch ("echo", 1, 10));
+    register_workers (0, 2);
+    say ("worker 1", zqb__command (ZQB__DRAIN, 0)); /* it has nothing, but has not said goodbye */
+    ask (4);
+    ask_for (100, 3600000, NULL);
+    pass (2000);
+    assert_int_equal (engine.stats.delayed, 100);
+    zqb_scale_t scale = zqb__service_measure (&engine, zqb__service_find (&engine, "echo", 4));
+    assert_int_equal (scale.queued, 3);
+    assert_int_equal (scale.busy, 1);
+    assert_int_equal (scale.idle, 0);
+    assert_int_equal (scale.oldest_us, 2000000);
     end_engine ();
 }
 
@@ -589,6 +640,8 @@ int main (void)
         cmocka_unit_test (a_wave_is_followed_up_and_down_and_ends_where_it_began),
         cmocka_unit_test (options_that_make_no_sense_are_found),
         cmocka_unit_test (the_host_is_told_at_first_and_when_another_number_is_wanted),
+        cmocka_unit_test (what_waits_for_one_worker_asks_for_no_other),
+        cmocka_unit_test (what_is_delayed_asks_for_no_worker_and_who_leaves_is_none),
         cmocka_unit_test (a_service_that_is_watched_is_not_forgotten_before_that_ends),
         cmocka_unit_test (a_service_with_workers_goes_on_when_it_is_no_longer_watched),
         cmocka_unit_test (who_asks_anew_is_told_anew),

@@ -160,7 +160,8 @@ class Mmi(InteropCase):
         self.wait_stats(lambda stats: stats["workers"] == 2 and stats["queued"] == 1)
         services = {}
         for frame in self.mmi(b"services"):
-            match = re.fullmatch(rb"([!-~]+) queued=(\d+) running=(\d+) workers=(\d+) handler=([01])", frame)
+            match = re.fullmatch(rb"([!-~]+) queued=(\d+) running=(\d+) workers=(\d+) handler=([01])"
+                                 rb" oldest_ms=\d+ delayed=\d+ pinned=\d+", frame)
             self.assertTrue(match, frame)
             services[unescape(match[1])] = tuple(map(int, match.groups()[1:]))
         self.assertEqual(services[odd], (0, 0, 1, 0))
