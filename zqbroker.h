@@ -171,6 +171,7 @@
     - Requests with the same `affinity` key are with one worker at a time, but for what one that was lost or drained
       may still be doing.
     - A worker that is drained gets nothing more as soon as the broker hears of it, and finishes what it got by then.
+      MDP has no word for that: what crosses the goodbye of such a worker goes to another, and counts as an attempt.
     - A worker that says goodbye, registers again, falls silent or cannot be reached loses what it holds to others, at
       once when that is known: at most `attempts` times, then the request is dead, and the host gets it (dead_letter).
       What a ZQB/1 worker that says goodbye has not begun does not count as an attempt, nor does what one refuses.
@@ -352,7 +353,8 @@
 
     10 CHANGES
 
-    0.1.0   the first: six dialects, one engine; broker, worker, client and pool.
+    0.1.0   the first: six dialects, one engine; broker, worker, client and elastic pool; requests with priorities,
+            deadlines, delays and keys; progress, cancelling, refusing, draining; surveys, patterns, policies, filters.
 
     ============================================================================================================
 */
