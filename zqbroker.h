@@ -501,7 +501,8 @@ typedef struct zqb_request_options_t {
     const char *affinity; /* NULL   a key of 1 to 255 bytes: requests with this key go to the same worker, in order, as
                                     long as it lives; when it is gone, to another */
     int one_way;          /* 0      1: no reply is wanted, nor an error; it is executed even if the client is gone. Its
-                                    number is 0 */
+                                    number is 0. Whether it reached a broker is not told: who wants to know calls
+                                    mmi.service behind it */
     int fail_fast;        /* 0      1: it ends with ZQB_ENOWORKER rather than wait for a service that has no worker */
     int survey;           /* 0      1: for each worker that the service has now: see zqb_client_survey */
 } zqb_request_options_t;
@@ -560,7 +561,8 @@ ZQB_API int zqb_request_reply (zqb_request_t *request, zqb_msg_t *msg);
 ZQB_API int zqb_request_fail (zqb_request_t *request, int code, const char *text);
 
 /* Gives the request back, as it is not for this worker, and releases it: it goes to another, at once, and does not count
-   as an attempt. When all workers of the service have refused it, the client gets ZQB_EREFUSED. Errors as for
+   as an attempt. When all workers of the service have refused it, the client gets ZQB_EREFUSED: so it is no way to give
+   work back because this worker wants to end, which may be the only one (zqb_worker_drain, zqb_worker_destroy). Errors as for
    zqb_request_reply; ENOTSUP (not released): the worker speaks MDP. A handler returns ZQB_EREFUSED instead; one inside
    the broker fails the request with that. */
 ZQB_API int zqb_request_refuse (zqb_request_t *request);
@@ -5128,12 +5130,14 @@ static int zqb__request_has_window (const zqb__request_t *request)
 static void zqb__request_brief (const zqb__engine_t *engine, const zqb__request_t *request, zqb__command_t *command,
                                 zqb__rare_t *rare)
 {
+    const zqb__request_t *whole = request->extra->survey ? request->extra->survey : request;
+    uint64_t ends = whole->extra->ends;
     if (request->extra->name)
         zqb__request_name (request, command);
-    if (request->extra->ends == UINT64_MAX)
+    if (ends == UINT64_MAX)
         return;
     memset (rare, 0, sizeof *rare);
-    uint64_t left = request->extra->ends > engine->now ? request->extra->ends - engine->now : 0;
+    uint64_t left = ends > engine->now ? ends - engine->now : 0;
     rare->deadline_ms = left > 1000 ? (uint32_t) (left / 1000) : 1;
     command->rare = rare;
 }
@@ -5596,16 +5600,27 @@ static int zqb__request_wish_unique (zqb__engine_t *engine, zqb__request_t *requ
    are made of it; one of those. */
 enum { ZQB__OF_ITS_OWN, ZQB__FOLLOWS, ZQB__SURVEYED };
 
+/* Whether any of that has to be kept with a request: its priority is that of its lane. */
+static int zqb__rare_is_kept (const zqb__rare_t *rare)
+{
+    return rare->deadline_ms || rare->delay_ms || rare->attempts || rare->backoff_ms || rare->unique_size
+           || rare->affinity_size;
+}
+
 /* What a request asks for that few do. -1 and ENOMEM: it is to be freed. */
 static int zqb__request_wish (zqb__engine_t *engine, zqb__request_t *request, const zqb__command_t *command, int kind)
 {
     const zqb__service_t *service = request->lane->service;
     const zqb__rare_t *rare = command->rare;
+    int flags = command->flags & (ZQB__ONE_WAY | ZQB__FAIL_FAST);
+    int named = service->pattern && !zqb__service_is (service, command->service, command->service_size);
+    if (kind == ZQB__OF_ITS_OWN && !flags && !named && !(rare && zqb__rare_is_kept (rare)))
+        return 0;
     zqb__extra_t *extra = zqb__request_extra (request);
     if (!extra)
         return -1;
-    extra->flags = command->flags & (ZQB__ONE_WAY | ZQB__FAIL_FAST);
-    if (service->pattern && !zqb__service_is (service, command->service, command->service_size)) {
+    extra->flags = flags;
+    if (named) {
         extra->name = zqb__copy_text (command->service, command->service_size);
         extra->name_size = command->service_size;
         if (!extra->name)
@@ -6154,12 +6169,6 @@ static int zqb__joins (zqb__engine_t *engine, zqb__peer_t *client, uint64_t id)
     return 1;
 }
 
-static int zqb__rare_asks (const zqb__rare_t *rare)
-{
-    return rare->priority || rare->deadline_ms || rare->delay_ms || rare->attempts || rare->backoff_ms
-           || rare->unique_size || rare->affinity_size;
-}
-
 /* What the host has to say of a request. 1: it does not want it, and the client was told. */
 static int zqb__filtered (zqb__engine_t *engine, zqb__peer_t *client, zqb__command_t *command, zqb__rare_t *rare)
 {
@@ -6183,7 +6192,7 @@ static void zqb__accept_special (zqb__engine_t *engine, zqb__service_t *service,
         rare = *command->rare;
     if (zqb__filtered (engine, client, &wanted, &rare))
         return;
-    wanted.rare = zqb__rare_asks (&rare) || wanted.flags & ZQB__SURVEY ? &rare : NULL;
+    wanted.rare = &rare;
     if (rare.unique_size && service && !(wanted.flags & ZQB__SURVEY))
         leader = zqb__unique_find (engine, service, &rare);
     if (wanted.flags & ZQB__SURVEY)
@@ -6389,7 +6398,8 @@ static void zqb__request_done (zqb__engine_t *engine, zqb__request_t *request, z
 {
     zqb__worker_t *worker = request->worker;
     zqb__request_take_out (engine, request);
-    zqb__worker_judge (engine, worker, answer->type == ZQB__ERROR);
+    if (request->lane) /* how one ends that nobody wants says nothing of the worker */
+        zqb__worker_judge (engine, worker, answer->type == ZQB__ERROR);
     zqb__worker_count_done (engine, worker);
     zqb__worker_place (worker);
     zqb__request_end (engine, request, answer, outcome);
@@ -8943,10 +8953,21 @@ static void zqb__broker_dead (void *self, const zqb__command_t *command)
 }
 
 /* What a request asks for, as its options are written. */
+static const char *zqb__wish_key (const unsigned char *key, size_t size, char text[256])
+{
+    if (!size)
+        return NULL;
+    memcpy (text, key, size);
+    text[size] = 0;
+    return text;
+}
+
 static void zqb__wishes_to_options (const zqb__rare_t *wishes, const zqb__command_t *command,
-                                    zqb_request_options_t *options)
+                                    zqb_request_options_t *options, char keys[2][256])
 {
     memset (options, 0, sizeof *options);
+    options->unique = zqb__wish_key (wishes->unique, wishes->unique_size, keys[0]);
+    options->affinity = zqb__wish_key (wishes->affinity, wishes->affinity_size, keys[1]);
     options->priority = wishes->priority;
     options->deadline_ms = wishes->deadline_ms > INT_MAX ? INT_MAX : (int) wishes->deadline_ms;
     options->delay_ms = wishes->delay_ms > INT_MAX ? INT_MAX : (int) wishes->delay_ms;
@@ -8983,12 +9004,12 @@ static int zqb__broker_filter (void *self, zqb__command_t *command, zqb__rare_t 
     zqb_request_options_t options;
     zqb_request_t request;
     zqb_msg_t answer;
-    char name[256];
+    char name[256], keys[2][256];
     int refused = zqb__broker_show (broker, command, &request, name) != 0;
     broker->engine.stats.no_memory += (uint64_t) refused;
     zqb_msg_init (&answer);
     request.send = zqb__dead_send;
-    zqb__wishes_to_options (wishes, command, &options);
+    zqb__wishes_to_options (wishes, command, &options, keys);
     broker->busy++;
     refused = refused || broker->options.filter (&request, &options, &answer, broker->options.filter_arg) != 0;
     broker->busy--;

@@ -1,6 +1,7 @@
 /*  cost.c - requests to count the instructions of, under callgrind; see cost.py
 
-        cost engine ROUNDS WORKERS QUEUED SERVICES CLIENTS     the engine alone: no socket, no clock
+        cost engine ROUNDS WORKERS QUEUED SERVICES CLIENTS [OPTION]
+                                                       the engine alone: no socket, no clock; its requests ask for that
         cost path ROUNDS                               client, broker and worker over inproc, in one thread
 
     A round is 100 requests of 10 bytes and their replies. The clock that zqbroker.h sees moves by itself, always alike,
@@ -144,12 +145,38 @@ static void reply_to_all (void)
     token_count = 0;
 }
 
-static void drive_engine (int rounds)
+/* What the requests of a round ask for. */
+static void wish (zqb__command_t *requests, const char *option)
+{
+    static zqb__rare_t rare;
+    static char keys[WINDOW][8];
+    static zqb__rare_t with_keys[WINDOW];
+    memset (&rare, 0, sizeof rare);
+    rare.priority = strcmp (option, "priority") == 0;
+    rare.deadline_ms = strcmp (option, "deadline") == 0 ? 1000 : 0;
+    rare.attempts = strcmp (option, "attempts") == 0;
+    for (int i = 0; i < WINDOW; i++) {
+        with_keys[i] = rare;
+        snprintf (keys[i], sizeof keys[i], "key %d", i);
+        if (strcmp (option, "unique") == 0) {
+            with_keys[i].unique = (const unsigned char *) keys[i];
+            with_keys[i].unique_size = strlen (keys[i]);
+        } else if (strcmp (option, "affinity") == 0) {
+            with_keys[i].affinity = (const unsigned char *) keys[i];
+            with_keys[i].affinity_size = strlen (keys[i]);
+        }
+        requests[i].rare = &with_keys[i];
+    }
+}
+
+static void drive_engine (int rounds, const char *option)
 {
     static zqb__command_t requests[WINDOW];
     for (int round = 0; round < rounds; round++) {
         for (int i = 0; i < WINDOW; i++)
             requests[i] = command_for (ZQB__REQUEST, (uint64_t) i + 1, "echo");
+        if (option)
+            wish (requests, option);
         engine.now += 10;
         say (3, requests, WINDOW);
         must (token_count == WINDOW);
@@ -213,7 +240,7 @@ int main (int argc, char **argv)
     else {
         start_engine ();
         fill_engine (numbers[1], numbers[2], numbers[3], numbers[4]);
-        drive_engine (numbers[0]);
+        drive_engine (numbers[0], argc > 7 ? argv[7] : NULL);
     }
     return 0;
 }

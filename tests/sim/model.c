@@ -1019,10 +1019,11 @@ static int has_window (const model_t *model, const request_t *request)
 static output_t brief (const model_t *model, const request_t *request)
 {
     output_t mine = output (WORKER, REQUEST, 0);
-    uint64_t left = request->ends > model->now ? request->ends - model->now : 0;
+    uint64_t ends = request->survey < 0 ? request->ends : model->requests[request->survey].ends;
+    uint64_t left = ends > model->now ? ends - model->now : 0;
     mine.body = request->body;
     mine.window = has_window (model, request);
-    if (request->ends != NEVER)
+    if (ends != NEVER)
         mine.deadline_ms = left > 1000 ? (uint32_t) (left / 1000) : 1;
     return mine;
 }
@@ -2013,8 +2014,10 @@ static void judge (model_t *model, peer_t *peer, int has_failed)
 static void done (model_t *model, int number, output_t *answer, uint64_t *outcome)
 {
     int worker = model->requests[number].worker;
+    int is_wanted = model->requests[number].client >= 0;
     take_back (model, number);
-    judge (model, &model->peers[worker], answer->type == ERROR);
+    if (is_wanted) /* else it may have been told to end it */
+        judge (model, &model->peers[worker], answer->type == ERROR);
     count_done (model, &model->peers[worker]);
     place (model, &model->peers[worker]);
     end_request (model, number, answer, outcome);
