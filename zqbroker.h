@@ -5829,14 +5829,25 @@ static void zqb__accept_by_name (zqb__engine_t *engine, zqb__service_t *service,
 
 /* ---- unique: requests that do the same as another */
 
-/* The request that others with this key join, or NULL. */
-static zqb__request_t *zqb__unique_find (zqb__engine_t *engine, const zqb__service_t *service, const zqb__rare_t *rare)
+/* Whether a request was asked for by the same name as another, which may be one of several of a pattern. */
+static int zqb__request_is_called (const zqb__request_t *request, const zqb__command_t *other)
 {
+    zqb__command_t own = zqb__command (ZQB__REQUEST, 0);
+    zqb__request_name (request, &own);
+    return own.service_size == other->service_size && memcmp (own.service, other->service, own.service_size) == 0;
+}
+
+/* The request that one with its name and key joins, or NULL. */
+static zqb__request_t *zqb__unique_find (zqb__engine_t *engine, const zqb__service_t *service,
+                                         const zqb__command_t *command)
+{
+    const zqb__rare_t *rare = command->rare;
     uint64_t hash = zqb__unique_hash (engine, service, rare);
     for (zqb__node_t *node = zqb__table_first (&engine->uniques, hash); node; node = zqb__table_next (node)) {
         zqb__extra_t *extra = ZQB__OF (zqb__extra_t, by_unique, node);
         if (extra->request->lane->service == service && extra->unique_size == rare->unique_size
-            && memcmp (extra->unique, rare->unique, rare->unique_size) == 0)
+            && memcmp (extra->unique, rare->unique, rare->unique_size) == 0
+            && zqb__request_is_called (extra->request, command))
             return extra->request;
     }
     return NULL;
@@ -5845,14 +5856,17 @@ static zqb__request_t *zqb__unique_find (zqb__engine_t *engine, const zqb__servi
 /* It is joined at another service from now on, unless one is there already that others with its key join. */
 static void zqb__request_move_unique (zqb__engine_t *engine, zqb__request_t *request, zqb__service_t *to)
 {
+    zqb__command_t same = zqb__command (ZQB__REQUEST, 0);
     zqb__extra_t *extra = request->extra;
     zqb__rare_t key;
     if (!extra->unique)
         return;
     memset (&key, 0, sizeof key);
+    zqb__request_name (request, &same);
+    same.rare = &key;
     key.unique = (const unsigned char *) extra->unique;
     key.unique_size = extra->unique_size;
-    if (zqb__unique_find (engine, to, &key)) {
+    if (zqb__unique_find (engine, to, &same)) {
         zqb__request_forget_unique (engine, request);
         return;
     }
@@ -6194,7 +6208,7 @@ static void zqb__accept_special (zqb__engine_t *engine, zqb__service_t *service,
         return;
     wanted.rare = &rare;
     if (rare.unique_size && service && !(wanted.flags & ZQB__SURVEY))
-        leader = zqb__unique_find (engine, service, &rare);
+        leader = zqb__unique_find (engine, service, &wanted);
     if (wanted.flags & ZQB__SURVEY)
         zqb__survey_begin (engine, service, client, &wanted);
     else if (wanted.flags & ZQB__FAIL_FAST && !zqb__service_serves (service))

@@ -51,6 +51,8 @@ typedef struct service_t {
     row_t delayed, workers;
     int pinned;
     int *slots; /* whose is what; NULL none */
+    uint64_t watched;            /* when it is looked at how many workers it should have */
+    uint32_t least, most, told;  /* of these; most 0: nobody wants to know */
 } service_t;
 
 /* The requests of a client for a service with a priority: which, and how many. The order of these is that in which what
@@ -122,7 +124,7 @@ struct model_t {
 
 const char *const command_names[] = {"?",     "READY",     "REQUEST",    "PARTIAL", "REPLY",
                                      "ERROR", "HEARTBEAT", "DISCONNECT", "CANCEL",  "PROGRESS", "MORE",
-                                     "DRAIN", "dead letter", "filter", "outcome", "choice"};
+                                     "DRAIN", "dead letter", "filter", "outcome", "choice", "scale"};
 
 enum { NO_FORMER = UINT32_MAX >> 1 };
 
@@ -173,13 +175,22 @@ body_t body_join (body_t first, body_t second)
     return both;
 }
 
+static body_t fold_values (const uint64_t *values, int count)
+{
+    body_t body = {0, 1, 0};
+    for (int i = 0; i < count; i++)
+        body.fold = (body.fold ^ values[i]) * 0x9e3779b97f4a7c15u;
+    return body;
+}
+
 body_t body_of_worker (const uint64_t values[7])
 {
-    body_t body = {0, 0, 0};
-    for (int i = 0; i < 7; i++)
-        body.fold = (body.fold ^ values[i]) * 0x9e3779b97f4a7c15u;
-    body.frames = 1;
-    return body;
+    return fold_values (values, 7);
+}
+
+body_t body_of_service (const uint64_t values[4])
+{
+    return fold_values (values, 4);
 }
 
 static int body_same (body_t a, body_t b)
@@ -377,7 +388,7 @@ static service_t *require_service (model_t *model, int number)
     service->known = 1;
     service->made = ++model->order;
     service->alone_since = model->now;
-    service->timer = service->limit = NEVER;
+    service->timer = service->limit = service->watched = NEVER;
     model->counters.services++;
     return service;
 }
@@ -395,7 +406,7 @@ static void settle (model_t *model, int number)
             service->timer = after (since, model->limits.no_worker);
         return;
     }
-    if (service->limit != NEVER || service->policy || service->delayed.count)
+    if (service->limit != NEVER || service->policy || service->most || service->delayed.count)
         return;
     service->known = 0;
     service->timer = NEVER;
@@ -1310,10 +1321,11 @@ static int route (const model_t *model, int name)
 }
 
 /* The one that others with a key join; -1: nobody. */
-static int find_leader (const model_t *model, int service, int key)
+static int find_leader (const model_t *model, int service, int name, int key)
 {
     for (int i = 0; i < model->request_count && key; i++)
-        if (model->requests[i].state && model->requests[i].key == key && model->requests[i].service == service)
+        if (model->requests[i].state && model->requests[i].key == key && model->requests[i].name == name
+            && model->requests[i].service == service)
             return i;
     return -1;
 }
@@ -1340,7 +1352,7 @@ static void move_request (model_t *model, int number, int to)
         change_service (model, request->followers.at[i], to);
     int key = request->key;
     request->key = 0;
-    if (find_leader (model, to, key) < 0)
+    if (find_leader (model, to, request->name, key) < 0)
         request->key = key;
 }
 
@@ -1896,7 +1908,7 @@ static void on_request (model_t *model, int client, const command_t *asked)
         begin_survey (model, client, service, &command);
     else if (command.asked.fail_fast && !is_served (model, service))
         refuse (model, client, &command, NO_WORKER, &model->counters.refused_no_worker);
-    else if ((leader = find_leader (model, service, command.asked.unique)) >= 0)
+    else if ((leader = find_leader (model, service, command.service, command.asked.unique)) >= 0)
         follow (model, leader, client, &command);
     else
         accept_request (model, client, service, &command);
@@ -2246,6 +2258,25 @@ void model_malformed (model_t *model, int number, int side)
     model_bury (model);
 }
 
+/* It may have been a reply: what a worker holds goes back, and it goes; of LRU it stays, as it is ready for more. */
+void model_missed (model_t *model, int number)
+{
+    peer_t *peer = &model->peers[number];
+    int is_lru = peer->dialect[WORKER] == LRU;
+    if (!is_worker (peer))
+        return;
+    while (is_lru && peer->worker.hand.count)
+        give_back (model, peer->worker.hand.at[peer->worker.hand.count - 1]);
+    if (is_lru) {
+        place (model, peer);
+        free_hand (model, number);
+    } else {
+        lose_worker (model, number);
+        send_away (model, number, 0);
+    }
+    model_bury (model);
+}
+
 /* ---- who is lost */
 
 /* What is wanted though its client is gone is nobody's. */
@@ -2400,7 +2431,8 @@ static void worker_due (model_t *model, int number)
     int due = model->now >= after (peer->worker.told, peer->worker.beat);
     peer->worker.timer = NEVER;
     uint64_t limit = model->services[peer->worker.service].limit;
-    int silent = has_heartbeats (peer->dialect[WORKER]) && model->now >= after (peer->worker.heard, peer->worker.expiry);
+    int silent =
+        has_heartbeats (peer->dialect[WORKER]) && model->now >= after (peer->worker.heard, peer->worker.expiry);
     if (peer->worker.hand.count ? model->now >= after (peer->worker.since, limit) : silent) {
         lose_worker (model, number);
         send_away (model, number, 0);
@@ -2434,6 +2466,32 @@ static void service_due (model_t *model, int number)
     settle (model, number);
 }
 
+/* How many it should have is for the rules to say, which are not modelled; that it is another number than before, and
+   how things are, is checked. */
+static void scale_due (model_t *model, int number)
+{
+    service_t *service = &model->services[number];
+    output_t mine = output (CLIENT, SCALE, 0);
+    const output_t *theirs = look_ahead (model);
+    uint64_t values[4] = {service->queue.count, 0, 0, 0};
+    service->watched = after (model->now, 100000);
+    if (!theirs || theirs->type != SCALE || theirs->service != number || theirs->credit == service->told)
+        return;
+    if (service->queue.count)
+        values[1] = model->now - model->requests[service->queue.at[0]].arrived;
+    for (size_t i = 0; i < service->workers.count; i++) {
+        const peer_t *peer = &model->peers[service->workers.at[i]];
+        values[peer->worker.hand.count ? 3 : 2] += is_for_use (peer) != 0;
+    }
+    mine.service = number;
+    mine.body = body_of_service (values);
+    mine.credit = theirs->credit < service->least ? service->least
+                  : theirs->credit > service->most ? service->most
+                                                   : theirs->credit;
+    service->told = theirs->credit;
+    expect (model, &mine);
+}
+
 static void request_due (model_t *model, int number)
 {
     if (model->now >= model->requests[number].ends)
@@ -2445,9 +2503,13 @@ static void request_due (model_t *model, int number)
 uint64_t model_next (const model_t *model)
 {
     uint64_t next = NEVER;
-    for (int i = 0; i < SERVICES_MOST; i++)
-        if (model->services[i].known && model->services[i].timer < next)
-            next = model->services[i].timer;
+    for (int i = 0; i < SERVICES_MOST; i++) {
+        const service_t *service = &model->services[i];
+        if (service->known && service->timer < next)
+            next = service->timer;
+        if (service->known && service->watched < next)
+            next = service->watched;
+    }
     for (int i = 0; i < model->peer_count; i++) {
         const peer_t *peer = &model->peers[i];
         if (peer->timer < next)
@@ -2476,7 +2538,7 @@ static due_t *new_due (model_t *model, int kind, int number)
 
 void model_is_due (model_t *model, int kind, uint32_t whose)
 {
-    int number = kind == DUE_SERVICE ? (int) whose : model_find (model, whose);
+    int number = kind == DUE_SERVICE || kind == DUE_SCALE ? (int) whose : model_find (model, whose);
     if (number >= 0)
         new_due (model, kind, number);
 }
@@ -2510,6 +2572,7 @@ static uint64_t timer_of (const model_t *model, const due_t *due)
     switch (due->kind) {
         case DUE_WORKER: return is_worker (&model->peers[number]) ? model->peers[number].worker.timer : NEVER;
         case DUE_SERVICE: return model->services[number].known ? model->services[number].timer : NEVER;
+        case DUE_SCALE: return model->services[number].known ? model->services[number].watched : NEVER;
         default: return model->peers[number].timer;
     }
 }
@@ -2539,6 +2602,7 @@ static void do_due (model_t *model, const due_t *due, uint64_t at)
     switch (due->kind) {
         case DUE_WORKER: worker_due (model, due->number); break;
         case DUE_SERVICE: service_due (model, due->number); break;
+        case DUE_SCALE: scale_due (model, due->number); break;
         case DUE_REQUEST: request_due (model, find_due (model, due, at)); break;
         default: peer_due (model, due->number); break;
     }
@@ -2615,6 +2679,22 @@ int model_policy (model_t *model, int number, int policy)
     return 0;
 }
 
+int model_scale (model_t *model, int number, uint32_t least, uint32_t most)
+{
+    service_t *service = most ? require_service (model, number) : &model->services[number];
+    if (!service)
+        return ENOSPC;
+    if (!service->known)
+        return 0;
+    service->least = least;
+    service->most = most;
+    service->told = 0;
+    service->watched = most ? model->now : NEVER;
+    if (!most)
+        settle (model, number);
+    return 0;
+}
+
 int model_drain (model_t *model, int number, uint64_t which)
 {
     row_t workers = {NULL, 0, 0};
@@ -2659,6 +2739,8 @@ static void finish_service (model_t *model, int number)
     service->handler = 0;
     service->limit = NEVER;
     service->policy = BY_LOAD;
+    service->most = 0;
+    service->watched = NEVER;
     while (service->workers.count) {
         send_away (model, service->workers.at[0], 0);
         remove_worker (model, service->workers.at[0]);

@@ -18,7 +18,7 @@ enum { CLIENT, WORKER };
 enum {
     READY = 1, REQUEST, PARTIAL, REPLY, ERROR, HEARTBEAT, DISCONNECT, CANCEL, PROGRESS, MORE, DRAIN, COMMANDS_END,
     DEAD_LETTER = COMMANDS_END, /* what is no command: the host is told something, or asked */
-    FILTER, OUTCOME, CHOICE
+    FILTER, OUTCOME, CHOICE, SCALE
 };
 extern const char *const command_names[];
 enum { NO_WORKER = 1, QUEUE_FULL, EXPIRED, REFUSED, LOST, CANCELLED, FAILED, MALFORMED, GONE };
@@ -32,8 +32,10 @@ typedef struct body_t {
 } body_t;
 
 body_t body_join (body_t first, body_t second);
-/* What the host sees of a worker, as a body: number, load, credit, served, failed, slow, idle. */
+/* What the host sees of a worker, as a body: number, load, credit, served, failed, slow, idle; or of a service: how
+   many are queued, how long the first has waited, how many workers are idle, and busy. */
 body_t body_of_worker (const uint64_t values[7]);
+body_t body_of_service (const uint64_t values[4]);
 
 /* What a request asks for; 0 is nothing. Keys are numbers: of affinity that of the slot behind it. */
 typedef struct asked_t {
@@ -129,6 +131,7 @@ int model_has_worker (const model_t *model, int peer);
 
 void model_receive (model_t *model, int peer, const command_t *command);
 void model_malformed (model_t *model, int peer, int side);
+void model_missed (model_t *model, int peer); /* there was no memory for what it said */
 void model_lost (model_t *model, int peer);
 void model_flushed (model_t *model, int peer); /* what waited for it was sent */
 void model_disconnected (model_t *model, int connection);
@@ -138,13 +141,15 @@ void model_order_failed (model_t *model, const uint32_t *addresses, size_t count
 void model_bury (model_t *model);
 /* In the next tick, in the engine's order: a worker's or another peer's address, or a service; or a request, of the
    client at this address (UINT32_MAX: nobody's), which has no body if it follows another. */
-enum { DUE_WORKER, DUE_SERVICE, DUE_PEER, DUE_REQUEST };
+enum { DUE_WORKER, DUE_SERVICE, DUE_PEER, DUE_REQUEST, DUE_SCALE };
 void model_is_due (model_t *model, int kind, uint32_t whose);
 void model_request_is_due (model_t *model, uint32_t whose, uint64_t id, uint64_t arrived, int follows, body_t body);
 void model_tick (model_t *model);
 int model_handle (model_t *model, int service, int handler); /* 0, or ENOSPC or EADDRINUSE */
 int model_limit (model_t *model, int service, uint64_t limit); /* 0 or ENOSPC */
 int model_policy (model_t *model, int service, int policy); /* 0 or ENOSPC */
+/* How many workers a service should have, between these; 0 ends that. */
+int model_scale (model_t *model, int service, uint32_t least, uint32_t most); /* 0 or ENOSPC */
 int model_drain (model_t *model, int service, uint64_t number); /* 0 or ENOENT */
 void model_pause (model_t *model); /* nobody gets a request until model_go_on */
 void model_go_on (model_t *model);

@@ -103,6 +103,7 @@ static void *sim_realloc (void *pointer, size_t size)
 /* ---- the world */
 
 enum { VERSIONS = 4, RECENT = 8, PAST = 64, FRAMES_MOST = 16, BLOCK_SIZE = 8192, PATTERN_SIZE = 2000000 };
+enum { STUBBORN = 32 };
 
 typedef struct holding_t {
     uint64_t token, number;
@@ -165,7 +166,8 @@ enum { PACKS = 1, CROWD = 2, CHAMELEONS = 4, FAILS = 8, MMI = 16, FULL = 32 };
 enum {
     PRIORITIES = 1, AGEING = 2, DEADLINES = 4, DELAYS = 8, ATTEMPTS = 16, BACKOFF = 32, UNIQUE = 64, ONE_WAY = 128,
     FAIL_FAST = 256, AFFINITY = 512, REFUSALS = 1024, PROGRESSES = 2048, WINDOWS = 4096, SURVEYS = 8192, DRAINS = 16384,
-    PATTERNS = 32768, POLICIES = 65536, FILTERS = 131072, OUTCOMES = 262144, RESTS = 524288, ALL_FEATURES = 1048575
+    PATTERNS = 32768, POLICIES = 65536, FILTERS = 131072, OUTCOMES = 262144, RESTS = 524288, SCALES = 1048576,
+    MISSES = 2097152, ALL_FEATURES = 4194303
 };
 
 typedef struct sim_t {
@@ -177,6 +179,7 @@ typedef struct sim_t {
     int traits;     /* PACKS ... */
     uint32_t features; /* PRIORITIES ... */
     uint32_t rarity;   /* of the events of these */
+    uint32_t patience; /* of workers that may refuse a request: one in so many does what it can */
     zqb__limits_t limits;
     uint64_t now;
     actor_t *actors;
@@ -479,7 +482,7 @@ static void note_joint_reply (sim_t *sim, const entry_t *leader, const actor_t *
     entry_t *entry = entry_of_id (sim, actor, output->id);
     if (!entry)
         return;
-    if (entry->asked.unique != leader->asked.unique)
+    if (entry->asked.unique != leader->asked.unique || entry->service != leader->service)
         violated (sim, "a reply reached one who had not joined");
     if (entry->ended)
         violated (sim, "request %llx of %u was answered twice", (unsigned long long) output->id,
@@ -844,6 +847,20 @@ static size_t sink_choose (void *self, const zqb__service_t *service, const zqb_
     return output->credit;
 }
 
+static void sink_scale (void *self, zqb_scale_fn *fn, const zqb_scale_t *scale, void *arg)
+{
+    sim_t *sim = (sim_t *) self;
+    output_t *output = new_output (sim);
+    uint64_t values[4] = {(uint64_t) scale->queued, (uint64_t) scale->oldest_us, (uint64_t) scale->idle,
+                          (uint64_t) scale->busy};
+    (void) fn, (void) arg;
+    output->type = SCALE;
+    output->service = number_of_name (sim, scale->service, strlen (scale->service));
+    output->body = body_of_service (values);
+    output->credit = (uint32_t) scale->wanted;
+    say_output (sim, output, 0);
+}
+
 static asked_t asked_of (const zqb__command_t *request, const zqb__rare_t *rare)
 {
     asked_t asked;
@@ -1196,7 +1213,8 @@ static void say_asked (const sim_t *sim, const asked_t *a)
     static const asked_t nothing;
     if (memcmp (a, &nothing, sizeof nothing) != 0)
         say (sim,
-             "        priority %d, deadline %u, delay %u, attempts %u, backoff %u to %u, unique %d, affinity %d%s%s%s\n",
+             "        priority %d, deadline %u, delay %u, attempts %u, backoff %u to %u, unique %d, affinity %d"
+             "%s%s%s\n",
              a->priority, (unsigned) a->deadline_ms, (unsigned) a->delay_ms, (unsigned) a->attempts,
              (unsigned) a->backoff_ms, (unsigned) a->backoff_max_ms, a->unique, a->affinity,
              a->one_way ? ", one-way" : "", a->fail_fast ? ", fail-fast" : "", a->survey ? ", survey" : "");
@@ -1286,8 +1304,8 @@ static void receive_request (sim_t *sim, const sender_t *from, command_t *mine, 
         sim->entries[number].twice |= before.arrived && (!before.ended || before.asked.deadline_ms);
 }
 
-/* What wants no answer has no number, and should not have one. Now and then with the number of one before, and without saying so: who does that has two requests, but should not try
-   them again, nor cancel them. */
+/* What wants no answer has no number, and should not have one. Now and then with the number of one before, and without
+   saying so: who does that has two requests, but should not try them again, nor cancel them. */
 static uint64_t new_id (sim_t *sim, actor_t *actor, uint64_t number, int one_way)
 {
     if (actor->client != ZQB1 || one_way)
@@ -1438,11 +1456,17 @@ static void draw_progress (sim_t *sim, progress_t *progress)
     progress->done = progress->has ? more_below (sim, 100) : 0;
 }
 
+/* In some seeds nearly all workers of the one service refuse nearly everything, so that requests come to many. */
+static int is_stubborn (const sim_t *sim)
+{
+    return has (sim, REFUSALS) && sim->patience == STUBBORN;
+}
+
 /* With a code, or it is not for this worker, and so was not tried. */
 static void draw_failure (sim_t *sim, command_t *mine, uint64_t number)
 {
     entry_t *entry = entry_of (sim, number);
-    mine->refuses = has (sim, REFUSALS) && more_one_in (sim, 2);
+    mine->refuses = has (sim, REFUSALS) && !more_one_in (sim, sim->patience);
     mine->code = sim->features && more_one_in (sim, 2) ? more_below (sim, 3) : 0;
     if (mine->refuses && entry && entry->attempts > 0)
         entry->attempts--;
@@ -1467,13 +1491,17 @@ static void answer_held (sim_t *sim, const sender_t *from, int type)
         draw_failure (sim, &mine, held.number);
     if (type != PARTIAL && type != PROGRESS && !one_in (sim, 32)) /* some say it twice */
         let_go (actor, which);
-    receive (sim, from, &mine, type == ERROR || type == PROGRESS ? 0 : held.number | IS_REPLY | (uint64_t) below (sim, 1 << 20) << 40);
+    int has_body = type == REPLY || type == PARTIAL;
+    receive (sim, from, &mine,
+             has_body ? held.number | IS_REPLY | (uint64_t) below (sim, 1 << 20) << 40 : 0);
 }
 
 static void event_answer (sim_t *sim, int type)
 {
     sender_t from;
     actor_t *actor = busy_worker (sim);
+    if (is_stubborn (sim) && more_one_in (sim, 8) == 0)
+        type = ERROR;
     if (!actor || actor->worker < 0)
         return;
     if (((type == ERROR || type == PROGRESS) && actor->worker != ZQB1)
@@ -1557,6 +1585,22 @@ static void event_drain (sim_t *sim)
 }
 
 /* ---- what goes wrong */
+
+/* There is no memory for what a worker says. */
+static void event_missed (sim_t *sim)
+{
+    sender_t from;
+    actor_t *actor = busy_worker (sim);
+    if (!actor || actor->worker < 0 || begin_message (sim, &from, actor, WORKER, 0) != 0)
+        return;
+    say (sim, "    what %u says is missed\n", (unsigned) actor_number (sim, actor));
+    step (sim);
+    zqb__engine_missed (&sim->engine, from.peer);
+    if (modelled (sim))
+        model_missed (sim->model, from.number);
+    check_agreement (sim);
+    end_message (sim, &from);
+}
 
 static void event_malformed (sim_t *sim)
 {
@@ -1727,6 +1771,9 @@ static void tell_whose_it_is (sim_t *sim, zqb__timer_t *timer)
     else if (timer->kind == ZQB__TIMER_SERVICE) {
         const zqb__service_t *service = ZQB__OF (zqb__service_t, timer, timer);
         model_is_due (sim->model, DUE_SERVICE, (uint32_t) number_of_name (sim, service->name, service->name_size));
+    } else if (timer->kind == ZQB__TIMER_SCALE) {
+        const zqb__service_t *service = ZQB__OF (zqb__watch_t, timer, timer)->service;
+        model_is_due (sim->model, DUE_SCALE, (uint32_t) number_of_name (sim, service->name, service->name_size));
     } else
         model_is_due (sim->model, DUE_PEER, peer_address (ZQB__OF (zqb__peer_t, timer, timer)));
 }
@@ -1795,6 +1842,35 @@ static void event_policy (sim_t *sim)
     int result = zqb__engine_policy (&sim->engine, sim->names[service], policy, choose_any, NULL) == 0 ? 0 : errno;
     if (modelled (sim) && model_policy (sim->model, service, policy) != result)
         violated (sim, "setting a policy: %s", strerror (result));
+    check_agreement (sim);
+}
+
+static void on_scale (const zqb_scale_t *scale, void *arg)
+{
+    (void) scale, (void) arg; /* never called: the sink is told */
+}
+
+/* The host wants to know how many workers a service should have, or does not any more. */
+static void event_scale (sim_t *sim)
+{
+    int service = (int) more_below (sim, sim->service_count), ends = more_one_in (sim, 3);
+    zqb_scale_options_t options;
+    memset (&options, 0, sizeof options);
+    options.min = 1 + (int) more_below (sim, 4);
+    options.max = options.min + (int) more_below (sim, 8);
+    options.queue_per_worker = (int) more_below (sim, 4);
+    options.wait_ms = (int) more_below (sim, 1000) - 1;
+    options.idle_ms = (int) more_below (sim, 1000);
+    step (sim);
+    say (sim, "    the workers of %d: %d to %d\n", service, ends ? 0 : options.min, ends ? 0 : options.max);
+    int result = 0;
+    if (ends)
+        zqb__engine_unscale (&sim->engine, sim->names[service]);
+    else
+        result = zqb__engine_scale (&sim->engine, sim->names[service], &options, on_scale, NULL) == 0 ? 0 : errno;
+    if (modelled (sim)
+        && model_scale (sim->model, service, (uint32_t) options.min, ends ? 0 : (uint32_t) options.max) != result)
+        violated (sim, "scaling: %s", strerror (result));
     check_agreement (sim);
 }
 
@@ -1870,7 +1946,7 @@ static const char *const event_names[EVENT_COUNT] = {
 /* What only happens with one of the features. */
 static void feature_happens (sim_t *sim)
 {
-    switch (more_below (sim, 8)) {
+    switch (more_below (sim, 10)) {
         case 0:
         case 1:
         case 2: event_answer (sim, has (sim, PROGRESSES) ? PROGRESS : PARTIAL); break;
@@ -1878,7 +1954,9 @@ static void feature_happens (sim_t *sim)
         case 4: if (has (sim, REFUSALS)) event_answer (sim, ERROR); break;
         case 5: if (has (sim, WINDOWS)) event_more (sim); break;
         case 6: if (has (sim, DRAINS)) event_drain (sim); break;
-        default: if (has (sim, POLICIES)) event_policy (sim); break;
+        case 7: if (has (sim, POLICIES)) event_policy (sim); break;
+        case 8: if (has (sim, SCALES)) event_scale (sim); break;
+        default: if (has (sim, MISSES)) event_missed (sim); break;
     }
 }
 
@@ -1887,7 +1965,8 @@ static void happen (sim_t *sim)
     int event = sim->events[any_number (sim) >> 56];
     if (sim->features && more_one_in (sim, sim->rarity))
         event = EVENT_COUNT;
-    say (sim, "%llu %s\n", (unsigned long long) sim->progress->event, event == EVENT_COUNT ? "a feature" : event_names[event]);
+    say (sim, "%llu %s\n", (unsigned long long) sim->progress->event,
+         event == EVENT_COUNT ? "a feature" : event_names[event]);
     pass_time (sim, below (sim, sim->pace));
     switch (event) {
 #define X(name, weight, action)                                                                                    \
@@ -1972,8 +2051,9 @@ static model_limits_t limits_of_model (const zqb__limits_t *limits, uint32_t fea
 {
     model_limits_t copy = {limits->heartbeat, limits->expiry, limits->no_worker, limits->credit, limits->attempts,
                            limits->services, limits->workers, limits->clients, limits->requests, limits->queue,
-                           limits->no_worker_queue, limits->outstanding, limits->frames, limits->message, limits->bytes, limits->ageing,
-                           limits->rest, limits->slow, limits->rest_failures, (features & OUTCOMES) != 0, (features & FILTERS) != 0, ZQB__HAND_BYTES};
+                           limits->no_worker_queue, limits->outstanding, limits->frames, limits->message, limits->bytes,
+                           limits->ageing, limits->rest, limits->slow, limits->rest_failures,
+                           (features & OUTCOMES) != 0, (features & FILTERS) != 0, ZQB__HAND_BYTES};
     return copy;
 }
 
@@ -1990,6 +2070,18 @@ static void draw_roles (sim_t *sim, actor_t *actor)
     int speaks_both = actor->client == ZQB1 || actor->worker == ZQB1;
     if (actor->client >= 0 && actor->worker >= 0 && speaks_both && !(sim->traits & CHAMELEONS))
         actor->client = actor->worker = ZQB1;
+}
+
+static void teach_to_refuse (sim_t *sim)
+{
+    for (uint32_t i = 0; i < sim->actor_count; i++) {
+        actor_t *actor = &sim->actors[i];
+        if (actor->port || actor->worker < 0)
+            continue;
+        actor->worker = ZQB1;
+        actor->client = actor->client < 0 ? -1 : ZQB1;
+    }
+    sim->service_count = 1;
 }
 
 static void draw_actors (sim_t *sim)
@@ -2069,6 +2161,7 @@ static void draw_features (sim_t *sim)
         sim->features |= more_one_in (sim, rare + 1) ? feature : 0;
     sim->features &= (uint32_t) sim->options->features;
     sim->rarity = 2u << more_below (sim, 6);
+    sim->patience = 2u << more_below (sim, 5); /* at most STUBBORN */
 }
 
 static void draw_world (sim_t *sim)
@@ -2081,6 +2174,8 @@ static void draw_world (sim_t *sim)
     draw_limits (sim);
     draw_more_limits (sim);
     draw_actors (sim);
+    if (is_stubborn (sim))
+        teach_to_refuse (sim);
     draw_names (sim);
     sim->now = one_in (sim, 2) ? 0 : any_number (sim) >> 20;
     pass_time (sim, 1);
@@ -2090,7 +2185,7 @@ static void draw_world (sim_t *sim)
 
 static int open_engine (sim_t *sim)
 {
-    zqb__sink_t sink = {sim, sink_send, sink_serve, sink_dead, sink_log, NULL, NULL, sink_choose, NULL};
+    zqb__sink_t sink = {sim, sink_send, sink_serve, sink_dead, sink_log, NULL, NULL, sink_choose, sink_scale};
     if (has (sim, FILTERS))
         sink.filter = sink_filter;
     if (has (sim, OUTCOMES))

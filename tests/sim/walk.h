@@ -225,7 +225,8 @@ static void walk_ready (walk_t *walk, const zqb__service_t *service)
         for (const zqb__link_t *at = head->next; at != head && !walk->wrong; at = at->next) {
             const zqb__worker_t *worker = ZQB__OF (zqb__worker_t, ready, at);
             walk_check (walk, worker->service == service && worker->level == level
-                                  && (service->policy || zqb__level_of_load (worker->load) == level), "a worker: ready at the wrong level");
+                                  && (service->policy || zqb__level_of_load (worker->load) == level),
+                        "a worker: ready at the wrong level");
         }
     }
     walk_check (walk, !service->queued || !service->ready_mask || walk->engine->paused, "a service: requests wait, though a worker has room");
@@ -300,6 +301,9 @@ static void walk_service (walk_t *walk, zqb__service_t *service)
     walk_check (walk, !service->handler || !service->queued, "a service: requests wait, though it has a handler");
     walk_check (walk, walk_in_table (&walk->engine->services, &service->by_name), "a service: nobody finds it");
     walk_timer (walk, &service->timer, waits, "a service: its requests wait for ever");
+    if (service->watch)
+        walk_timer (walk, &service->watch->timer, 1, "a service: nobody looks how many workers it should have");
+    walk_check (walk, !service->watch || service->watch->service == service, "a service: it watches another");
     walk->services++;
 }
 
@@ -316,7 +320,8 @@ static size_t walk_lane_of_client (walk_t *walk, const zqb__peer_t *peer, const 
         int numbered = request->extra && request->extra->numbered, flags = request->extra ? request->extra->flags : 0;
         walk->one_way += (flags & ZQB__ONE_WAY) != 0;
         int is_asked = request->extra && request->extra->survey;
-        walk_check (walk, numbered || !peer->numbered || flags & ZQB__ONE_WAY || is_asked, "a request: it has no number, though its client has numbered them");
+        walk_check (walk, numbered || !peer->numbered || flags & ZQB__ONE_WAY || is_asked,
+                    "a request: it has no number, though its client has numbered them");
         walk_check (walk, !numbered || walk_in_table (&engine->ids, &request->extra->by_id),
                     "a request: nobody finds its number");
         walk->numbered += (size_t) numbered;
