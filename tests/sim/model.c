@@ -2026,7 +2026,7 @@ static void judge (model_t *model, peer_t *peer, int has_failed)
 static void done (model_t *model, int number, output_t *answer, uint64_t *outcome)
 {
     int worker = model->requests[number].worker;
-    int is_wanted = model->requests[number].client >= 0;
+    int is_wanted = model->requests[number].client != -1;
     take_back (model, number);
     if (is_wanted) /* else it may have been told to end it */
         judge (model, &model->peers[worker], answer->type == ERROR);
