@@ -1,6 +1,7 @@
 #   bench.mk - the benchmark; included by the Makefile at the top, or used alone from there:
 #
 #       make -f tests/bench/bench.mk bench              # under ten minutes; BENCH_QUICK=1 under one
+#       make bench-cost                                 # the instructions of a request alone, under a minute
 #       make -f tests/bench/bench.mk bench-plot         # draws tests/bench/out/results.svg from the last run
 #       make -f tests/bench/bench.mk bench-readme       # puts the last run into README.md: its table, and its picture
 #       make -f tests/bench/bench.mk bench BENCH_ARGS="transport=tcp subject=zqb1,nats rounds=3 seconds=20"
@@ -40,14 +41,19 @@ BENCH_SUBJECTS := subject_mdp subject_nats subject_redis subject_gearman
 BENCH_HEADERS  := $(wildcard $(BENCH_DIR)/*.h) zqbroker.h
 bench_objects   = $(addprefix $(BENCH_BUILD)/,$(addsuffix .o,$(1)))
 
-.PHONY: bench bench-build bench-plot bench-readme bench-floor bench-clean
+.PHONY: bench bench-build bench-plot bench-readme bench-cost bench-floor bench-clean
 
 bench: bench-build | $(BENCH_OUT)
 	$(BENCH_BUILD)/bench $(BENCH_ARGS)
 	$(BENCH_BUILD)/scale
 	$(BENCH_BUILD)/balance
+	@if command -v valgrind >/dev/null; then $(MAKE) --no-print-directory bench-cost; fi
 
 bench-build: $(BENCH_BUILD)/bench $(BENCH_BUILD)/scale $(BENCH_BUILD)/balance
+
+# the instructions of a request, of one that asks for something, and beside much else; needs valgrind
+bench-cost: tests/build/cost
+	$(PYTHON) $(BENCH_DIR)/cost.py $<
 
 # what waking threads costs, without any library: the floor of a lone request
 bench-floor: $(BENCH_BUILD)/floor
