@@ -1516,7 +1516,8 @@ TEST (a_worker_whose_broker_wants_it_to_leave_leaves)
 
 TEST (workers_for_patterns_serve_what_has_no_worker_of_its_own)
 {
-    zqb_worker_t *any = zqb_worker_new (ctx, ENDPOINT, "img.*", NULL), *png = zqb_worker_new (ctx, ENDPOINT, "img.png", NULL);
+    zqb_worker_t *any = zqb_worker_new (ctx, ENDPOINT, "img.*", NULL);
+    zqb_worker_t *png = zqb_worker_new (ctx, ENDPOINT, "img.png", NULL);
     zqb_client_t *client = new_client (0, 0, 0);
     eventually (stat (broker, workers) == 2);
     submit (client, "img.png", "one");
