@@ -5138,7 +5138,7 @@ static void zqb__request_brief (const zqb__engine_t *engine, const zqb__request_
         return;
     memset (rare, 0, sizeof *rare);
     uint64_t left = ends > engine->now ? ends - engine->now : 0;
-    rare->deadline_ms = left > 1000 ? (uint32_t) (left / 1000) : 1;
+    rare->deadline_ms = left ? (uint32_t) ((left + 999) / 1000) : 1; /* no worker thinks that it is over before we do */
     command->rare = rare;
 }
 

@@ -1035,7 +1035,7 @@ static output_t brief (const model_t *model, const request_t *request)
     mine.body = request->body;
     mine.window = has_window (model, request);
     if (ends != NEVER)
-        mine.deadline_ms = left > 1000 ? (uint32_t) (left / 1000) : 1;
+        mine.deadline_ms = left ? (uint32_t) ((left + 999) / 1000) : 1;
     return mine;
 }
 
