@@ -5707,9 +5707,12 @@ static uint64_t *zqb__serve (zqb__engine_t *engine, const zqb__service_t *servic
 static void zqb__report_served (zqb__engine_t *engine, const zqb__command_t *command, int error)
 {
     zqb_outcome_t outcome;
+    char name[256];
     if (!engine->sink.outcome)
         return;
-    outcome.service = (const char *) command->service;
+    memcpy (name, command->service, command->service_size);
+    name[command->service_size] = 0; /* the command has none */
+    outcome.service = name;
     outcome.service_size = command->service_size;
     outcome.error = error;
     outcome.attempts = 1;

@@ -1516,6 +1516,18 @@ TEST (a_host_sees_what_became_of_each_request)
     end ();
 }
 
+TEST (the_name_that_a_host_sees_ends_where_it_should_when_a_handler_serves_it)
+{
+    begin ();
+    assert_ok (zqb__engine_handle (&world.engine, "echo", unit_echo, NULL));
+    zqb__command_t command = request ("echo and what else the message has", 1, "x");
+    command.service_size = 4;
+    say ("zqb client", command);
+    hears ("zqb client", ZQB__REPLY, "x");
+    assert_string_equal (world.outcome_service, "echo");
+    end ();
+}
+
 /* ---- rests */
 
 static void set_rests (zqb__limits_t *limits)
@@ -1716,6 +1728,7 @@ int main (void)
         cmocka_unit_test (a_policy_may_change_while_workers_wait),
         cmocka_unit_test (a_host_may_refuse_a_request_and_change_its_priority_and_deadline),
         cmocka_unit_test (a_host_sees_what_became_of_each_request),
+        cmocka_unit_test (the_name_that_a_host_sees_ends_where_it_should_when_a_handler_serves_it),
         cmocka_unit_test (a_worker_that_fails_repeatedly_is_rested_and_then_gets_one_request_to_see),
         cmocka_unit_test (one_that_fails_again_is_rested_for_longer),
         cmocka_unit_test (slow_answers_count_as_failures_and_others_are_served_meanwhile),
