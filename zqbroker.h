@@ -323,7 +323,8 @@
         10 MORE        number, token         client -> broker -> worker    credit: so many parts more may come
         11 DRAIN       0                     worker -> broker   I take no more requests. The broker answers with DRAIN,
                                                                 behind which there is none; the worker ends what it
-                                                                has, and says DISCONNECT.
+                                                                has, and says DISCONNECT. Ours does not wait for
+                                                                longer than 10 seconds for that answer.
                                              broker -> worker   the same, if the broker wants it
 
     A sender packs what it has for a peer at that moment into one message, and never waits for more. No command starts
@@ -353,8 +354,10 @@
 
     10 CHANGES
 
-    0.1.0   the first: six dialects, one engine; broker, worker, client and elastic pool; requests with priorities,
-            deadlines, delays and keys; progress, cancelling, refusing, draining; surveys, patterns, policies, filters.
+    0.2.0   requests with priorities, deadlines, delays and keys; progress, cancelling, refusing, draining; surveys,
+            patterns, policies, filters; elastic pools. zqb_request_fail takes a code, zqb_pool_options_t has scale in
+            front of worker, and a handler that returns ZQB_EREFUSED refuses.
+    0.1.0   the first: six dialects, one engine; broker, worker, client and pool.
 
     ============================================================================================================
 */
@@ -397,7 +400,7 @@
 #endif
 
 #define ZQB_VERSION_MAJOR 0
-#define ZQB_VERSION_MINOR 1
+#define ZQB_VERSION_MINOR 2
 #define ZQB_VERSION_PATCH 0
 
 /* The version of the implementation that was compiled in, which may differ from the macros. Any thread. */
@@ -876,7 +879,9 @@ ZQB_API void zqb_worker_stop (zqb_worker_t *worker);
 
 /* Asks it to take no more, to do what it has, and to leave: then recv says ECANCELED, and run returns 0. Nothing that it
    has is lost or done twice. Also the broker may want it: zqb_broker_drain. As long as requests are in your hands, recv
-   goes on as before, though none comes any more. Returns at once. Any thread, and signal handlers. */
+   goes on as before, though none comes any more. A broker of another make that does not answer is left when it had its
+   time for that, liveness x heartbeat_ms, but 1 to 10 seconds: what is not begun then goes to others. Returns at once.
+   Any thread, and signal handlers. */
 ZQB_API void zqb_worker_drain (zqb_worker_t *worker);
 
 /* Readable when zqb_worker_recv with a timeout of 0 might do something; like ZMQ_FD it tells changes: call recv until
@@ -9592,6 +9597,7 @@ struct zqb_worker_t {
     zqb__signal_t own;
     zqb__flag_t drain;     /* somebody wants it to leave */
     int leaving;           /* ZQB__STAYS ... */
+    uint64_t leaves_at;    /* ZQB__LEAVING: when it leaves though the broker has not answered */
     zqb__link_t waiting;   /* requests that came and were not asked for yet */
     zqb__link_t held;      /* those that the user has */
     zqb__link_t spare;
@@ -9975,6 +9981,16 @@ static void zqb__worker_register (zqb_worker_t *worker)
     zqb__worker_report (worker, &ready);
 }
 
+enum { ZQB__LEAVE_LEAST_US = 1000000, ZQB__LEAVE_MOST_US = 10000000 };
+
+/* How long a broker has to answer that nothing more comes: as long as it may be silent, within bounds, for to leave
+   without the answer loses nothing. */
+static uint64_t zqb__worker_patience (const zqb_worker_t *worker)
+{
+    uint64_t least = worker->expiry > ZQB__LEAVE_LEAST_US ? worker->expiry : (uint64_t) ZQB__LEAVE_LEAST_US;
+    return least < ZQB__LEAVE_MOST_US ? least : (uint64_t) ZQB__LEAVE_MOST_US;
+}
+
 /* Tells the broker, who answers that nothing more comes. Who does not know the word, or is not there, sends nothing. */
 static void zqb__worker_begin_to_leave (zqb_worker_t *worker)
 {
@@ -9985,6 +10001,7 @@ static void zqb__worker_begin_to_leave (zqb_worker_t *worker)
     if (!worker->registered || is_away || worker->line.dialect != ZQB__ZQB1)
         return;
     worker->leaving = ZQB__LEAVING;
+    worker->leaves_at = zqb__after (worker->line.now, zqb__worker_patience (worker));
     zqb__worker_report (worker, &drain);
 }
 
@@ -10004,14 +10021,21 @@ static void zqb__worker_keep (zqb_worker_t *worker)
         zqb__worker_report (worker, &beat);
 }
 
+/* When it leaves without an answer: not as long as the user has something. UINT64_MAX never. */
+static uint64_t zqb__worker_leaves_at (const zqb_worker_t *worker)
+{
+    return worker->leaving == ZQB__LEAVING && zqb__list_empty (&worker->held) ? worker->leaves_at : UINT64_MAX;
+}
+
 /* When it will be time. */
 static uint64_t zqb__worker_next (const zqb_worker_t *worker)
 {
     uint64_t beat = zqb__after (worker->line.told, worker->heartbeat);
     uint64_t silent = zqb__after (worker->line.heard, worker->expiry);
+    uint64_t leaves = zqb__worker_leaves_at (worker), first = beat < silent ? beat : silent;
     if (!worker->registered)
         return worker->leaving ? UINT64_MAX : worker->register_at;
-    return beat < silent ? beat : silent;
+    return first < leaves ? first : leaves;
 }
 
 /* Says goodbye to a broker, who need not be told if it is gone. */
@@ -10024,11 +10048,13 @@ static void zqb__worker_say_goodbye (zqb_worker_t *worker)
     worker->registered = 0;
 }
 
-/* Leaves, if it is to, and nothing is left to be done. */
+/* Leaves, if it is to, and nothing is left to be done; from a broker that does not answer, when nothing is begun: what it
+   has sent meanwhile goes to others. */
 static void zqb__worker_try_to_leave (zqb_worker_t *worker)
 {
     int idle = zqb__list_empty (&worker->waiting) && zqb__list_empty (&worker->held) && !worker->line.reading;
-    if (worker->leaving != ZQB__DRAINED || !idle)
+    int done = worker->leaving == ZQB__DRAINED && idle;
+    if (!done && worker->line.now < zqb__worker_leaves_at (worker))
         return;
     zqb__worker_say_goodbye (worker);
     worker->leaving = ZQB__LEFT;

@@ -1410,6 +1410,56 @@ TEST (an_mdp_worker_that_is_drained_says_goodbye_when_it_is_done)
     }
 }
 
+/* A broker of another make lives, and gives out requests, but does not know the word. */
+static void does_not_answer (played_t *played)
+{
+    played_says_only (played, ZQB__HEARTBEAT, 0);
+    played_says_body (played, ZQB__REQUEST, 0, 2, "y");
+}
+
+TEST (a_worker_whose_broker_never_answers_that_it_may_leave_leaves_when_nothing_is_begun)
+{
+    played_t played;
+    zqb_request_t *request;
+    zqb_worker_t *worker = played_worker_at_work (&played, NULL, 1, 0, &request);
+    zqb_worker_drain (worker);
+    assert_int_equal (zqb_request_cancelled (request), 0);
+    played_hears_text (&played, "DRAIN", 0);
+    worker->leaves_at = 0; /* the time is over */
+    assert_none (zqb_worker_recv (worker, 1), EAGAIN);
+    assert_ok (reply_text (request, "z"));
+    played_hears_text (&played, "REPLY #1 1:z", 0);
+    does_not_answer (&played);
+    assert_none (zqb_worker_recv (worker, -1), ECANCELED);
+    has_left (&played, &worker);
+}
+
+TEST (a_worker_that_waits_for_the_answer_that_it_may_leave_does_what_comes_and_is_woken_when_it_waited_enough)
+{
+    static const struct {
+        int heartbeat_ms, liveness, patience_ms;
+    } cases[] = {{0, 0, 7500}, {10, 1, 1000}, {1000, 5, 5000}, {60000, 0, 10000}, {-1, 0, 10000}, {0, -1, 10000}};
+    for (size_t i = 0; i < COUNT (cases); i++) {
+        played_t played;
+        zqb_worker_options_t options;
+        memset (&options, 0, sizeof options);
+        options.heartbeat_ms = cases[i].heartbeat_ms;
+        options.liveness = cases[i].liveness;
+        zqb_worker_t *worker = played_worker (&played, &options);
+        assert_int_equal (zqb__worker_patience (worker), cases[i].patience_ms * 1000);
+        worker->expiry = UINT64_MAX; /* the broker is never silent */
+        zqb_worker_drain (worker);
+        assert_none (zqb_worker_recv (worker, 0), EAGAIN);
+        played_hears_text (&played, "DRAIN", 0);
+        does_not_answer (&played);
+        assert_ok (reply_text (is_asked (worker, "y"), "z"));
+        played_hears_text (&played, "REPLY #2 1:z", 0);
+        worker->leaves_at = zqb__clock () + 1000;
+        assert_none (zqb_worker_recv (worker, -1), ECANCELED);
+        has_left (&played, &worker);
+    }
+}
+
 static void run_played_worker (void *arg)
 {
     outcome_t *outcome = (outcome_t *) arg;
@@ -1599,6 +1649,8 @@ int main (void)
         FRESH (a_worker_that_is_not_registered_leaves_at_once),
         FRESH (a_worker_whose_broker_never_came_leaves_at_once),
         FRESH (an_mdp_worker_that_is_drained_says_goodbye_when_it_is_done),
+        FRESH (a_worker_whose_broker_never_answers_that_it_may_leave_leaves_when_nothing_is_begun),
+        FRESH (a_worker_that_waits_for_the_answer_that_it_may_leave_does_what_comes_and_is_woken_when_it_waited_enough),
         FRESH (a_worker_that_waits_is_woken_to_be_drained),
         FRESH (workers_are_drained_one_after_the_other_and_no_request_is_lost_or_done_twice),
         FRESH (a_worker_whose_broker_wants_it_to_leave_leaves),
