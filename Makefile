@@ -29,6 +29,7 @@ export TSAN_OPTIONS  = suppressions=$(CURDIR)/tests/support/tsan.supp:second_dea
 export ZQBROKERD = $(B)/zqbrokerd
 export ZQCALL    = $(B)/zqcall
 export ZQECHO    = $(B)/zqecho
+export ZQOBEDIENT = $(B)/obedient
 
 .PHONY: all demo test check rest install uninstall clean help
 .NOTPARALLEL:
@@ -104,6 +105,11 @@ $(B)/%: examples/%.c zqbroker.h
 	@mkdir -p $(@D) && rm -f $@
 	$(CC) $(CFLAGS) $(CPPFLAGS) $(WARN) -I. -o $@ $< $(LDFLAGS) $(ZMQ)
 
+# A worker for the Python peers.
+$(B)/obedient: tests/interop/obedient.c zqbroker.h
+	@mkdir -p $(@D) && rm -f $@
+	$(CC) $(CFLAGS) $(CPPFLAGS) $(WARN) -I. -o $@ $< $(LDFLAGS) $(ZMQ)
+
 # Always alike, as its instructions are counted.
 $(B)/cost: tests/bench/cost.c zqbroker.h
 	@mkdir -p $(@D) && rm -f $@
@@ -115,6 +121,9 @@ $(B)/$(1)/test_%: tests/test_%.c $$(HEADERS)
 	@mkdir -p $$(@D) && rm -f $$@
 	$(2) $$(WARN) $(3) $$(CPPFLAGS) -I. -Itests -o $$@ $$< $$(LDFLAGS) $$(CMOCKA) $$(ZMQ)
 $(B)/$(1)/%: examples/%.c zqbroker.h
+	@mkdir -p $$(@D) && rm -f $$@
+	$(2) $$(WARN) $(3) $$(CPPFLAGS) -I. -o $$@ $$< $$(LDFLAGS) $$(ZMQ)
+$(B)/$(1)/obedient: tests/interop/obedient.c zqbroker.h
 	@mkdir -p $$(@D) && rm -f $$@
 	$(2) $$(WARN) $(3) $$(CPPFLAGS) -I. -o $$@ $$< $$(LDFLAGS) $$(ZMQ)
 endef
@@ -150,9 +159,9 @@ VALGRIND = valgrind -q --leak-check=full --errors-for-leak-kinds=definite,indire
 NO_ASLR  = $(shell setarch -R true 2>/dev/null && echo setarch -R) # older ThreadSanitizers cannot do with much of it
 
 # The programs that the Python peers talk to.
-interop_programs = zqbrokerd zqcall zqecho
+interop_programs = zqbrokerd zqcall zqecho obedient
 interop_run = "$(1)/test_interop:: ZQBROKERD=$(B)/$(1)/zqbrokerd ZQCALL=$(B)/$(1)/zqcall ZQECHO=$(B)/$(1)/zqecho \
-    $(PYTHON) tests/interop/test_interop.py"
+    ZQOBEDIENT=$(B)/$(1)/obedient $(PYTHON) tests/interop/test_interop.py"
 
 examples_run = "$(1)/test_examples:: ZQB_PROGRAMS=$(B)/$(1) $(2) $(PYTHON) tests/test_examples.py"
 
@@ -167,7 +176,7 @@ REST_BUILT = $(foreach variant,$(VARIANTS),$(built_$(variant):%=$(B)/$(variant)/
     $(if $(filter fuzz,$(VARIANTS)),$(FUZZ:%=$(FUZZ_BUILD)/%) $(FUZZ_SEEDS))
 
 run_asan     = "asan/sim:: $(SIM_BUILD)/sim-asan $(SIM_ARGS)" $(FUZZ_REPLAY_RUNS) $(call interop_run,asan) $(call examples_run,asan) $(call runs,asan/,,asan)
-built_asan   = $(UNITS) $(EXAMPLE_NAMES)
+built_asan   = $(UNITS) $(EXAMPLE_NAMES) obedient
 run_tsan     = $(call examples_run,tsan,$(NO_ASLR)) $(call runs,tsan/,$(NO_ASLR),tsan)
 built_tsan   = $(UNITS) $(EXAMPLE_NAMES)
 run_c++      = $(call interop_run,c++)
@@ -180,7 +189,7 @@ run_valgrind = $(call runs,valgrind/,ZQB_SLOW=1 $(VALGRIND),unit) "cost:: $(PYTH
 
 .PHONY: built-examples built-test built-rest run-test run-rest run-check
 built-examples: $(EXAMPLES)
-built-test: $(EXAMPLES) $(UNITS:%=$(B)/unit/%) $(SIM_BUILD)/sim $(CHAOS_BUILD)/peer
+built-test: $(EXAMPLES) $(B)/obedient $(UNITS:%=$(B)/unit/%) $(SIM_BUILD)/sim $(CHAOS_BUILD)/peer
 built-rest: $(UNITS:%=$(B)/unit/%) $(REST_BUILT) $(SIM_BUILD)/sim $(SIM_BUILD)/sim-asan $(SOAK_BUILT) $(B)/zqbrokerd
 built-examples built-test built-rest:
 	@:

@@ -266,13 +266,15 @@
             5   1   flags, of which a receiver ignores those that it does not know:
                     0x01 AGAIN      in a client's REQUEST: the broker may have it already
                     0x02 UNBEGUN    in a worker's DISCONNECT: it has begun nothing of what it holds
-                    0x04 ONE_WAY    in a client's REQUEST: no answer is wanted, nor an error
-                    0x08 FAIL_FAST  in a client's REQUEST: an error rather than to wait for a service without workers
+                    0x04 ONE_WAY    in a client's REQUEST: no answer is wanted, nor an error; its number may be 0
+                    0x08 FAIL_FAST  in a client's REQUEST: an error (status 1) rather than to wait for a service without
+                                    workers
                     0x10 SURVEY     in a client's REQUEST: for each worker of the service
                     0x20 WINDOW     in a REQUEST to a worker: who reads the parts of the reply says MORE
             6   2   bytes of the fields
             8   8   id, see below
-           16       the fields: tag (1 byte), length (1 byte), value; a receiver skips a tag that it does not know
+           16       the fields: tag (1 byte), length (1 byte), value; a receiver skips a tag that it does not know, and
+                    drops the rest of a message from a value on that has another length than it should
            ..       the body block, up to the size: frame by frame, 4 bytes of length and so many bytes; or, if the top
                     bit of the length is set, 4 bytes only: this frame is the next of the large frames behind the first
                     frame, and the lower 31 bits are its size
@@ -284,13 +286,15 @@
                     5  heartbeat 4 bytes: how many milliseconds pass between a worker's heartbeats; 0: it sends none,
                                  and needs none. Without this field, what the broker has as its own.
                     6  priority  1 byte: 128 is normal, 124 the lowest, 132 the highest; beyond is the nearest of these
-                    7  deadline  4 bytes: milliseconds that are left until nobody wants a reply any more; 0: none
+                    7  deadline  4 bytes: milliseconds that are left until nobody wants a reply any more, and the client
+                                 is told status 3; 0: none
                     8  delay     4 bytes: milliseconds before which it is not to be begun
                     9  attempts  2 bytes: so many workers may be lost over it; 65535: all; 0: the broker's option
                     10 backoff   4 and 4 bytes: milliseconds between the first attempt and the second, which double
                                  with each; and the most that they get to
-                    11 unique    1 to 255 bytes
-                    12 affinity  1 to 255 bytes
+                    11 unique    1 to 255 bytes: while another request with this key is here, at the same service, this
+                                 one joins it: it is not executed, but gets the answer to that, and what comes before
+                    12 affinity  1 to 255 bytes: those with this key go to the same worker, at the same service
                     13 progress  8 and 8 bytes: so much is done, of so much in all
                     14 code      4 bytes: why it failed, as the worker numbers it
 
@@ -332,6 +336,9 @@
     be to travel on its own is the sender's choice (ours: more than 1024 bytes). An idle worker sends something at least
     as often as its READY says, and the broker to it, so that their settings need not be the same. Types 12 to 31 and
     tags 15 to 31 are kept for later versions, the rest is free for experiments.
+
+    A worker's service that ends with "*" is a pattern: it serves all names that start with what stands before, and have
+    neither workers of their own nor those of a longer pattern.
 
     A reply in parts: a worker that is asked with WINDOW sends at most 32 PARTIALs, and one more for each that it is
     granted by MORE: so a client that reads slowly slows the worker down, and nobody hoards. A client says MORE for
@@ -5715,8 +5722,8 @@ static void zqb__report_served (zqb__engine_t *engine, const zqb__command_t *com
     char name[256];
     if (!engine->sink.outcome)
         return;
-    memcpy (name, command->service, command->service_size);
-    name[command->service_size] = 0; /* the command has none */
+    memcpy (name, command->service, command->service_size); /* which is in the message, where other things follow */
+    name[command->service_size] = 0;
     outcome.service = name;
     outcome.service_size = command->service_size;
     outcome.error = error;
@@ -6519,12 +6526,17 @@ static void zqb__on_progress (zqb__engine_t *engine, zqb__peer_t *peer, const zq
 {
     zqb__request_t *request = zqb__held_request (engine, peer, command->id);
     zqb__command_t answer = zqb__command (ZQB__PROGRESS, 0);
+    zqb__rare_t rare;
     if (!request || !request->lane)
         return;
     engine->stats.progress++;
+    memset (&rare, 0, sizeof rare);
+    rare.has_progress = 1; /* 0 of 0 if the worker does not say */
+    rare.done = command->rare ? command->rare->done : 0;
+    rare.total = command->rare ? command->rare->total : 0;
     answer.text = command->text;
     answer.text_size = command->text_size;
-    answer.rare = command->rare;
+    answer.rare = &rare;
     zqb__request_share (engine, request, &answer);
 }
 
@@ -8990,7 +9002,9 @@ static void zqb__wishes_to_options (const zqb__rare_t *wishes, const zqb__comman
     memset (options, 0, sizeof *options);
     options->unique = zqb__wish_key (wishes->unique, wishes->unique_size, keys[0]);
     options->affinity = zqb__wish_key (wishes->affinity, wishes->affinity_size, keys[1]);
-    options->priority = wishes->priority;
+    options->priority = wishes->priority > ZQB_PRIORITY_HIGHEST  ? ZQB_PRIORITY_HIGHEST
+                        : wishes->priority < ZQB_PRIORITY_LOWEST ? ZQB_PRIORITY_LOWEST
+                                                                 : wishes->priority;
     options->deadline_ms = wishes->deadline_ms > INT_MAX ? INT_MAX : (int) wishes->deadline_ms;
     options->delay_ms = wishes->delay_ms > INT_MAX ? INT_MAX : (int) wishes->delay_ms;
     options->attempts = wishes->attempts == ZQB__ATTEMPTS_ALL ? -1 : (int) wishes->attempts;
@@ -9847,7 +9861,7 @@ static int zqb__worker_fill (const zqb_worker_t *worker, zqb_request_t *request,
         request->parts = ZQB__WINDOW_PARTS;
     if (command->rare && command->rare->deadline_ms)
         request->deadline = worker->line.now + (uint64_t) command->rare->deadline_ms * 1000u;
-    if (command->service && zqb__worker_take_name (request, command) != 0)
+    if (command->service_size && zqb__worker_take_name (request, command) != 0)
         return -1;
     return zqb__body_to_msg (&command->body, &request->body) == 0 ? zqb__worker_take_address (request, command) : -1;
 }
@@ -11364,14 +11378,17 @@ ZQB_API int zqb_client_call (zqb_client_t *client, const char *service, zqb_msg_
     return zqb_client_call_with (client, service, NULL, request, reply);
 }
 
-/* Waits for the end of a survey. -1: as for zqb_client_survey. */
+/* Waits for the end of a survey; how many answers came. -1: as for zqb_client_survey. */
 static int zqb__client_collect (zqb_client_t *client, uint64_t id, zqb_survey_fn *each, void *arg, zqb_reply_t *reply)
 {
+    int answers = 0;
     while (zqb__client_await_of (client, id, reply) == 0) {
         if (reply->kind == ZQB_REPLY_FINAL)
-            return 0;
-        if (reply->kind == ZQB_REPLY_PARTIAL)
+            return answers;
+        if (reply->kind == ZQB_REPLY_PARTIAL) {
             each (&reply->body, arg);
+            answers++;
+        }
         errno = reply->error;
         if (reply->kind == ZQB_REPLY_ERROR)
             break;
@@ -11393,14 +11410,14 @@ ZQB_API int zqb_client_survey (zqb_client_t *client, const char *service, zqb_ms
     if (zqb__client_submit_copy (client, service, &options, request, &id) != 0)
         return -1;
     zqb_msg_init (&reply.body);
-    int failed = zqb__client_collect (client, id, each, arg, &reply), error = errno;
+    int answers = zqb__client_collect (client, id, each, arg, &reply), error = errno;
     zqb_msg_close (&reply.body);
-    if (!failed)
+    if (answers >= 0)
         zqb_msg_close (request);
-    if (!failed && asked)
-        *asked = (int) reply.total;
+    if (answers >= 0 && asked)
+        *asked = reply.total > INT_MAX ? INT_MAX : (int) reply.total;
     errno = error;
-    return failed ? -1 : (int) reply.done;
+    return answers;
 }
 
 ZQB_API int zqb_client_fd (zqb_client_t *client)

@@ -1989,6 +1989,31 @@ TEST (after_a_shortage_of_memory_everything_works_again)
     end ();
 }
 
+/* ---- the host's filter */
+
+static int wants_nothing_special (void *self, zqb__command_t *command, zqb__rare_t *wishes, zqb__command_t *refusal)
+{
+    (void) self, (void) command, (void) refusal;
+    memset (wishes, 0, sizeof *wishes);
+    return 0;
+}
+
+TEST (what_the_host_takes_away_from_a_request_is_not_asked_for)
+{
+    begin ();
+    zqb__rare_t rare;
+    memset (&rare, 0, sizeof rare);
+    rare.priority = ZQB_PRIORITY_LOWEST;
+    world.engine.sink.filter = wants_nothing_special;
+    zqb__command_t command = request ("echo", 1, "first");
+    command.rare = &rare;
+    say ("zqb client", command);
+    say ("zqb client", request ("echo", 2, "second"));
+    say ("zqb worker", ready ("echo", 1));
+    hears ("zqb worker", ZQB__REQUEST, "first");
+    end ();
+}
+
 /* ---- cost: lesson 13. Not a matter of time here: of how many are touched, which the checks of the containers show. */
 
 TEST (ten_thousand_workers_and_requests_come_and_go)
@@ -2145,6 +2170,7 @@ int main (void)
         cmocka_unit_test (at_the_end_workers_are_sent_away_and_clients_told),
         cmocka_unit_test (without_memory_at_any_allocation_requests_are_refused_and_everything_still_adds_up),
         cmocka_unit_test (after_a_shortage_of_memory_everything_works_again),
+        cmocka_unit_test (what_the_host_takes_away_from_a_request_is_not_asked_for),
         cmocka_unit_test (ten_thousand_workers_and_requests_come_and_go),
     };
     return cmocka_run_group_tests (tests, NULL, NULL);

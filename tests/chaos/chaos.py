@@ -17,10 +17,17 @@ and garbles connections. At the end of a round the disturbances stop, the client
 what the peers wrote down is compared. The seed, which is printed, decides what is done to whom; the processes
 themselves do not obey it.
 
+Every second request of a ZQB/1 client asks for something besides: a priority, a deadline, a delay, to be executed but
+once for all with the same key, ... (WISHES). Workers also drain, give requests back, answer in many parts, and stop
+working for nobody.
+
 WHAT MUST HOLD, in all dialects: each request has exactly one outcome at the client that asked, if that was not killed:
 a reply that is right, an error that is explained, or its own giving up; nobody hears of what he did not ask; a reply
 comes from a worker that executed it. ZQB/1 clients may hear that a request was lost too often, or cut off by the end of
-a broker; the others have no words for that, and can only time out.
+a broker, that its deadline is over, and, for a moment after the start of a broker, that there is no worker, or none that
+will do it, if they asked so; the others have no words for that, and can only time out. What is one way is never answered.
+Nothing is begun before its time. Requests with the same key are not executed at the same time. What a worker has begun
+that drains, it ends.
 
 THE RULE for executions, from section 3 of the manual. A request gets into a broker when its client sends it. With ZQB/1
 that broker must not have it (any more), otherwise it is joined. So it gets in at most as often as the client sends it,
@@ -35,7 +42,9 @@ that broker must not have it (any more), otherwise it is joined. So it gets in a
     M  time-outs of other requests of its client meanwhile, but at most T + 1: a client that hears nothing at all for so
        long then sends everything again
 
-Each time it got in, workers get it at most `attempts` times (3), and a second time only if the first was lost. So
+What is one way is sent once; of unique requests, those of all that have the same key at that time are added up. Each
+time it got in, workers get it at most `attempts` times (3, or 1 if it asks so), and a second time only if the first was
+lost; who drains loses nothing. So
 
     executions  <=  min (attempts x sent, sent + D)
 
@@ -97,8 +106,10 @@ REDISPATCH_MS = 1000
 
 # peer.c has the same
 RECORD = struct.Struct("QQIIII")
-SUBMIT, REPLY, ERROR, WRONG, STRANGER, CANCEL, NOT_TAKEN, BEGIN, DAMAGED, FINISH = range(1, 11)
-OUTCOMES = (REPLY, ERROR, WRONG, CANCEL, NOT_TAKEN)
+SUBMIT, REPLY, ERROR, WRONG, STRANGER, CANCEL, NOT_TAKEN, BEGIN, DAMAGED, FINISH, SENT, LED, REFUSED = range(1, 14)
+(PLAIN, PRIORITY, DEADLINE, UNIQUE, ONE_WAY, AFFINITY, FAIL_FAST, ONCE, BACKOFF, DELAYED, PICKY,
+ REPORTED), WISHES, PLAIN_NUMBERS = range(12), 24, 0x40000000
+DEADLINE_MS, DELAY_MS, KEYS = 1500, 150, 2
 
 
 def header_number(pattern):
@@ -107,10 +118,24 @@ def header_number(pattern):
 
 
 ZQB_ERRNO = 156384712 + 1000
+ENOWORKER = ZQB_ERRNO + header_number(r"X \(ZQB_ENOWORKER, +(\d+)")
+EREFUSED = ZQB_ERRNO + header_number(r"X \(ZQB_EREFUSED, +(\d+)")
+EEXPIRED = ZQB_ERRNO + header_number(r"X \(ZQB_EEXPIRED, +(\d+)")
 ELOST = ZQB_ERRNO + header_number(r"X \(ZQB_ELOST, +(\d+)")
 ECANCELLED = ZQB_ERRNO + header_number(r"X \(ZQB_ECANCELLED, +(\d+)")
 ENDED = ("replied", "failed", "expired", "cancelled", "dead", "client_gone", "queued", "running")
-NAMES = {errno.ETIMEDOUT: "ETIMEDOUT", ELOST: "ELOST", ECANCELLED: "ECANCELLED"}
+NAMES = {errno.ETIMEDOUT: "ETIMEDOUT", ELOST: "ELOST", ECANCELLED: "ECANCELLED", ENOWORKER: "ENOWORKER",
+         EREFUSED: "EREFUSED", EEXPIRED: "EEXPIRED"}
+
+
+def wish_of(number):
+    """What a request of ZQB/1 asks for."""
+    return PLAIN if number & PLAIN_NUMBERS else number % WISHES
+
+
+def key_of(number):
+    """What a unique request has in common with others."""
+    return number // WISHES % KEYS
 
 
 class Fault(Exception):
@@ -160,7 +185,7 @@ class Process:
     def send(self, number):
         if number == signal.SIGKILL:
             self.expected = {-signal.SIGKILL}
-        if number == signal.SIGTERM:
+        if number in (signal.SIGTERM, signal.SIGUSR1):
             self.expected = {0}
         if not self.ended.done():
             self.process.send_signal(number)
@@ -233,7 +258,7 @@ class Place:
 
     def peer(self, name, *command, talks=False):
         command = [self.folder + "/peer", *map(str, command)]
-        return Process(name, command, self.log, talks, blocked=[signal.SIGTERM])  # which it opens when it can handle it
+        return Process(name, command, self.log, talks, blocked=[signal.SIGTERM, signal.SIGUSR1])  # until it can
 
     async def broker(self, heartbeat_ms=HEARTBEAT_MS, lru=True):
         command = [self.folder + "/zqbrokerd", "--bind", self.endpoints[0], "--heartbeat", str(heartbeat_ms)]
@@ -374,7 +399,7 @@ async def turned_away_in(place, dialect):
     outstanding, sent = (10, 10) if dialect == "ZQB/1" else (OUTSTANDING[dialect], 1)
     worker = place.peer("worker", "worker", dialect, ways[0], SERVICE, files[0], 1, 1, HEARTBEAT_MS)
     client = place.peer("client", "client", dialect, ways[1], SERVICE, files[1], FIRST_CLIENT << 16 | 1, 1, 10000, 1,
-                        outstanding, 1000)
+                        outstanding, 1000, "plain")
     for proxy in reversed(proxies):  # the client comes through first, and its requests wait for the worker
         for _ in range(8):
             await asyncio.wait_for(proxy.turned_away.get(), PATIENCE)
@@ -410,7 +435,7 @@ def tell(files):
         if kind == ERROR:
             told[NAMES.get(detail, detail)] += 1
     return {"requests": told[SUBMIT], "executions": told[BEGIN], "replies": told[REPLY], "cancelled": told[CANCEL],
-            "errors": {name: count for name, count in told.items() if not isinstance(name, int) or name > FINISH}}
+            "errors": {name: count for name, count in told.items() if not isinstance(name, int) or name > REFUSED}}
 
 
 # ---- a broker that stands still -----------------------------------------------------------------------------------
@@ -431,7 +456,7 @@ async def frozen(place):
     for i, dialect in enumerate(DIALECTS):
         endpoint, outstanding = place.endpoint(dialect, "client"), 200 if dialect == "ZQB/1" else OUTSTANDING[dialect]
         clients.append(place.peer("client", "client", dialect, endpoint, SERVICE, files[count + i],
-                                  FIRST_CLIENT + i << 16, 2, 10000, 1, outstanding, 1000))
+                                  FIRST_CLIENT + i << 16, 2, 10000, 1, outstanding, 1000, "plain"))
     while not all(os.path.exists(one) and tell([one])["replies"] >= 20 for one in files[count:]):
         await asyncio.sleep(0.01)  # of this there is no event
     broker.send(signal.SIGSTOP)
@@ -460,6 +485,7 @@ class Target:
         self.pace = PACES.get(self.dialect, PACES["others"])[slot % 4]
         self.disturbed = []  # (from, to, what), ns
         self.killed = {}     # who: when
+        self.drained = set()  # who
 
     def who(self):
         return (self.slot + (FIRST_CLIENT if self.kind == "client" else 0)) << 16 | self.life
@@ -490,6 +516,10 @@ class Target:
     async def terminate(self, dice):
         await self.kill(dice, signal.SIGTERM)
 
+    async def drain(self, dice):
+        self.drained.add(self.who())
+        await self.kill(dice, signal.SIGUSR1)
+
     async def freeze(self, dice):
         self.process.send(signal.SIGSTOP)
         await asyncio.sleep(dice.choice((dice.uniform(0, 0.1), dice.uniform(0, 2.5))))
@@ -500,7 +530,7 @@ class Chaos:
     """A broker and its peers over one transport, for several rounds."""
 
     WEIGHTS = {  # how often what is done to whom
-        ("worker", "kill"): 28, ("worker", "terminate"): 10, ("worker", "freeze"): 14,
+        ("worker", "kill"): 28, ("worker", "terminate"): 10, ("worker", "freeze"): 14, ("worker", "drain"): 10,
         ("client", "kill"): 10, ("client", "freeze"): 8,
         ("broker", "kill"): 2, ("broker", "terminate"): 1, ("broker", "freeze"): 1,
         ("worker", "cut"): 5, ("worker", "refuse"): 2, ("worker", "delay"): 4, ("worker", "drop"): 3,
@@ -564,8 +594,11 @@ class Chaos:
     async def round(self, seconds):
         for one in self.targets:
             one.busy = False
-            one.disturbed, one.killed = [], {}
+            one.disturbed, one.killed, one.drained = [], {}, set()
+        control = self.place.control()
         for one in self.peers:
+            if one.kind == "client" and one.slot == 0:  # who will not wait for a worker finds them all
+                await self.place.until(control, SERVICE, "queued=0 running=0 workers=%d" % WORKERS)
             with open(self.place.path(one.name), "w"):
                 pass
             await one.start()
@@ -573,7 +606,6 @@ class Chaos:
 
         clients = [one for one in self.peers if one.kind == "client"]
         await asyncio.gather(*(one.process.end(signal.SIGTERM) for one in clients))
-        control = self.place.control()
         await self.check_broker(control)
         workers = [one for one in self.peers if one.kind == "worker"]
         await asyncio.gather(*(one.process.end(signal.SIGTERM) for one in workers))
@@ -619,6 +651,7 @@ class Check:
         self.chaos, self.faults, self.tally, self.survivors = chaos, chaos.faults, chaos.tally, set(survivors)
         self.targets = {one.name: one for one in chaos.targets}
         self.requests = collections.defaultdict(Request)
+        self.leaders = {}  # unique request: the one that was executed for it
         for one in chaos.peers:
             self.read(one)
 
@@ -636,6 +669,10 @@ class Check:
                 self.requests[number].executions.append((who, at))
             elif kind == FINISH:
                 self.requests[number].finished.append((who, at))
+            elif kind == LED:
+                self.leaders[who << 32 | detail] = number
+            elif kind == REFUSED:
+                self.tally["given back"] += 1
             elif kind == SUBMIT:
                 self.requests[number].asked = at
             else:
@@ -645,9 +682,10 @@ class Check:
         return self.targets["client%d" % ((number >> 48) - FIRST_CLIENT)]
 
     @staticmethod
-    def count(target, start, end):
+    def count(target, start, end, but=None):
         """How many disturbances of a target fell into that time."""
-        return sum(1 for begin, over, _ in target.disturbed if begin <= end and over + SLACK >= start)
+        return sum(1 for begin, over, what in target.disturbed
+                   if begin <= end and over + SLACK >= start and what != but)
 
     @staticmethod
     def lives(broker, start, end):
@@ -692,6 +730,9 @@ class Check:
                 self.tally["workers %s: executed" % self.targets["worker%d" % (who >> 16)].dialect] += 1
             self.outcome(number, request)
             self.rule(number, request)
+            self.promise(number, request)
+        self.unique()
+        self.drained()
 
     def end_of(self, number, request):
         """When its client had no more interest in it."""
@@ -715,10 +756,15 @@ class Check:
             self.faults["right"].append("%s: fault %d" % (self.story(number, request), detail))
         elif kind == REPLY:
             self.count_as(number, "replied")
-            if detail not in {who for who, _ in request.executions}:
+            executed = self.requests[self.leaders.get(number, number)]
+            if number in self.leaders:
+                self.count_as(number, "answered with another")
+            if detail not in {who for who, _ in executed.executions}:
                 self.faults["right"].append("%s: answered by %#x" % (self.story(number, request), detail))
         elif kind == CANCEL:
             self.count_as(number, "cancelled")
+        elif kind == SENT:
+            self.count_as(number, "one way")
         elif not self.explained(number, request, kind, detail, at):
             self.faults["errors"].append("%s: %s" % (self.story(number, request), NAMES.get(detail, detail)))
         else:
@@ -733,14 +779,25 @@ class Check:
         broker = self.count(self.chaos.broker, start, at)
         if kind == NOT_TAKEN:
             return False
+        if detail == EEXPIRED:
+            return wish_of(number) == DEADLINE and at - request.asked >= (DEADLINE_MS - 1) * 1_000_000
+        if detail in (ENOWORKER, EREFUSED):  # for a moment the broker has no worker, or but one
+            return wish_of(number) == (FAIL_FAST if detail == ENOWORKER else PICKY) and broker
+        if detail == errno.ETIMEDOUT and wish_of(number) == DEADLINE:
+            return False  # until then it is asked again, however often
         if detail == errno.ETIMEDOUT:
             tries = client.pace[0] * (client.pace[1] + 1) * 1_000_000
             return at - start > tries * 0.9 and workers + broker + self.count(client, start, at)
         if client.dialect != "ZQB/1":
             return False  # it has no words for anything else
         if detail == ELOST:
-            return workers + ATTEMPTS * broker >= ATTEMPTS
+            attempts = self.attempts(number)
+            return workers + attempts * broker >= attempts
         return detail == ECANCELLED and broker
+
+    @staticmethod
+    def attempts(number):
+        return 1 if wish_of(number) == ONCE else ATTEMPTS
 
     def sent(self, client, start, end, path):
         """How often a client may have sent a request, whose way was disturbed so often."""
@@ -757,10 +814,9 @@ class Check:
             return
         client, start, end = self.client_of(number), request.begun, self.end_of(number, request)
         last = max(end, *(at for _, at in request.executions))
-        path = self.count(client, start, end) + self.count(self.chaos.broker, start, end)
-        sent = self.sent(client, start, end, path)
+        sent = self.sent_with(number, last) if wish_of(number) == UNIQUE else self.sent_by(client, number, request)
         executors = {self.targets["worker%d" % (who >> 16)] for who, _ in request.executions}
-        lost = sum(self.count(one, start, last) for one in executors)
+        lost = sum(self.count(one, start, last, "drain") for one in executors)
         broker = self.count(self.chaos.broker, start, last)
         most = "clients %s: executed at most" % client.dialect
         self.count_as(number, "executed more often")
@@ -769,12 +825,57 @@ class Check:
             self.tally["executed more often, though no worker that did it was disturbed"] += 1
             if broker and self.count(client, start, end) == 0:
                 self.tally["executed more often, where but the broker was disturbed"] += 1
-        if executed > min(ATTEMPTS * sent, sent + lost + broker):
+        if executed > min(self.attempts(number) * sent, sent + lost + broker):
             self.faults["rule"].append("%s: sent at most %d times, %d disturbances of those workers, %d of the broker"
                                        % (self.story(number, request), sent, lost, broker))
-        if client.dialect == "ZQB/1":
+        if client.dialect == "ZQB/1" and wish_of(number) != UNIQUE:
             self.in_one_life(number, request, last)
             self.at_once(number, request)
+
+    def sent_by(self, client, number, request):
+        """How often its client may have sent it. What is one way is sent once."""
+        start, end = request.begun, self.end_of(number, request)
+        path = self.count(client, start, end) + self.count(self.chaos.broker, start, end)
+        return 1 if wish_of(number) == ONE_WAY else self.sent(client, start, end, path)
+
+    def sent_with(self, number, last):
+        """The same of a unique request: any other with its key keeps it going."""
+        return sum(self.sent_by(self.client_of(other), other, request) for other, request in self.requests.items()
+                   if wish_of(other) == UNIQUE and key_of(other) == key_of(number) and request.asked is not None
+                   and request.asked <= last and self.end_of(other, request) >= self.requests[number].asked)
+
+    def promise(self, number, request):
+        """What is promised of those that ask for something."""
+        wish, first = wish_of(number), min((at for _, at in request.executions), default=None)
+        if wish != PLAIN and wish <= REPORTED:
+            self.tally["wish %d" % wish] += 1
+        if wish == DELAYED and first is not None and first - request.asked < (DELAY_MS - 1) * 1_000_000:
+            self.faults["promise"].append("%s: before its time" % self.story(number, request))
+
+    def unique(self):
+        """Requests with the same key are not executed at the same time, as long as somebody waits for the first, and nothing
+        happened to its client, to its worker and to the broker."""
+        for key in range(KEYS):
+            begun = sorted((at, who, number) for number, request in self.requests.items() if request.asked is not None
+                           and wish_of(number) == UNIQUE and key_of(number) == key for who, at in request.executions)
+            for (began, who, number), (again, _, other) in zip(begun, begun[1:]):
+                request, client, worker = self.requests[number], self.client_of(number), self.targets["worker%d" % (who >> 16)]
+                finished = min((at for one, at in request.finished if one == who and at >= began), default=0)
+                if number != other and again < finished and again < self.end_of(number, request) \
+                        and not any(self.count(one, request.asked, again) for one in (client, worker, self.chaos.broker)):
+                    self.faults["promise"].append("%s: %#x with the same key meanwhile" % (self.story(number, request), other))
+
+    def drained(self):
+        """A worker that drains ends what it has begun."""
+        drained = {who for one in self.chaos.peers for who in one.drained}
+        left = collections.Counter()
+        for number, request in self.requests.items():
+            for who, step in [(who, 1) for who, _ in request.executions] + [(who, -1) for who, _ in request.finished]:
+                left[who, number] += step if who in drained else 0
+        self.tally["drained"] += len(drained)
+        for (who, number), count in left.items():
+            if count:
+                self.faults["promise"].append("worker %#x drained, and did not end %#x" % (who, number))
 
     def in_one_life(self, number, request, last):
         """What one broker had done, whose predecessors and successors are no reason to do it again."""
@@ -825,6 +926,7 @@ CASES = {
     "asked": "nothing was answered, and nothing executed, that was not asked",
     "rule": "no request was executed more often than attempts, restarts and retries explain",
     "once": "no request was executed twice at the same time, where the broker knew that",
+    "promise": "what was delayed, unique, or held by a worker that drained was executed as it should be",
     "errors": "every error is explained by what was done",
     "accounts": "accepted = replied + failed + expired + cancelled + dead + client_gone + queued + running",
     "memory": "the broker's memory and descriptors are bounded",

@@ -1,7 +1,7 @@
 /*  peer.c - the processes that chaos.py starts, stops and kills: workers and clients that write down all they do
 
         peer worker  DIALECT ENDPOINT SERVICE FILE WHO CREDIT HEARTBEAT_MS
-        peer client  DIALECT ENDPOINT SERVICE FILE WHO SEED TIMEOUT_MS RETRIES OUTSTANDING PER_SECOND
+        peer client  DIALECT ENDPOINT SERVICE FILE WHO SEED TIMEOUT_MS RETRIES OUTSTANDING PER_SECOND [plain]
         peer hold    DIALECT ENDPOINT SERVICE HEARTBEAT_MS
                                       a worker that says on stdout what it began, and answers when told on stdin
         peer control ENDPOINT         a client: each line of stdin is "SERVICE [TEXT]", each line of stdout its answer
@@ -11,7 +11,10 @@
     one thing at a time, and takes another socket to ask again: the "lazy pirate" of the Guide.
 
     Worker and client end with SIGTERM: the worker says goodbye, if its dialect can, the client asks nothing more and
-    waits until each of its requests has ended. Status 0: that is what happened.
+    waits until each of its requests has ended. With SIGUSR1 the worker drains. Status 0: that is what happened.
+
+    Every second request of a ZQB/1 client that is not plain asks for something besides, by its number: see wish_of.
+    Workers of ZQB/1 give some of them back, and tell of some how far they are, in many parts.
 
     A request is a head {number, work, size, checksum} and, as a second frame, so many random bytes, all of which follow
     from its number. A reply is a head {number, value, worker, checksum}, where value is computed from the body, and to
@@ -39,7 +42,19 @@ enum { OUTSTANDING_MOST = 1000, BODY_MOST = 200000 };
 enum { LRU = 100 }; /* beside ZQB_DIALECT_* */
 
 /* What a record tells; chaos.py has the same list. */
-enum { SUBMIT = 1, REPLY, ERROR, WRONG, STRANGER, CANCEL, NOT_TAKEN, BEGIN, DAMAGED, FINISH };
+enum {
+    SUBMIT = 1, REPLY, ERROR, WRONG, STRANGER, CANCEL, NOT_TAKEN, BEGIN, DAMAGED, FINISH,
+    SENT,   /* it was one way */
+    LED,    /* number: of the request that was executed; detail: the lower half of that of ours */
+    REFUSED /* by a worker */
+};
+
+/* What a request of ZQB/1 asks for; chaos.py has the same list. */
+enum {
+    PLAIN, PRIORITY, DEADLINE, UNIQUE, ONE_WAY, AFFINITY, FAIL_FAST, ONCE, BACKOFF, DELAYED, PICKY, REPORTED, WISHES = 24
+};
+enum { PLAIN_NUMBERS = 0x40000000 }; /* in all that ask for nothing */
+enum { DEADLINE_MS = 1500, DELAY_MS = 150, KEYS = 2, PARTS = 40, LOOK_US = 5000 };
 
 /* Why a reply is wrong. */
 enum { WRONG_SHAPE = 1, WRONG_CHECKSUM, WRONG_NUMBER, WRONG_VALUE, WRONG_ECHO, WRONG_KIND };
@@ -150,6 +165,11 @@ static uint32_t choose_work_us (uint64_t dice)
     return kind < 2 ? 300000 : kind < 20 ? spread % 50000 : kind < 120 ? spread % 5000 : 0;
 }
 
+static int wish_of (uint64_t number)
+{
+    return number & PLAIN_NUMBERS ? PLAIN : (int) (number % WISHES);
+}
+
 /* The question of this number; its bytes are in body. */
 static question_t make_question (uint64_t number)
 {
@@ -158,6 +178,8 @@ static question_t make_question (uint64_t number)
     memset (&question, 0, sizeof question);
     question.number = number;
     question.work_us = choose_work_us (next_random (&state));
+    if (wish_of (number) == UNIQUE) /* so that there is time to join it */
+        question.work_us += 20000;
     question.size = choose_size (next_random (&state));
     for (uint32_t i = 0; i < question.size; i += 8) {
         uint64_t word = next_random (&state);
@@ -172,17 +194,39 @@ static int same_bytes (const zqb_msg_t *msg, size_t index, const void *bytes, si
     return zqb_msg_size (msg, index) == size && (size == 0 || memcmp (zqb_msg_data (msg, index), bytes, size) == 0);
 }
 
-/* What is wrong with the reply to a request; 0: nothing, and worker is who gave it. */
-static int reply_fault (const zqb_reply_t *reply, uint64_t number, uint32_t *worker)
+/* The key that a unique request shares with others. */
+static uint64_t key_of (uint64_t number)
+{
+    return number / WISHES % KEYS;
+}
+
+/* What a worker of ZQB/1 says before it answers: a part, or how far it is. */
+static int report_fault (const zqb_reply_t *reply, uint64_t number)
+{
+    uint64_t part[2];
+    if (wish_of (number) != REPORTED)
+        return WRONG_KIND;
+    if (reply->kind == ZQB_REPLY_PROGRESS)
+        return reply->total != number || reply->done > PARTS || !same_bytes (&reply->body, 0, "reported", 8) ? WRONG_VALUE : 0;
+    if (zqb_msg_count (&reply->body) != 1 || zqb_msg_size (&reply->body, 0) != sizeof part)
+        return WRONG_SHAPE;
+    memcpy (part, zqb_msg_data (&reply->body, 0), sizeof part);
+    return part[0] != number ? WRONG_NUMBER : part[1] >= PARTS ? WRONG_VALUE : 0;
+}
+
+/* What is wrong with the reply to a request; 0: nothing. *asked becomes that of the request that was executed: another
+   with the same key, if it is unique. */
+static int reply_fault (const zqb_reply_t *reply, uint64_t *asked, uint32_t *worker)
 {
     answer_t answer;
-    question_t question = make_question (number);
-    if (reply->kind != ZQB_REPLY_FINAL)
-        return WRONG_KIND;
+    uint64_t number = *asked;
     if (zqb_msg_count (&reply->body) != (number % 4 ? 1u : 2u) || zqb_msg_size (&reply->body, 0) != sizeof answer)
         return WRONG_SHAPE;
     memcpy (&answer, zqb_msg_data (&reply->body, 0), sizeof answer);
     *worker = answer.worker;
+    if (wish_of (number) == UNIQUE && wish_of (answer.number) == UNIQUE && key_of (answer.number) == key_of (number))
+        *asked = number = answer.number;
+    question_t question = make_question (number);
     return answer.checksum != digest (1, &answer, offsetof (answer_t, checksum)) ? WRONG_CHECKSUM
            : answer.number != number                                              ? WRONG_NUMBER
            : answer.value != value_of (&question, body)                           ? WRONG_VALUE
@@ -251,12 +295,24 @@ static void stop (int number)
     errno = error;
 }
 
+/* SIGUSR1: a REQ worker has no word for it. */
+static void drain (int number)
+{
+    int error = errno;
+    if (stopped_worker)
+        zqb_worker_drain (stopped_worker);
+    else
+        stop (number);
+    errno = error;
+}
+
 /* One that serves: with zqb_worker_t, or, if that is NULL, with a REQ socket. */
 typedef struct server_t {
     void *ctx;
     const char *endpoint;
     zqb_worker_t *worker;
     zqb_request_t *request;
+    int native; /* it speaks ZQB/1 */
     void *socket, *monitor;
     zqb__inbox_t events;
     int connected, lost;
@@ -322,6 +378,7 @@ static void server_open (server_t *server, void *ctx, char **argv, const zqb_wor
     memset (server, 0, sizeof *server);
     server->ctx = ctx;
     server->endpoint = argv[3];
+    server->native = options->dialect == ZQB_DIALECT_ZQB1;
     server->events.limit = SIZE_MAX;
     zqb_msg_init (&server->asked);
     if (options->dialect == LRU) {
@@ -412,23 +469,86 @@ static void make_answer (const question_t *question, zmq_msg_t *bytes, zqb_msg_t
         fail ("reply");
 }
 
+/* A worker of ZQB/1 gives back a quarter of those that can do with it; which, depends on both. */
+static int gives_back (const server_t *server, const question_t *question)
+{
+    return server->native && wish_of (question->number) == PICKY && digest (question->number, &who, sizeof who) % 4 == 0;
+}
+
+/* How far it is, in many parts. What cannot be told is told nobody. */
+static void report (server_t *server, uint64_t number)
+{
+    for (uint64_t i = 0; i < PARTS; i++) {
+        uint64_t part[2];
+        zqb_msg_t msg;
+        part[0] = number;
+        part[1] = i;
+        zqb_msg_init (&msg);
+        if (zqb_msg_add (&msg, part, sizeof part) != 0)
+            fail ("report");
+        int failed = zqb_request_partial (server->request, &msg) != 0
+                     || (i % 8 == 0 && zqb_request_progress (server->request, i, number, "reported") != 0);
+        zqb_msg_close (&msg);
+        if (failed && errno != ENOTCONN && errno != ZQB_ECANCELLED)
+            fail ("report");
+        if (failed)
+            return;
+    }
+}
+
+/* Works so long, and looks whether somebody still wants it. 0: nobody does. */
+static int do_work (server_t *server, const question_t *question)
+{
+    uint32_t left = question->work_us;
+    for (uint32_t span; left; left -= span) {
+        span = server->native && left > LOOK_US ? LOOK_US : left;
+        rest_ns ((uint64_t) span * 1000u, 1);
+        if (server->native && zqb_request_cancelled (server->request))
+            return 0;
+    }
+    return 1;
+}
+
+static void refuse (server_t *server, uint64_t number)
+{
+    note (REFUSED, number, 0);
+    if (zqb_request_refuse (server->request) != 0 && errno != ENOTCONN)
+        fail ("refuse");
+}
+
+/* It has to be ended all the same. */
+static void give_up (server_t *server)
+{
+    if (zqb_request_fail (server->request, 1, "nobody wants it") != 0 && errno != ENOTCONN)
+        fail ("fail");
+}
+
 static void work (server_t *server)
 {
     question_t question;
     size_t first;
+    int wanted = 1;
     zqb_msg_t msg, *asked = server_body (server, &first);
     zqb_msg_init (&msg);
     if (read_question (asked, first, &question) != 0) {
         note (DAMAGED, question.number, 0);
         zqb_msg_add_str (&msg, "damaged");
+    } else if (gives_back (server, &question)) {
+        refuse (server, question.number);
+        return;
     } else {
         note (BEGIN, question.number, 0);
-        if (question.work_us)
-            rest_ns ((uint64_t) question.work_us * 1000u, 1);
+        if (server->native && wish_of (question.number) == REPORTED)
+            report (server, question.number);
+        wanted = do_work (server, &question);
         note (FINISH, question.number, 0); /* before the broker can know */
         make_answer (&question, zqb_msg_frame (asked, first + 1), &msg);
     }
-    server_reply (server, &msg);
+    if (wanted)
+        server_reply (server, &msg);
+    else
+        give_up (server);
+    zqb_msg_close (&msg);
 }
 
 static int run_worker (void *ctx, int dialect, char **argv)
@@ -571,10 +691,37 @@ typedef struct asker_t {
     uint64_t next_number, dice, interval;
 } asker_t;
 
-static int submit (asker_t *asker, zqb_msg_t *request, uint64_t *id)
+/* What this number asks for. */
+static void make_wish (uint64_t number, zqb_request_options_t *options)
 {
-    return asker->client ? zqb_client_submit (asker->client, asker->service, request, id)
-                         : lazy_submit (&asker->lazy, request, id);
+    static char key[32];
+    int wish = wish_of (number);
+    memset (options, 0, sizeof *options);
+    snprintf (key, sizeof key, "key %d", (int) (wish == UNIQUE ? key_of (number) : number / WISHES % 8));
+    switch (wish) {
+        case PRIORITY: options->priority = (int) (number / WISHES % 9) - 4; break;
+        case DEADLINE: options->deadline_ms = DEADLINE_MS; break;
+        case UNIQUE: options->unique = key; break;
+        case ONE_WAY: options->one_way = 1; break;
+        case AFFINITY: options->affinity = key; break;
+        case FAIL_FAST: options->fail_fast = 1; break;
+        case ONCE: options->attempts = 1; break;
+        case BACKOFF:
+            options->backoff_ms = 20;
+            options->backoff_max_ms = 100;
+            break;
+        case DELAYED: options->delay_ms = DELAY_MS; break;
+        default: break;
+    }
+}
+
+static int submit (asker_t *asker, zqb_msg_t *request, uint64_t number, uint64_t *id)
+{
+    zqb_request_options_t options;
+    if (!asker->client)
+        return lazy_submit (&asker->lazy, request, id);
+    make_wish (number, &options);
+    return zqb_client_submit_with (asker->client, asker->service, wish_of (number) == PLAIN ? NULL : &options, request, id);
 }
 
 static int cancel (asker_t *asker, uint64_t id)
@@ -597,7 +744,9 @@ static void ask (asker_t *asker)
         fail ("ask");
     asked->number = question.number;
     note (SUBMIT, question.number, 0);
-    if (submit (asker, &msg, &asked->id) == 0)
+    if (submit (asker, &msg, question.number, &asked->id) == 0 && wish_of (question.number) == ONE_WAY)
+        note (asked->id ? STRANGER : SENT, question.number, 0);
+    else if (zqb_msg_count (&msg) == 0)
         asker->count++;
     else
         note (NOT_TAKEN, question.number, (uint32_t) errno);
@@ -619,10 +768,19 @@ static void cancel_one (asker_t *asker)
     }
 }
 
+static void hear_final (const zqb_reply_t *reply, uint64_t number)
+{
+    uint32_t worker = 0;
+    uint64_t executed = number;
+    int fault = reply_fault (reply, &executed, &worker);
+    if (executed != number)
+        note (LED, executed, (uint32_t) number);
+    note (fault ? WRONG : REPLY, number, fault ? (uint32_t) fault : worker);
+}
+
 static void hear (asker_t *asker, const zqb_reply_t *reply)
 {
     size_t index = 0;
-    uint32_t worker = 0;
     while (index < asker->count && asker->asked[index].id != reply->id)
         index++;
     if (index == asker->count) {
@@ -630,13 +788,16 @@ static void hear (asker_t *asker, const zqb_reply_t *reply)
         return;
     }
     uint64_t number = asker->asked[index].number;
-    int fault = reply->kind == ZQB_REPLY_ERROR ? 0 : reply_fault (reply, number, &worker);
-    if (reply->kind == ZQB_REPLY_ERROR)
+    if (reply->kind == ZQB_REPLY_PARTIAL || reply->kind == ZQB_REPLY_PROGRESS) {
+        int fault = report_fault (reply, number);
+        if (!fault)
+            return;
+        note (WRONG, number, (uint32_t) fault);
+    } else if (reply->kind == ZQB_REPLY_ERROR)
         note (ERROR, number, (uint32_t) reply->error);
     else
-        note (fault ? WRONG : REPLY, number, fault ? (uint32_t) fault : worker);
-    if (reply->kind != ZQB_REPLY_PARTIAL)
-        forget (asker, index);
+        hear_final (reply, number);
+    forget (asker, index);
 }
 
 /* Asks, and hears what comes, until it is to stop and nothing is outstanding. */
@@ -693,7 +854,7 @@ static int run_client (void *ctx, int dialect, char **argv)
     asker.dice = strtoull (argv[7], NULL, 10);
     asker.most = (size_t) atoi (argv[10]);
     asker.interval = 1000000000u / (uint64_t) atoi (argv[11]);
-    asker.next_number = (uint64_t) who << 32;
+    asker.next_number = (uint64_t) who << 32 | (dialect != ZQB_DIALECT_ZQB1 || argv[12] ? PLAIN_NUMBERS : 0);
     if (asker.most > OUTSTANDING_MOST)
         asker.most = OUTSTANDING_MOST;
     open_asker (&asker, ctx, dialect, argv);
@@ -745,14 +906,14 @@ static int run_control (void *ctx, char **argv)
 
 /* ---- all of them */
 
-static void stop_on_sigterm (void)
+static void listen_to (int number, void (*handler) (int))
 {
     struct sigaction action;
     memset (&action, 0, sizeof action);
-    action.sa_handler = stop;
-    sigaction (SIGTERM, &action, NULL);
+    action.sa_handler = handler;
+    sigaction (number, &action, NULL);
     sigemptyset (&action.sa_mask);
-    sigaddset (&action.sa_mask, SIGTERM);
+    sigaddset (&action.sa_mask, number);
     sigprocmask (SIG_UNBLOCK, &action.sa_mask, NULL); /* chaos.py has it blocked until it can be handled */
 }
 
@@ -762,7 +923,8 @@ static void open_file (char **argv)
     file = open (argv[5], O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     if (file < 0)
         fail (argv[5]);
-    stop_on_sigterm ();
+    listen_to (SIGTERM, stop);
+    listen_to (SIGUSR1, drain);
 }
 
 /* -1: there is none of that name. */
@@ -787,7 +949,7 @@ static int run (void *ctx, int argc, char **argv)
         open_file (argv);
         return run_worker (ctx, dialect, argv);
     }
-    if (strcmp (role, "client") == 0 && argc == 12 && dialect >= 0) {
+    if (strcmp (role, "client") == 0 && (argc == 12 || argc == 13) && dialect >= 0) {
         open_file (argv);
         return run_client (ctx, dialect, argv);
     }

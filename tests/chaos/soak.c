@@ -5,9 +5,11 @@
 
     Each line of stdin is for how many seconds; 0: only to tell again how things stand. For so long workers and clients
     come and go in threads: a pool and bulk clients that keep the broker busy; workers and clients of each dialect, who
-    cancel, time out and try again, answer in parts, fail, leave with work in hand, and ask and carry a few bytes or a
-    fifth of a megabyte; services that are made and forgotten; workers that vanish; messages without sense; REQ clients
-    and workers (not over inproc, where nobody tells that one is gone). When all of them have gone, and the broker knows
+    cancel, time out and try again, ask for all that a request can ask for, answer in parts, tell how far they are, fail,
+    give back, drain, leave with work in hand, and ask and carry a few bytes or a fifth of a megabyte; services that are
+    made and forgotten, and patterns; workers that vanish; messages without sense; REQ clients and workers (not over
+    inproc, where nobody tells that one is gone); over inproc also a host that filters, chooses, and has workers drained.
+    When all of them have gone, and the broker knows
     that, a line says "quiet requests=N lives=N heap=N" and its counters. Status 0: stdin ended. */
 
 #define _GNU_SOURCE
@@ -175,6 +177,43 @@ static void live_bulk (actor_t *actor)
 
 /* ---- clients and workers of all kinds */
 
+/* All that a request can ask for, now and then; what is one way is wanted for a second at most, as nobody is waited for
+   that might do it. */
+static void wish (actor_t *actor, zqb_request_options_t *options)
+{
+    static const char *const keys[] = { "a key", "another", "a third one" };
+    memset (options, 0, sizeof *options);
+    if (dice (actor, 3) == 0)
+        options->priority = (int) dice (actor, 9) - 4;
+    if (dice (actor, 5) == 0)
+        options->deadline_ms = 1 + (int) dice (actor, 200);
+    if (dice (actor, 10) == 0)
+        options->delay_ms = (int) dice (actor, 50);
+    if (dice (actor, 10) == 0)
+        options->attempts = (int) dice (actor, 4) - 1;
+    if (dice (actor, 10) == 0)
+        options->backoff_ms = (int) dice (actor, 20);
+    if (dice (actor, 10) == 0)
+        options->unique = keys[dice (actor, 3)];
+    if (dice (actor, 10) == 0)
+        options->affinity = keys[dice (actor, 3)];
+    options->fail_fast = dice (actor, 20) == 0;
+    options->survey = dice (actor, 100) == 0;
+    options->one_way = !options->survey && dice (actor, 20) == 0;
+    if (options->one_way)
+        options->deadline_ms = 1 + (int) dice (actor, 1000);
+}
+
+/* id becomes 0 if nothing comes of it. */
+static void submit_with (actor_t *actor, zqb_client_t *client, const char *service, int dialect, zqb_msg_t *msg, uint64_t *id)
+{
+    zqb_request_options_t options;
+    wish (actor, &options);
+    if (zqb_client_submit_with (client, service, dialect == ZQB_DIALECT_ZQB1 ? &options : NULL, msg, id) != 0)
+        fail ("submit with wishes");
+    actor->asked++;
+}
+
 static void live_client (actor_t *actor)
 {
     int dialect = choose_dialect (actor), outstanding = 0;
@@ -185,20 +224,20 @@ static void live_client (actor_t *actor)
     zqb_msg_init (&reply.body);
     for (int i = 0; i < MIXED_LIFE && !is_over (); i++) {
         fill (actor, &msg);
-        submit (actor, client, "mixed", &msg, &id);
-        outstanding++;
-        if (dice (actor, 20) == 0 && zqb_client_cancel (client, id) == 0)
+        submit_with (actor, client, "mixed", dialect, &msg, &id);
+        outstanding += id != 0;
+        if (id && dice (actor, 20) == 0 && zqb_client_cancel (client, id) == 0)
             outstanding--;
         while (outstanding > MIXED_OUTSTANDING && !is_over ())
             if (zqb_client_recv (client, &reply, LOOK_MS) == 0)
-                outstanding -= reply.kind != ZQB_REPLY_PARTIAL;
+                outstanding -= reply.kind == ZQB_REPLY_FINAL || reply.kind == ZQB_REPLY_ERROR;
     }
     zqb_msg_close (&reply.body);
     zqb_client_destroy (&client);
 }
 
-/* Answers somehow, or, seldom, not at all. */
-static void treat (actor_t *actor, zqb_request_t *request)
+/* Answers somehow, or, seldom, not at all; in so many parts at most. Behind 32 it waits until the client has read. */
+static void treat (actor_t *actor, zqb_request_t *request, uint64_t most)
 {
     zqb_msg_t msg;
     uint64_t kind = dice (actor, 1000);
@@ -207,10 +246,16 @@ static void treat (actor_t *actor, zqb_request_t *request)
     if (kind < 10)
         wait_ms (dice (actor, 60));
     if (kind < 60) {
-        zqb_request_fail (request, 0, kind < 30 ? "no" : NULL);
+        zqb_request_fail (request, (int) kind, kind < 30 ? "no" : NULL);
         return;
     }
-    for (uint64_t parts = kind < 300 ? dice (actor, 4) : 0; parts--;) {
+    if (kind < 90 && zqb_request_refuse (request) == 0) /* MDP has no word for it */
+        return;
+    if (kind < 150)
+        zqb_request_progress (request, kind, 150, kind < 120 ? "so far" : NULL);
+    if (kind < 200 && zqb_request_cancelled (request))
+        zqb_request_left_ms (request);
+    for (uint64_t parts = kind < 300 ? dice (actor, kind < 95 ? most : 4) : 0; parts--;) {
         fill (actor, &msg);
         zqb_request_partial (request, &msg); /* MDP/0.1 has none */
         zqb_msg_close (&msg);
@@ -219,6 +264,19 @@ static void treat (actor_t *actor, zqb_request_t *request)
     zqb_msg_move (&msg, zqb_request_body (request));
     zqb_request_reply (request, &msg);
     zqb_msg_close (&msg);
+}
+
+/* What it still has it does, and then it leaves. */
+static void drain_out (actor_t *actor, zqb_worker_t *worker)
+{
+    zqb_worker_drain (worker);
+    errno = 0;
+    while (!is_over () && errno != ECANCELED) {
+        errno = 0;
+        zqb_request_t *request = zqb_worker_recv (worker, LOOK_MS);
+        if (request)
+            treat (actor, request, 60);
+    }
 }
 
 static void live_worker (actor_t *actor)
@@ -232,10 +290,14 @@ static void live_worker (actor_t *actor)
     zqb_worker_t *worker = zqb_worker_new (ctx, endpoint, "mixed", &options);
     if (!worker)
         fail ("worker");
-    while (life-- && !is_over ()) {
+    errno = 0;
+    while (life-- && !is_over () && errno != ECANCELED) {
+        errno = 0;
         zqb_request_t *request = zqb_worker_recv (worker, LOOK_MS);
         if (request)
-            treat (actor, request);
+            treat (actor, request, 60);
+        if (life == 0 && dice (actor, 2))
+            drain_out (actor, worker);
     }
     zqb_worker_destroy (&worker);
 }
@@ -249,19 +311,20 @@ static void live_passing (actor_t *actor)
     zqb_reply_t reply;
     zqb_worker_t *worker = NULL;
     zqb_client_t *client = new_client (ZQB_DIALECT_ZQB1, 1000, 1);
-    uint64_t id;
+    uint64_t id, number = dice (actor, UINT64_MAX);
     zqb_msg_init (&reply.body);
-    snprintf (name, sizeof name, "passing-%016llx", (unsigned long long) dice (actor, UINT64_MAX));
+    snprintf (name, sizeof name, "passing-%016llx%s", (unsigned long long) number, number % 3 ? "" : "*");
     if (dice (actor, 4) && !(worker = zqb_worker_new (ctx, endpoint, name, NULL)))
         fail ("worker");
+    snprintf (name, sizeof name, "passing-%016llx%s", (unsigned long long) number, number % 3 ? "" : " more");
     for (int i = 0; i < 5 && !is_over (); i++) {
         fill (actor, &msg);
-        submit (actor, client, name, &msg, &id);
+        submit_with (actor, client, name, ZQB_DIALECT_ZQB1, &msg, &id);
         zqb_client_flush (client);
-        if (!worker)
+        if (!worker && id)
             zqb_client_cancel (client, id);
         else if ((request = zqb_worker_recv (worker, LOOK_MS)) != NULL)
-            treat (actor, request);
+            treat (actor, request, 4); /* who reads them is itself */
         zqb_client_recv (client, &reply, 1);
     }
     fill (actor, &msg);
@@ -368,6 +431,43 @@ static void live_lru_worker (actor_t *actor)
     zmq_close (socket);
 }
 
+/* ---- the host of a broker in this process */
+
+static int64_t outcomes;
+
+static int filter (zqb_request_t *request, zqb_request_options_t *options, zqb_msg_t *refusal, void *arg)
+{
+    size_t size = zqb_msg_size (zqb_request_body (request), 0);
+    (void) arg;
+    if (size % 8 == 1)
+        options->priority = 1;
+    return size % 64 == 7 ? zqb_msg_add_str (refusal, "not that size") + 1 : 0;
+}
+
+static void hear_outcome (const zqb_outcome_t *outcome, void *arg)
+{
+    (void) outcome;
+    ++*(int64_t *) arg;
+}
+
+static size_t choose (const zqb_worker_info_t *workers, size_t count, void *arg)
+{
+    (void) arg;
+    return (size_t) workers[0].served % count;
+}
+
+/* A service with a policy of its own is kept until it has the usual one again. */
+static void live_host (actor_t *actor)
+{
+    if (zqb_broker_policy (broker, "mixed", (int) dice (actor, 5), choose, NULL) != 0)
+        fail ("policy");
+    if (dice (actor, 5) == 0 && zqb_broker_drain (broker, "mixed", 0) != 0 && errno != ENOENT)
+        fail ("drain");
+    wait_ms (dice (actor, 200));
+    if (zqb_broker_policy (broker, "mixed", ZQB_POLICY_LRU, NULL, NULL) != 0)
+        fail ("policy");
+}
+
 /* ---- a while of it */
 
 static void *run_actor (void *arg)
@@ -381,17 +481,18 @@ static void *run_actor (void *arg)
 static live_fn *const lives[] = {
     live_bulk,    live_bulk,   live_pool,   live_client,  live_client,    live_client,  live_worker,     live_worker,
     live_worker,  live_worker, live_passing, live_vanishing, live_babbler,
-    live_lru_client, live_lru_worker, live_lru_worker, /* the last LRU_ACTORS */
+    live_lru_client, live_lru_worker, live_lru_worker, /* LRU_ACTORS; instead of them, if the broker is ours: */
+    live_host,
 };
-enum { ACTORS = sizeof lives / sizeof lives[0], LRU_ACTORS = 3 };
+enum { ACTORS = sizeof lives / sizeof lives[0] - 1, LRU_ACTORS = 3 };
 
 static void load (uint64_t ms)
 {
     static actor_t actors[ACTORS];
-    size_t count = broker ? ACTORS - LRU_ACTORS : ACTORS;
+    size_t count = broker ? ACTORS - LRU_ACTORS + 1 : ACTORS;
     stopping = 0;
     for (size_t i = 0; i < count; i++) {
-        actors[i].live = lives[i];
+        actors[i].live = broker && i == count - 1 ? live_host : lives[i];
         actors[i].dice += i;
         if (pthread_create (&actors[i].thread, NULL, run_actor, &actors[i]) != 0)
             fail ("thread");
@@ -465,6 +566,8 @@ static void await_quiet (void)
         get_stats (&stats);
     } while (stats.queued + stats.running + stats.services + stats.workers + stats.clients + stats.bytes
              && zqb__clock () < until);
+    if (broker && outcomes != (int64_t) (stats.accepted - stats.queued - stats.running))
+        fail ("an outcome was not told");
     printf ("quiet requests=%llu lives=%llu heap=%llu", (unsigned long long) asked_in_all,
             (unsigned long long) lives_in_all, (unsigned long long) heap ());
 #define PRINT(name, text) printf (" " #name "=%llu", (unsigned long long) stats.name);
@@ -478,6 +581,13 @@ static void open_broker (void)
     zqb_broker_options_t options;
     memset (&options, 0, sizeof options);
     options.heartbeat_ms = HEARTBEAT_MS;
+    options.filter = filter;
+    options.outcome = hear_outcome;
+    options.outcome_arg = &outcomes;
+    options.ageing_ms = 20;
+    options.rest_failures = 3;
+    options.rest_ms = 20;
+    options.slow_ms = 50;
     options.no_worker_ms = 500; /* over inproc nobody tells that a client is gone, and what it wanted waits so long */
     broker = zqb_broker_new (ctx, &options);
     if (!broker || zqb_broker_bind (broker, endpoint) != 0 || zqb_broker_start (broker) != 0)

@@ -1,7 +1,8 @@
 /*  Fuzzes a whole broker: peers of all dialects at all four kinds of ports say anything, move, are reborn and
-    vanish; time passes, sends and memory fail, a handler comes and goes. Shows that after each pass of its loop the
-    counters add up, and everything that the engine has hangs together (tests/sim/walk.h); that what it sends is
-    well-formed; and that at the end nothing is left.
+    vanish; time passes, sends and memory fail, a handler comes and goes; the host filters requests, chooses workers, has
+    them drained, and watches services. Shows that after each pass of its loop the counters add up, the host has heard of
+    each outcome, and everything that the engine has hangs together (tests/sim/walk.h); that what it sends is well-formed;
+    and that at the end nothing is left.
 
         make fuzz FUZZ=fuzz_broker FUZZ_SECONDS=60 */
 
@@ -26,6 +27,7 @@ typedef struct actor_t {
 static actor_t actors[ACTORS];
 static heard_t all_heard;
 static zqb_broker_t *broker;
+static uint64_t outcomes; /* that the host heard of */
 
 static int port_of (size_t actor)
 {
@@ -63,6 +65,8 @@ static void see_command (const zqb__command_t *command, void *arg)
         note_token ((actor_t *) arg, command->id);
     CHECK (command->type > 0 && command->type < ZQB__COMMAND_END, "the broker says what is known");
     CHECK (command->type != ZQB__ERROR || command->status, "an error has a status");
+    CHECK (command->type != ZQB__PROGRESS || (command->rare && command->rare->has_progress), "progress says how far it is");
+    CHECK (command->type != ZQB__REQUEST || !(command->flags & ~ZQB__WINDOW), "a worker is asked with no flag but one");
 }
 
 /* MDP workers get the token as a client's address. */
@@ -151,11 +155,64 @@ static void set_rules (zqb_broker_options_t *options, unsigned chosen)
     options->max_unsent = chosen & 16 ? 1 : 0;
 }
 
+static void check_busy (void)
+{
+    CHECK (zqb_broker_drain (broker, "echo", 0) == -1 && errno == EBUSY, "who is called by the broker cannot change it");
+}
+
+/* Refuses some, by their bodies, and changes what others ask for. */
+static int filter (zqb_request_t *request, zqb_request_options_t *options, zqb_msg_t *refusal, UNUSED void *arg)
+{
+    zqb_msg_t *body = zqb_request_body (request);
+    size_t size = zqb_msg_count (body) ? zqb_msg_size (body, 0) : 0, name;
+    check_busy ();
+    CHECK (zqb_request_service (request, &name)[name] == '\0' && name > 0, "a name ends");
+    CHECK (options->priority >= ZQB_PRIORITY_LOWEST && options->priority <= ZQB_PRIORITY_HIGHEST, "a priority is in its range");
+    CHECK (!options->unique || (strlen (options->unique) <= 255 && options->unique != options->affinity), "keys are apart");
+    if (size & 2)
+        zqb_msg_add_str (refusal, "no");
+    options->priority = (int) (size % 11) - 5; /* or beyond */
+    options->deadline_ms = size & 4 ? (int) size * 10 : options->deadline_ms;
+    options->delay_ms = size & 8 ? 5 : options->delay_ms;
+    options->fail_fast ^= size & 16 ? 1 : 0;
+    options->attempts = size & 32 ? -1 : options->attempts;
+    return size % 3 == 1;
+}
+
+static void hear_outcome (const zqb_outcome_t *outcome, UNUSED void *arg)
+{
+    static const int errors[] = {0, ZQB_EFAILED, ZQB_EEXPIRED, ZQB_ENOWORKER, ZQB_ECANCELLED, ZQB_ELOST, ZQB_EREFUSED,
+                                 EHOSTUNREACH};
+    size_t i = 0;
+    while (i < COUNT (errors) && errors[i] != outcome->error)
+        i++;
+    check_busy ();
+    CHECK (i < COUNT (errors), "an outcome is one of those");
+    CHECK (outcome->service_size > 0 && outcome->service_size <= 255 && outcome->service[outcome->service_size] == '\0',
+           "an outcome has a service");
+    CHECK (outcome->attempts >= 0 && outcome->took_us >= 0, "an outcome has attempts and a time");
+    outcomes++;
+}
+
+/* By the fifth byte; the fourth is about memory. */
+static void set_callbacks (zqb_broker_options_t *options, unsigned chosen)
+{
+    options->filter = chosen & 1 ? filter : NULL;
+    options->outcome = chosen & 2 ? hear_outcome : NULL;
+    options->ageing_ms = chosen & 4 ? 10 : 0;
+    options->rest_failures = chosen & 8 ? 1 + (int) (chosen >> 6) : 0;
+    options->rest_ms = chosen & 16 ? 50 : 0;
+    options->slow_ms = chosen & 32 ? 20 : 0;
+}
+
 static int begin (script_t *script)
 {
     zqb_broker_options_t options;
     set_limits (&options, script_number (script));
     set_rules (&options, script_byte (script));
+    script_byte (script);
+    set_callbacks (&options, script_byte (script));
+    outcomes = 0;
     memset (&all_heard, 0, sizeof all_heard);
     memset (actors, 0, sizeof actors);
     for (size_t i = 0; i < ACTORS; i++) {
@@ -185,10 +242,13 @@ static int handler (zqb_request_t *request, zqb_msg_t *reply, UNUSED void *arg)
 static void check (void)
 {
     const zqb_stats_t *stats = &broker->engine.stats;
+    uint64_t ended = stats->replied + stats->failed + stats->expired + stats->cancelled + stats->dead + stats->client_gone;
     world.looks = 0;
+    CHECK (!broker->options.outcome || (outcomes >= ended && outcomes <= ended + stats->running),
+           "the host hears of each outcome, and of what runs for nobody before that has ended");
+    CHECK (stats->delayed + stats->following <= stats->queued, "what is delayed or follows is queued");
     CHECK (stats->accepted
-               == stats->replied + stats->failed + stats->expired + stats->cancelled + stats->dead
-                      + stats->client_gone + stats->queued + stats->running,
+               == ended + stats->queued + stats->running,
            "accepted = replied + failed + expired + cancelled + dead + client_gone + queued + running");
     CHECK (broker->unsent->bytes == 0, "what was sent or dropped does not wait");
     if (!zqb__list_empty (&broker->unreachable))
@@ -248,6 +308,55 @@ static void set_time_limit (unsigned how)
     zqb_broker_time_limit (broker, how & 1 ? "lru" : "echo", (int) (how >> 1) * 50);
 }
 
+static const char *service_of (unsigned which)
+{
+    static const char *const names[] = {"echo", "lru", "e*", "other"};
+    return names[which & 3];
+}
+
+static size_t choose (const zqb_worker_info_t *workers, size_t count, UNUSED void *arg)
+{
+    check_busy ();
+    CHECK (count > 0 && count <= 64, "there is somebody to choose from");
+    for (size_t i = 0; i < count; i++)
+        CHECK (workers[i].load >= 0 && workers[i].load < workers[i].credit && workers[i].id != 0, "each has room, and a number");
+    return (size_t) workers[0].served % (count + 1);
+}
+
+static void set_policy (unsigned how)
+{
+    int policy = (int) (how >> 2) % 6, failed = zqb_broker_policy (broker, service_of (how), policy, choose, NULL);
+    CHECK (!failed || policy == 5 || errno == ENOMEM || errno == ENOSPC, "a policy is set");
+    CHECK (failed || policy < 5, "there are five policies");
+    CHECK (zqb_broker_policy (broker, "echo", ZQB_POLICY_CUSTOM, NULL, NULL) == -1, "somebody has to choose");
+}
+
+static void drain (unsigned how)
+{
+    CHECK (zqb_broker_drain (broker, service_of (how), how >> 2) == 0 || errno == ENOENT || errno == ENOMEM,
+           "a worker is drained, or there is none");
+}
+
+static void hear_scale (const zqb_scale_t *scale, UNUSED void *arg)
+{
+    check_busy ();
+    CHECK (strcmp (scale->service, "echo") == 0 || strlen (scale->service) > 0, "it is said of which service");
+    CHECK (scale->queued >= 0 && scale->idle >= 0 && scale->busy >= 0 && scale->oldest_us >= 0 && scale->wanted >= 1,
+           "a scale makes sense");
+}
+
+static void set_scale (unsigned how)
+{
+    zqb_scale_options_t options;
+    memset (&options, 0, sizeof options);
+    options.max = (int) (how >> 2);
+    options.wait_ms = how & 4 ? 10 : 0;
+    options.idle_ms = 20;
+    options.queue_per_worker = 1;
+    int failed = zqb_broker_scale (broker, service_of (how), options.max ? &options : NULL, hear_scale, NULL);
+    CHECK (!failed || errno == ENOMEM || errno == ENOSPC, "a service is watched");
+}
+
 static void take_step (script_t *step)
 {
     unsigned kind = script_byte (step) % BROKER_STEPS;
@@ -261,6 +370,9 @@ static void take_step (script_t *step)
         case BROKER_MEMORY: fail_memory (step); break;
         case BROKER_HANDLE: set_handler (script_byte (step)); break;
         case BROKER_LIMIT: set_time_limit (script_byte (step)); break;
+        case BROKER_POLICY: set_policy (script_byte (step)); break;
+        case BROKER_DRAIN: drain (script_byte (step)); break;
+        case BROKER_SCALE: set_scale (script_byte (step)); break;
         case BROKER_INTERRUPT: world.interrupts = script_byte (step) % 4; break;
         case BROKER_CONNECTION: actors[actor].connection = (int) script_byte (step) % 16 - 1; break;
         default: break;
@@ -277,7 +389,7 @@ int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
     world.may_send = may_send;
     world.sent = heard_from_broker;
     script_step (&script, &step);
-    if (step.left > 3) { /* memory is short from the start */
+    if (step.left > 3 && step.at[3] != 255) { /* memory is short from the start */
         world.memory_holds = step.at[3];
         world.memory_fails = 1;
     }

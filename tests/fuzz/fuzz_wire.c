@@ -30,6 +30,10 @@ static void check_pointers (frames_t *frames, const zqb__parcel_t *scratch, cons
     size_t large = body->large_count * sizeof (zmq_msg_t), address = command->address_count * sizeof (zmq_msg_t);
     CHECK (lies_in_frames (frames, command->service, command->service_size), "the service lies in the frames");
     CHECK (lies_in_frames (frames, command->text, command->text_size), "the text lies in the frames");
+    CHECK (!command->rare
+               || (lies_in_frames (frames, command->rare->unique, command->rare->unique_size)
+                   && lies_in_frames (frames, command->rare->affinity, command->rare->affinity_size)),
+           "the keys lie in the frames");
     CHECK (lies_in_frames (frames, body->block, body->size)
                || lies_in (body->block, body->size, scratch->bytes.bytes, scratch->bytes.size),
            "the body lies in the frames or in the scratch");
@@ -93,16 +97,41 @@ static int is_named (const zqb__command_t *command)
     return command->type == ZQB__READY || command->type == ZQB__REQUEST;
 }
 
+/* What a command has of what few have; all zero if it has nothing of it. */
+static zqb__rare_t rare_of (const zqb__command_t *command)
+{
+    zqb__rare_t none;
+    memset (&none, 0, sizeof none);
+    return command->rare ? *command->rare : none;
+}
+
+static void check_same_rare (const zqb__rare_t *a, const zqb__rare_t *b)
+{
+    CHECK (a->priority == b->priority && a->deadline_ms == b->deadline_ms && a->delay_ms == b->delay_ms,
+           "ZQB/1: priority, deadline and delay are written");
+    CHECK (a->attempts == b->attempts && a->backoff_ms == b->backoff_ms
+               && (!a->backoff_ms || a->backoff_max_ms == b->backoff_max_ms),
+           "ZQB/1: attempts and backoff are written");
+    CHECK (same_bytes (a->unique, a->unique_size, b->unique, b->unique_size)
+               && same_bytes (a->affinity, a->affinity_size, b->affinity, b->affinity_size),
+           "ZQB/1: the keys are written");
+    CHECK (a->has_progress == b->has_progress && a->done == b->done && a->total == b->total,
+           "ZQB/1: the progress is written");
+    CHECK (a->code == b->code, "ZQB/1: the code is written");
+}
+
 static void check_same_zqb1 (const zqb__command_t *a, const zqb__command_t *b)
 {
     CHECK (a->type == b->type && a->flags == b->flags && a->id == b->id, "ZQB/1: type, flags and id are written");
     CHECK (!is_named (a) || same_bytes (a->service, a->service_size, b->service, b->service_size),
            "ZQB/1: the service is written");
-    CHECK (a->type != ZQB__READY || a->credit == b->credit, "ZQB/1: the credit is written");
+    CHECK ((a->type != ZQB__READY && a->type != ZQB__MORE) || a->credit == b->credit, "ZQB/1: the credit is written");
     CHECK (a->heartbeat_ms == b->heartbeat_ms, "ZQB/1: the heartbeat is written");
     CHECK (a->status == b->status, "ZQB/1: the status is written");
     CHECK (same_bytes (a->text, a->text_size, b->text, b->text_size), "ZQB/1: the text is written");
     CHECK (same_body (&a->body, &b->body, 0), "ZQB/1: the body is written");
+    const zqb__rare_t in_a = rare_of (a), in_b = rare_of (b);
+    check_same_rare (&in_a, &in_b);
 }
 
 static void check_same_frames (const zqb__incoming_t *in, const zqb__command_t *a, const zqb__command_t *b)
@@ -197,11 +226,31 @@ static uint64_t judge_integer (const uint8_t *at, int bytes)
     return value;
 }
 
+/* Whether a field has a size that it may have. */
+static int judge_field (unsigned tag, unsigned size)
+{
+    switch (tag) {
+        case 6: return size == 1;
+        case 2:
+        case 3:
+        case 9: return size == 2;
+        case 5:
+        case 7:
+        case 8:
+        case 14: return size == 4;
+        case 10: return size == 8;
+        case 11:
+        case 12: return size > 0;
+        case 13: return size == 16;
+        default: return 1;
+    }
+}
+
 static int judge_fields (const uint8_t *at, size_t size, size_t *service)
 {
     for (size_t used; size; at += used, size -= used) {
         used = size < 2 ? SIZE_MAX : 2u + at[1];
-        if (used > size || ((at[0] == 2 || at[0] == 3) && at[1] != 2) || (at[0] == 5 && at[1] != 4))
+        if (used > size || !judge_field (at[0], at[1]))
             return 0;
         if (at[0] == 1)
             *service = at[1];
@@ -231,7 +280,7 @@ static int judge_body (judge_t *judge, const uint8_t *at, size_t size)
 static int judge_type (const judge_t *judge, unsigned type, size_t service)
 {
     int from_broker = judge->place == ZQB__FROM_BROKER;
-    if (type == 0 || type > 8)
+    if (type == 0 || type > 11)
         return 1;
     if (type == 1 && from_broker)
         return 0;
@@ -274,14 +323,18 @@ static void check_in (const zqb__incoming_t *in, const frames_t *frames)
 static void read_commands (zqb__incoming_t *in, frames_t *frames, zqb__parcel_t *scratch)
 {
     static zqb__command_t commands[MOST_COMMANDS], command;
+    static zqb__rare_t rare[MOST_COMMANDS]; /* which is there until the next command only */
     int zqb1 = in->dialect == ZQB__ZQB1, all = 0, more;
     size_t count = 0, judged = zqb1 ? judge_zqb1 (in->place, in->frames, in->count, &all) : 0;
     unsigned failed = world.failed;
     for (; (more = zqb__wire_next (in, &command)) == 1; count++) {
         check_pointers (frames, scratch, &command);
         walk_body (&command.body);
-        if (count < MOST_COMMANDS)
+        if (count < MOST_COMMANDS) {
             commands[count] = command;
+            rare[count] = rare_of (&command);
+            commands[count].rare = command.rare ? &rare[count] : NULL;
+        }
         if (!zqb1)
             write_frames (in, &command);
         CHECK (zqb1 || count == 0, "only ZQB/1 has several commands in a message");

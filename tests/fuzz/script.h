@@ -163,7 +163,7 @@ static uint64_t speaker_token (const speaker_t *speaker, unsigned which)
 static const char *const script_words[] = {
     "MDPC01", "MDPW01", "MDPC02", "MDPW02", "\1", "\2", "\3", "\4", "\5", "\6", "READY", "REQUEST", "REPLY",
     "HEARTBEAT", "DISCONNECT", "PARTIAL", "ERROR", "echo", "other", "local", "lru", "mmi.service", "mmi.services",
-    "mmi.workers", "mmi.stats", "mmi.none", "ZQB\1", "x", "MDPC03", "MDPW0", "hello, world"};
+    "mmi.workers", "mmi.stats", "mmi.none", "ZQB\1", "x", "MDPC03", "MDPW0", "hello, world", "e*", "echo*", "*", "other*"};
 
 enum { /* above the words, which are 1 and more; 0 is an empty frame */
     FRAME_TOKEN = 0x40, /* which */
@@ -179,6 +179,13 @@ enum { /* above the words, which are 1 and more; 0 is an empty frame */
 enum { /* what a command of ZQB/1 has, as bits */
     HAS_SERVICE = 1, HAS_CREDIT = 2, HAS_STATUS = 4, HAS_TEXT = 8, HAS_UNKNOWN = 16, HAS_BODY = 32, HAS_HEARTBEAT = 64,
     IS_DISTORTED = 128
+};
+
+enum { IS_RARE = 0x40 }; /* in its type: it also has some of these, as bits of a number */
+
+enum { /* those that few commands have, in the order of their tags */
+    RARE_PRIORITY = 1, RARE_DEADLINE = 2, RARE_DELAY = 4, RARE_ATTEMPTS = 8, RARE_BACKOFF = 16, RARE_UNIQUE = 32,
+    RARE_AFFINITY = 64, RARE_PROGRESS = 128, RARE_CODE = 256, RARE_ALL = 511, RARE_WRONG = 0x8000 /* one has another size */
 };
 
 enum { /* what is wrong with it */
@@ -240,6 +247,48 @@ static void script_fields (script_t *script, message_t *message, unsigned has)
     }
 }
 
+/* A key: one of few, or the longest. */
+static void script_key (script_t *script, message_t *message, unsigned tag)
+{
+    unsigned which = script_byte (script), size = which > 250 ? 255 : 1 + which / 4 % 4;
+    message_put (message, tag, 1);
+    message_put (message, size, 1);
+    message_put_many (message, 'k' + which % 4, size);
+}
+
+/* Those that few commands have: which, and the values; of some a byte is missing or too many. */
+static void script_rare (script_t *script, message_t *message)
+{
+    unsigned has = script_number (script);
+    if (has & RARE_PRIORITY)
+        message_put (message, 6u << 16 | 1u << 8 | script_byte (script), 3);
+    if (has & RARE_DEADLINE)
+        message_put (message, 7ull << 40 | 4ull << 32 | script_number (script), 6);
+    if (has & RARE_DELAY)
+        message_put (message, 8ull << 40 | 4ull << 32 | script_number (script), 6);
+    if (has & RARE_ATTEMPTS) {
+        unsigned attempts = script_byte (script);
+        message_put (message, 9u << 24 | 2u << 16 | (attempts == 255 ? 65535 : attempts), 4);
+    }
+    if (has & RARE_BACKOFF) {
+        message_put (message, 10ull << 40 | 8ull << 32 | script_number (script), 6);
+        message_put (message, script_number (script), 4);
+    }
+    if (has & RARE_UNIQUE)
+        script_key (script, message, 11);
+    if (has & RARE_AFFINITY)
+        script_key (script, message, 12);
+    if (has & RARE_PROGRESS) {
+        message_put (message, 13u << 8 | 16u, 2);
+        message_put (message, script_byte (script), 8);
+        message_put (message, script_byte (script), 8);
+    }
+    if (has & RARE_CODE)
+        message_put (message, 14ull << 40 | 4ull << 32 | script_number (script), 6);
+    if (has & RARE_WRONG)
+        message_put_field (message, 6 + script_byte (script) % 9, "wrong size, wrong", script_byte (script) % 18);
+}
+
 /* A body: how many frames, and of each a byte: up to 127 the size of a small one, 128 and more of a large one. */
 static void script_body (script_t *script, message_t *message)
 {
@@ -284,20 +333,22 @@ static void message_distort (message_t *message, size_t start, unsigned how, uin
     }
 }
 
-/* A command: what it has, its type, flags, which id, fields, body, what is wrong with it. */
+/* A command: what it has, its type, flags, which id, fields, those that few have, body, what is wrong with it. */
 static void script_command (script_t *script, message_t *message, const speaker_t *speaker)
 {
     size_t start = message->size;
     if (start + 16 > SCRIPT_ZQB1_MOST)
         return;
     unsigned has = script_byte (script);
-    unsigned type = script_byte (script);
+    unsigned type = script_byte (script), rare = type < 128 && (type & IS_RARE);
     message_put (message, 0, 4);
-    message_put (message, type, 1);
+    message_put (message, rare ? type & ~(unsigned) IS_RARE : type, 1);
     message_put (message, script_byte (script), 1);
     message_put (message, 0, 2);
     message_put (message, speaker_token (speaker, script_byte (script)), 8);
     script_fields (script, message, has);
+    if (rare)
+        script_rare (script, message);
     size_t fields = message->size - start - 16;
     message_set (message, start + 6, fields, 2);
     if (has & HAS_BODY)

@@ -99,17 +99,39 @@ static void zqb1 (unsigned commands)
     put (commands);
 }
 
+enum {
+    OF_READY = 1, OF_REQUEST, OF_PARTIAL, OF_REPLY, OF_ERROR, OF_HEARTBEAT, OF_DISCONNECT, OF_CANCEL, OF_PROGRESS, OF_MORE,
+    OF_DRAIN, OF_END
+};
+
+static const char *service_of_seed = "echo"; /* of READY and REQUEST */
+static unsigned rare_of_request;             /* what a REQUEST asks for: RARE_PRIORITY ... */
+
+/* Which of the fields that few commands have, and small values. */
+static void put_rare (unsigned rare)
+{
+    static const unsigned bytes[] = {1, 2, 2, 1, 4, 1, 1, 2, 2};
+    put (rare >> 8);
+    put (rare);
+    for (unsigned field = 0; field < COUNT (bytes); field++)
+        for (unsigned i = 0; (rare >> field & 1) && i < bytes[field]; i++)
+            put (field == 0 ? 130 : i % 2 ? 50 + field : 0);
+    if (rare & RARE_WRONG)
+        put (rare), put (rare >> 3);
+}
+
 /* A command with what its type has; which id. */
 static void command (unsigned type, unsigned flags, unsigned id, unsigned frames_of_body)
 {
     static const unsigned has[] = {HAS_UNKNOWN, HAS_SERVICE | HAS_CREDIT | HAS_HEARTBEAT, HAS_SERVICE | HAS_BODY, HAS_BODY,
-                                   HAS_BODY, HAS_STATUS | HAS_TEXT, 0, 0, 0};
+                                   HAS_BODY, HAS_STATUS | HAS_TEXT, 0, 0, 0, HAS_TEXT, HAS_CREDIT, 0};
+    unsigned rare = type == OF_PROGRESS ? RARE_PROGRESS : rare_of_request && type == OF_REQUEST ? rare_of_request : 0;
     put (has[type]);
-    put (type);
+    put (rare ? type | IS_RARE : type);
     put (flags);
     put (id);
     if (has[type] & HAS_SERVICE)
-        put (word ("echo", 4));
+        put (word (service_of_seed, strlen (service_of_seed)));
     if (has[type] & HAS_CREDIT)
         put (0), put (2);
     if (has[type] & HAS_STATUS)
@@ -120,11 +142,11 @@ static void command (unsigned type, unsigned flags, unsigned id, unsigned frames
         put (1), put (0);
     if (has[type] & HAS_UNKNOWN)
         put (99), put (3);
+    if (rare)
+        put_rare (rare);
     for (unsigned i = 0; (has[type] & HAS_BODY) && i <= frames_of_body; i++)
         put (i == 0 ? frames_of_body : i % 2 ? 12 : 128 + i);
 }
-
-enum { OF_READY = 1, OF_REQUEST, OF_PARTIAL, OF_REPLY, OF_ERROR, OF_HEARTBEAT, OF_DISCONNECT, OF_CANCEL };
 
 static void zqb1_one (unsigned type, unsigned id)
 {
@@ -174,6 +196,14 @@ static void limits (unsigned chosen)
     put (1);
 }
 
+/* No limits, and those rules of fuzz_broker.c. */
+static void rules (unsigned chosen)
+{
+    limits (0);
+    put (255); /* memory is not short */
+    put (chosen);
+}
+
 /* A worker registers, is asked, says a part and the reply, a heartbeat and goodbye. */
 static void exchange (const party_t *worker, const party_t *client)
 {
@@ -193,6 +223,87 @@ static void wait_for (unsigned seconds)
     put (seconds * 16);
     put (0);
     put (8);
+}
+
+/* Somebody of ZQB/1 says one command. */
+static void says (unsigned actor, unsigned type, unsigned flags, unsigned id)
+{
+    step_with (BROKER_SAY, actor);
+    zqb1 (1);
+    command (type, flags, id, 1);
+}
+
+/* A request that asks for something, of which the worker tells how far it is; by each kind of worker. */
+static void asks (unsigned rare, unsigned flags, const party_t *worker)
+{
+    rare_of_request = rare;
+    says (3, OF_REQUEST, flags, flags & 4 ? 200 : 100);
+    says (5, OF_REQUEST, flags, 100);
+    say (worker, worker->ready, OF_READY);
+    says (3, OF_REQUEST, flags, 101);
+    says (0, OF_PROGRESS, 0, 0);
+    says (0, OF_PARTIAL, 0, 0);
+    says (3, OF_MORE, 0, 100);
+    says (3, OF_CANCEL, 0, 101);
+    wait_for (1);
+    say (worker, worker->reply, OF_REPLY);
+    says (0, OF_REPLY, 0, 0);
+    rare_of_request = 0;
+}
+
+static void seeds_of_wishes (const char *folder)
+{
+    int number = 0;
+    for (unsigned field = 0; field < 9; field++)
+        for (size_t w = 0; w < COUNT (workers); w += 2) {
+            rules (field * 29);
+            asks (1u << field | (field & 1 ? RARE_PRIORITY : 0), 0, &workers[w]);
+            say (&workers[w], workers[w].leave, OF_DISCONNECT);
+            wait_for (9);
+            write_script (folder, "fuzz_broker", "wishes", number++);
+        }
+    for (unsigned flags = 0; flags < 64; flags += 4) { /* one way, at once or never, of all */
+        rules (flags);
+        say (&workers[2], workers[2].ready, OF_READY);
+        asks (flags & 8 ? RARE_DEADLINE : flags & 32 ? RARE_UNIQUE : 0, flags, &workers[0]);
+        wait_for (3);
+        write_script (folder, "fuzz_broker", "flags", (int) flags / 4);
+    }
+    for (unsigned how = 0; how < 8; how++) { /* given back, drained, failed */
+        static const uint8_t own[] = {BROKER_DRAIN, BROKER_POLICY, BROKER_SCALE, BROKER_PASS};
+        rules (how * 7);
+        say (&workers[0], workers[0].ready, OF_READY);
+        say (&workers[how % 4], workers[how % 4].ready, OF_READY);
+        asks (how & 1 ? RARE_AFFINITY : RARE_BACKOFF, 0, &workers[0]);
+        step_with (BROKER_SAY, 0);
+        zqb1 (3);
+        put (HAS_STATUS), put (OF_ERROR), put (0), put (0), put (how & 1 ? 4 : 7);
+        put (HAS_TEXT), put (OF_ERROR | IS_RARE), put (0), put (1), put (3), put_rare (RARE_CODE);
+        command (how & 2 ? OF_DRAIN : OF_DISCONNECT, how & 4 ? 2 : 0, 0, 0);
+        step_with (own[how % 4], 0);
+        put (how * 4);
+        says (3, OF_REQUEST, 0, 110);
+        wait_for (3);
+        write_script (folder, "fuzz_broker", "given-back", (int) how);
+    }
+    for (unsigned how = 0; how < 8; how++) { /* patterns */
+        static const char *const names[] = {"e*", "echo*", "*", "echo"};
+        rules (how);
+        says (3, OF_REQUEST, 0, 100);
+        for (unsigned i = 0; i < 3; i++) {
+            service_of_seed = names[(how + i) % COUNT (names)];
+            say (&workers[0], workers[0].ready, OF_READY);
+            service_of_seed = "echo";
+            says (3, OF_REQUEST, how & 4 ? 16 : 0, 101 + i);
+            step_with (BROKER_SAY, 4);
+            frames (". MDPC01 echo x #");
+        }
+        step_with (BROKER_SAY, 1);
+        frames (how & 1 ? ". MDPW01 1 e*" : ". MDPW01 1 echo*");
+        say (&workers[0], workers[0].leave, OF_DISCONNECT);
+        wait_for (3);
+        write_script (folder, "fuzz_broker", "patterns", (int) how);
+    }
 }
 
 static void seeds_of_broker (const char *folder)
@@ -274,8 +385,8 @@ static void each_place (const char *folder, const char *name, int number, const 
         else if (type)
             zqb1_one (type, 0);
         else {
-            zqb1 (8);
-            for (unsigned all = 1; all <= 8; all++)
+            zqb1 (OF_END - 1);
+            for (unsigned all = 1; all < OF_END; all++)
                 command (all, all, all, all % 4);
         }
     }
@@ -285,8 +396,15 @@ static void each_place (const char *folder, const char *name, int number, const 
 static void seeds_of_wire (const char *folder)
 {
     int number = 0;
-    for (unsigned type = 0; type <= 8; type++)
+    for (unsigned type = 0; type < OF_END; type++)
         each_place (folder, "zqb1", (int) type, "", type);
+    for (unsigned field = 0; field < 10; field++) { /* the fields that few have, and wrong sizes of them */
+        rare_of_request = field < 9 ? 1u << field : RARE_ALL;
+        each_place (folder, "rare", (int) field, "", OF_REQUEST);
+        rare_of_request |= RARE_WRONG;
+        each_place (folder, "rare-wrong", (int) field, "", OF_REQUEST);
+    }
+    rare_of_request = 0;
     for (size_t w = 1; w < COUNT (workers); w++) {
         const party_t *worker = &workers[w];
         const char *const texts[] = {worker->ready, worker->partial, worker->reply, worker->beat, worker->leave};
@@ -344,6 +462,18 @@ static void ask (unsigned kind)
     frames ("x #");
 }
 
+/* The same with wishes, which come before the service (fuzz_client.c). */
+static void ask_with (unsigned kind, unsigned wishes, unsigned value)
+{
+    step_with (kind, wishes >> 8);
+    put (wishes);
+    for (unsigned bit = 0; bit < 11; bit++)
+        if (wishes >> bit & 1)
+            put (value);
+    put (0);
+    frames ("x #");
+}
+
 /* What goes wrong, or nothing, as a step of the hostile broker. */
 static void goes_wrong (unsigned what)
 {
@@ -376,6 +506,45 @@ static void odd_answer (unsigned type, unsigned has)
 static void seeds_of_client (const char *folder)
 {
     int number = 0;
+    for (unsigned wish = 0; wish < 11; wish++) /* each, of ZQB/1 and of Majordomo; and what comes of it */
+        for (unsigned what = 0; what < 3; what++) {
+            options (what == 2, wish * 5);
+            ask_with (CLIENT_SUBMIT_WITH, 1u << wish, what + 1);
+            step_with (CLIENT_RECEIVE, 0);
+            broker_says ("", OF_PROGRESS);
+            step_with (CLIENT_RECEIVE, 2);
+            for (unsigned parts = 0; parts < 3; parts++) {
+                step ();
+                put (HOSTILE_SAY);
+                zqb1 (9);
+                for (unsigned i = 0; i < 9; i++)
+                    command (OF_PARTIAL, 0, 0, 1);
+            }
+            for (unsigned parts = 0; parts < 18; parts++)
+                step_with (CLIENT_RECEIVE, 0);
+            goes_wrong (wish);
+            ask_with (CLIENT_CALL_WITH, 1u << wish, what);
+            broker_says ("", what ? OF_REPLY : OF_ERROR);
+            step_with (CLIENT_RECEIVE, 5);
+            write_script (folder, "fuzz_client", "wishes", number++);
+        }
+    for (unsigned how = 0; how < 6; how++) {
+        options (0, how);
+        step_with (CLIENT_SURVEY, how);
+        put (0);
+        frames ("x #");
+        for (unsigned i = 0; i < how; i++)
+            broker_says ("", OF_PARTIAL);
+        goes_wrong (how * 2);
+        step ();
+        put (HOSTILE_SAY);
+        zqb1 (1);
+        put (0), put (how & 1 ? OF_REPLY | IS_RARE : OF_ERROR), put (0), put (0);
+        if (how & 1)
+            put_rare (RARE_PROGRESS);
+        write_script (folder, "fuzz_client", "survey", (int) how);
+    }
+    number = 0;
     for (unsigned type = OF_PARTIAL; type <= OF_ERROR; type++)
         for (unsigned parts = 0; parts < 8; parts++) {
             options (0, 0);
@@ -404,6 +573,41 @@ static void seeds_of_client (const char *folder)
             step_with (CLIENT_RECEIVE, 6);
             write_script (folder, "fuzz_client", "asks", number++);
         }
+}
+
+/* Requests with a window and a deadline, of which the worker says all that it can, and hears what there is. */
+static void seeds_of_wide_worker (const char *folder)
+{
+    for (unsigned what = 0; what < 24; what++) {
+        options (0, what & 1 ? 128 : 16);
+        step ();
+        put (HOSTILE_SAY);
+        rare_of_request = what & 2 ? RARE_DEADLINE : 0;
+        zqb1 (2);
+        command (OF_REQUEST, 32, 90, 1);
+        command (OF_REQUEST, 0, 91, 2);
+        rare_of_request = 0;
+        step_with (WORKER_RECEIVE, 3);
+        step_with (WORKER_RECEIVE, 0);
+        step_with (WORKER_PROGRESS, 0);
+        put (1), put (2), put (what);
+        for (unsigned parts = 0; parts < 34; parts++) {
+            step_with (WORKER_PARTIAL, 0);
+            frames ("x");
+        }
+        broker_says ("", what & 4 ? OF_MORE : OF_CANCEL);
+        goes_wrong (what / 2);
+        step_with (WORKER_ASK, 0);
+        step_with (what & 8 ? WORKER_REFUSE : WORKER_FAIL, 0);
+        step_with (WORKER_DRAIN, what & 16 ? 'D' : 0);
+        broker_says ("", OF_DRAIN);
+        step_with (WORKER_REPLY, 0);
+        frames ("x #");
+        step_with (WORKER_RECEIVE, 6);
+        step_with (WORKER_RUN, 2);
+        broker_says ("", OF_REQUEST);
+        write_script (folder, "fuzz_worker", "wide", (int) what);
+    }
 }
 
 static void seeds_of_worker (const char *folder)
@@ -439,7 +643,9 @@ int main (int argc, char **argv)
     mkdir (argv[1], 0777);
     seeds_of_wire (argv[1]);
     seeds_of_broker (argv[1]);
+    seeds_of_wishes (argv[1]);
     seeds_of_client (argv[1]);
     seeds_of_worker (argv[1]);
+    seeds_of_wide_worker (argv[1]);
     return 0;
 }

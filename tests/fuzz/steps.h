@@ -16,6 +16,9 @@ enum {
     BROKER_INTERRUPT,  /* so many calls */
     BROKER_CONNECTION, /* which one it comes over from now on */
     BROKER_LIMIT,      /* of time: of lru if odd, or of echo, in 100 ms; 0 and 1 none */
+    BROKER_POLICY,     /* bits: 1, 2 of which service; the rest: which */
+    BROKER_DRAIN,      /* bits: 1, 2 of which service; the rest: which worker, 0 all */
+    BROKER_SCALE,      /* the same; the rest: most workers, 0 not any more */
     BROKER_STEPS
 };
 
@@ -37,7 +40,10 @@ enum {
     CLIENT_RECEIVE,                /* time-out */
     CLIENT_CALL,                   /* as submit */
     CLIENT_CANCEL,                 /* which */
-    CLIENT_FLUSH
+    CLIENT_FLUSH,
+    CLIENT_SUBMIT_WITH, /* wishes (fuzz_client.c), and as submit */
+    CLIENT_CALL_WITH,   /* the same */
+    CLIENT_SURVEY       /* deadline, and as submit */
 };
 
 enum {
@@ -46,9 +52,13 @@ enum {
     WORKER_PARTIAL,
     WORKER_FAIL,
     WORKER_RUN, /* so many requests */
-    WORKER_STOP /* 'S' */
+    WORKER_STOP, /* 'S' */
+    WORKER_PROGRESS, /* which, how far, of how much, length of the text */
+    WORKER_REFUSE,   /* which */
+    WORKER_ASK,      /* which: is it cancelled, how much is left */
+    WORKER_DRAIN     /* 'D' */
 };
 
-enum { OWN_KINDS = 16 }; /* kinds of client, worker and hostile broker are taken modulo this */
+enum { OWN_KINDS = 32 }; /* kinds of client, worker and hostile broker are taken modulo this */
 
 #endif

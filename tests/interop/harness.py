@@ -24,6 +24,7 @@ BUILD = HERE.parent / "build"
 ZQBROKERD = os.environ.get("ZQBROKERD", str(BUILD / "zqbrokerd"))
 ZQCALL = os.environ.get("ZQCALL", str(BUILD / "zqcall"))
 ZQECHO = os.environ.get("ZQECHO", str(BUILD / "zqecho"))
+ZQOBEDIENT = os.environ.get("ZQOBEDIENT", str(BUILD / "obedient"))
 ANY_PORT = "tcp://127.0.0.1:*"
 PATIENCE = 20
 

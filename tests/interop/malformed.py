@@ -9,8 +9,9 @@ import zmq
 import peers
 from harness import (LARGE, MDP_WORKERS, SINGLE_WORKERS, SMALL, TALKING_WORKERS, InteropCase, each, expand, those,
                      worked, zqb)
-from peers import (CANCEL, CREDIT, DISCONNECT, ERROR, HEARTBEAT, MDPC01, MDPC02, MDPW01, MDPW02, PARTIAL, READY, REPLY,
-                   REQUEST, SERVICE, TEXT, Command)
+from peers import (AFFINITY, ATTEMPTS, BACKOFF, CANCEL, CODE, CREDIT, DEADLINE, DELAY, DISCONNECT, DONE, DRAIN, ERROR,
+                   HEARTBEAT, MDPC01, MDPC02, MDPW01, MDPW02, MORE, PARTIAL, PRIORITY, PROGRESS, READY, REPLY, REQUEST,
+                   SERVICE, STATUS, TEXT, UNIQUE, Command, zqb_request)
 
 
 # ---- replies that nobody asked for --------------------------------------------------------------------------------
@@ -266,6 +267,12 @@ ZQB_MALFORMED = {
     "ready_with_empty_service": Malformed(zqb(Command(READY, 0, {SERVICE: b""})), FRAMES + NAME),
     "ready_with_credit_of_one_byte": Malformed(zqb(Command(READY, 0, {SERVICE: b"job", CREDIT: b"\1"})), FRAMES),
     "ready_with_credit_of_three_bytes": Malformed(zqb(Command(READY, 0, {SERVICE: b"job", CREDIT: b"\0\0\1"})), FRAMES),
+    "progress_of_stranger": Malformed(zqb(Command(PROGRESS, 1, {DONE: b"\0" * 16})), STATE),
+    "drain_of_stranger": Malformed(zqb(Command(DRAIN)), STATE),
+    "progress_nobody_asked_for": Malformed(zqb(Command(PROGRESS, 1, {DONE: b"\0" * 16})), ["stale"], "main",
+                                           peers.ZQBWorker),
+    "progress_of_nothing": Malformed(zqb(Command(PROGRESS, 1)), ["stale"], "main", peers.ZQBWorker),
+    "more_with_credit_of_four_bytes": Malformed(zqb(Command(MORE, 1, {CREDIT: b"\0\0\0\1"})), FRAMES),
     "reply_of_stranger": Malformed(zqb(Command(REPLY, 1, {}, [b"x"])), STATE),
     "partial_of_stranger": Malformed(zqb(Command(PARTIAL, 1, {}, [b"x"])), STATE),
     "error_of_stranger": Malformed(zqb(Command(ERROR, 1, {TEXT: b"x"})), STATE),
@@ -276,6 +283,21 @@ ZQB_MALFORMED = {
     "good_request_then_a_lie": Malformed([zqb(Command(REQUEST, 99, {SERVICE: b"nobody"}, [b"x"]))[0] + b"\0\0\0\1"],
                                          FRAMES),
 }
+
+# Fields that few commands have, of another size than they should.
+FIELD_SIZES = {"priority": (PRIORITY, 1), "deadline": (DEADLINE, 4), "delay": (DELAY, 4), "attempts": (ATTEMPTS, 2),
+               "backoff": (BACKOFF, 8), "progress": (DONE, 16), "code": (CODE, 4)}
+FIELD_MALFORMED = {
+    "%s_of_%d_bytes" % (name, wrong): Malformed(zqb(Command(REQUEST, 1, {SERVICE: b"job", tag: b"\1" * wrong}, [b"x"])),
+                                                FRAMES)
+    for name, (tag, size) in FIELD_SIZES.items() for wrong in (0, size - 1, size + 1, 255) if wrong != size}
+FIELD_MALFORMED.update({
+    "empty_unique": Malformed(zqb(Command(REQUEST, 1, {SERVICE: b"job", UNIQUE: b""}, [b"x"])), FRAMES),
+    "empty_affinity": Malformed(zqb(Command(REQUEST, 1, {SERVICE: b"job", AFFINITY: b""}, [b"x"])), FRAMES),
+    "progress_of_15_bytes_from_a_worker": Malformed(zqb(Command(PROGRESS, 1, {DONE: b"\0" * 15})), FRAMES, "main",
+                                                    peers.ZQBWorker),
+    "code_of_2_bytes_from_a_worker": Malformed(zqb(Command(ERROR, 1, {CODE: b"\0\1"})), FRAMES, "main",
+                                               peers.ZQBWorker)})
 
 
 @expand
@@ -324,9 +346,16 @@ class MalformedMessages(InteropCase):
     def zqb_malformed(self, message):
         self.refused(message)
 
+    @each("zqb1_field_{0}", FIELD_MALFORMED)
+    def field_malformed(self, message):
+        self.refused(message)
+
     @each("zqb1_{0}_truncated_at_every_byte", {
         "request": zqb(Command(REQUEST, 7, {SERVICE: b"nobody", 31: b"?"}, [b"body", b"", b"last"])),
         "request_with_large_frames": zqb(Command(REQUEST, 7, {SERVICE: b"nobody"}, [b"x", LARGE, b"y"])),
+        "request_that_asks_for_all": zqb(zqb_request(0, b"nobody", [b"body"], priority=4, deadline=0xffffffff, delay=0,
+                                                     attempts=65535, backoff=(1, 2), unique=b"u" * 255,
+                                                     affinity=b"a" * 255, survey=True, fail_fast=True)),
         "ready": zqb(Command(READY, 0, {SERVICE: b"nobody", CREDIT: b"\0\2"}))})
     def truncated(self, frames):
         before = self.stats()
@@ -361,7 +390,13 @@ class Mutations(InteropCase):
                   [b"", MDPW02, b"\6"]],
         "zqb1": [zqb(Command(REQUEST, 3, {SERVICE: b"job"}, [b"body", LARGE])),
                  zqb(Command(READY, 0, {SERVICE: b"other"})), zqb(Command(REPLY, 9, {}, [b"x"]), Command(HEARTBEAT)),
-                 zqb(Command(CANCEL, 3)), zqb(Command(DISCONNECT))],
+                 zqb(Command(CANCEL, 3)), zqb(Command(DISCONNECT)), zqb(Command(MORE, 3, {CREDIT: b"\0\1"})),
+                 zqb(zqb_request(5, b"job", [b"body"], priority=2, deadline=50, delay=5, attempts=2, backoff=(1, 20),
+                                 unique=b"key", affinity=b"key")),
+                 zqb(zqb_request(6, b"job", [b"body"], survey=True, fail_fast=True)),
+                 zqb(zqb_request(0, b"oth*", [b"body"], one_way=True)), zqb(Command(READY, 0, {SERVICE: b"oth*"})),
+                 zqb(Command(PROGRESS, 9, {DONE: b"\0" * 16, TEXT: b"x"}), Command(DRAIN)),
+                 zqb(Command(ERROR, 9, {STATUS: b"\0\4"}), Command(ERROR, 9, {CODE: b"\0\0\0\1"}))],
         "lru": [[b"", b"READY"], [b"", b"12345678", b"", b"x"], [b"", b"body"]],
         "ppp": [[b"\1"], [b"\2"], [b"12345678", b"", b"x"]]}
 

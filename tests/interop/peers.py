@@ -21,8 +21,8 @@ import zmq
 
 MDPC01, MDPW01, MDPC02, MDPW02 = b"MDPC01", b"MDPW01", b"MDPC02", b"MDPW02"
 
-READY, REQUEST, PARTIAL, REPLY, ERROR, HEARTBEAT, DISCONNECT, CANCEL = (
-    "READY", "REQUEST", "PARTIAL", "REPLY", "ERROR", "HEARTBEAT", "DISCONNECT", "CANCEL")
+READY, REQUEST, PARTIAL, REPLY, ERROR, HEARTBEAT, DISCONNECT, CANCEL, PROGRESS, MORE, DRAIN = (
+    "READY", "REQUEST", "PARTIAL", "REPLY", "ERROR", "HEARTBEAT", "DISCONNECT", "CANCEL", "PROGRESS", "MORE", "DRAIN")
 
 MDP01_NUMBERS = {READY: b"\1", REQUEST: b"\2", REPLY: b"\3", HEARTBEAT: b"\4", DISCONNECT: b"\5"}      # RFC 7
 MDP01_WORDS = {word: word.encode() for word in MDP01_NUMBERS}
@@ -38,11 +38,11 @@ class Timeout(Exception):
 
 
 class CallFailed(Exception):
-    """A ZQB/1 broker said that there will be no reply."""
+    """A ZQB/1 broker said that there will be no reply. code: the worker's own, or None."""
 
-    def __init__(self, status, text):
-        super().__init__(status, text)
-        self.status, self.text = status, text
+    def __init__(self, status, text, code=None):
+        super().__init__(status, text, code)
+        self.status, self.text, self.code = status, text, code
 
 
 class Parts(list):
@@ -338,14 +338,17 @@ class Worker(Peer):
     def handle(self, frames):
         self.expiry = now_ms() + self.liveness * self.heartbeat_ms
         for kind, token, body in self.decode(frames):
-            if kind == REQUEST:
-                self.requests.append((token, body))
-            elif kind == HEARTBEAT:
-                self.heartbeats += 1
-            elif kind == DISCONNECT:
-                self.disconnects += 1
-            else:
-                raise ProtocolError("a broker does not send %s" % kind)
+            self.take(kind, token, body)
+
+    def take(self, kind, token, body):
+        if kind == REQUEST:
+            self.requests.append((token, body))
+        elif kind == HEARTBEAT:
+            self.heartbeats += 1
+        elif kind == DISCONNECT:
+            self.disconnects += 1
+        else:
+            raise ProtocolError("a broker does not send %s" % kind)
 
     def listen(self, condition, timeout_ms=10000):
         """Receives, and says nothing, until the condition holds or time is over; whether it holds."""
@@ -405,9 +408,13 @@ class Worker(Peer):
     def flush(self):
         """For workers that gather their answers."""
 
+    def is_done(self):
+        """Only ZQB/1 has a word for it: the broker has told it to take no more."""
+        return False
+
     def serve(self, handler, stop):
         """Serves until stop.is_set (), then says goodbye where there is a word for it, and closes."""
-        while not stop.is_set():
+        while not stop.is_set() and not self.is_done():
             request = self.recv(50)
             while request is not None:
                 token, body = request
@@ -582,13 +589,47 @@ class PPPWordsWorker(PPPWorker):
 # ---- ZQB/1, from section 8 of the manual --------------------------------------------------------------------------
 
 ZQB_MAGIC = b"ZQB\1"
-ZQB_TYPES = {READY: 1, REQUEST: 2, PARTIAL: 3, REPLY: 4, ERROR: 5, HEARTBEAT: 6, DISCONNECT: 7, CANCEL: 8}
+ZQB_TYPES = {READY: 1, REQUEST: 2, PARTIAL: 3, REPLY: 4, ERROR: 5, HEARTBEAT: 6, DISCONNECT: 7, CANCEL: 8, PROGRESS: 9,
+             MORE: 10, DRAIN: 11}
 ZQB_KINDS = {number: kind for kind, number in ZQB_TYPES.items()}
-SERVICE, CREDIT, STATUS, TEXT = 1, 2, 3, 4      # tags of fields
+AGAIN, UNBEGUN, ONE_WAY, FAIL_FAST, SURVEY, WINDOW = (1 << bit for bit in range(6))       # flags
+(SERVICE, CREDIT, STATUS, TEXT, BEAT, PRIORITY, DEADLINE, DELAY, ATTEMPTS, BACKOFF, UNIQUE, AFFINITY, DONE,
+ CODE) = range(1, 15)       # tags of fields; DONE is that of progress
 ENOWORKER, EQUEUEFULL, EEXPIRED, EREFUSED, ELOST, ECANCELLED, EFAILED, EMALFORMED = range(1, 9)     # ZQB_ERRORS
 DETACHED = 0x80000000
+WINDOW_PARTS, GRANT_PARTS = 32, 16      # parts under way at most; a reader says MORE for so many
 
-Command = collections.namedtuple("Command", "kind id fields body", defaults=(0, {}, []))
+Command = collections.namedtuple("Command", "kind id fields body flags", defaults=(0, {}, [], 0))
+
+
+def number_of(command, tag, default=None):
+    """The value of a field that is one number, of whatever size."""
+    value = command.fields.get(tag)
+    return default if value is None else int.from_bytes(value, "big")
+
+
+def progress_of(command):
+    """(done, total) of a PROGRESS, or of the end of a survey; None if it has none."""
+    value = command.fields.get(DONE)
+    return None if value is None else struct.unpack(">QQ", value)
+
+
+def zqb_asks(priority=None, deadline=None, delay=None, attempts=None, backoff=None, unique=None, affinity=None,
+             one_way=False, fail_fast=False, survey=False):
+    """The fields and flags of a REQUEST that asks for this. Priority 0 is normal, times are ms, backoff a pair."""
+    fields = {PRIORITY: priority is not None and struct.pack(">B", 128 + priority),
+              DEADLINE: deadline is not None and struct.pack(">I", deadline),
+              DELAY: delay is not None and struct.pack(">I", delay),
+              ATTEMPTS: attempts is not None and struct.pack(">H", attempts),
+              BACKOFF: backoff is not None and struct.pack(">II", *backoff), UNIQUE: unique, AFFINITY: affinity}
+    flags = ONE_WAY * one_way | FAIL_FAST * fail_fast | SURVEY * survey
+    return {tag: value for tag, value in fields.items() if value}, flags
+
+
+def zqb_request(number, service, body, **asks):
+    """The command of a request with such wishes."""
+    fields, flags = zqb_asks(**asks)
+    return Command(REQUEST, number, {SERVICE: service, **fields}, body, flags)
 
 
 def zqb_command(command, detach_over=1024):
@@ -602,7 +643,7 @@ def zqb_command(command, detach_over=1024):
         else:
             block += struct.pack(">I", len(frame)) + frame
     kind = ZQB_TYPES.get(command.kind, command.kind)
-    head = struct.pack(">IBBHQ", 16 + len(fields) + len(block), kind, 0, len(fields), command.id)
+    head = struct.pack(">IBBHQ", 16 + len(fields) + len(block), kind, command.flags, len(fields), command.id)
     return head + fields + block, detached
 
 
@@ -619,7 +660,7 @@ def zqb_pack(life, commands, detach_over=1024):
 def zqb_again(frames):
     """A message of one REQUEST, sent once more: with the flag AGAIN."""
     first = bytearray(frames[0])
-    first[len(ZQB_MAGIC) + 8 + 5] |= 1
+    first[len(ZQB_MAGIC) + 8 + 5] |= AGAIN
     return [bytes(first)] + frames[1:]
 
 
@@ -657,11 +698,11 @@ def zqb_unpack(frames):
     commands, at = [], 12
     while at < len(first):
         need(at + 16 <= len(first), "a command is cut short", frames)
-        size, kind, _, fields_size, number = struct.unpack_from(">IBBHQ", first, at)
+        size, kind, flags, fields_size, number = struct.unpack_from(">IBBHQ", first, at)
         need(16 + fields_size <= size <= len(first) - at, "the size of a command lies", frames)
         block = at + 16 + fields_size
         commands.append(Command(ZQB_KINDS.get(kind, kind), number, zqb_fields(first[at + 16:block]),
-                                zqb_body(first[block:at + size], detached)))
+                                zqb_body(first[block:at + size], detached), flags))
         at += size
     need(not detached, "frames that no command mentions", frames)
     return first[4:12], commands
@@ -671,21 +712,33 @@ class ZQBClient(Client):
     """A client of ZQB/1. It may have many requests under way; call has one."""
 
     partials = True
+    grants = True       # it says MORE as it reads
     detach_over = 1024
 
     def __init__(self, ctx, endpoint, identity=None, life=None):
         self.life = life or os.urandom(8)
         self.numbers = itertools.count(1)
-        self.broker_life = None
+        self.broker_life = self.request = None
+        self.progress = []      # (done, total, text) of the request under way
+        self.unread = collections.Counter()     # parts since the last MORE, by number
         super().__init__(ctx, endpoint, identity)
 
     def send_commands(self, *commands):
         self.send(zqb_pack(self.life, commands, self.detach_over))
 
-    def encode(self, service, body):
-        self.number = next(self.numbers)
-        command = Command(REQUEST, self.number, {SERVICE: service}, body)
-        return zqb_pack(self.life, [command], self.detach_over)
+    def encode(self, service, body, **asks):
+        self.number, self.progress = next(self.numbers), []
+        return zqb_pack(self.life, [zqb_request(self.number, service, body, **asks)], self.detach_over)
+
+    def ask(self, service, body, **asks):
+        """As submit, with wishes: see zqb_asks. Returns the number."""
+        self.service, self.parts = service, []
+        self.request = self.encode(service, body, **asks)
+        self.send(self.request)
+        return self.number
+
+    def cancel(self, number=None):
+        self.send_commands(Command(CANCEL, number or self.number))
 
     def commands(self, frames):
         """The commands in a message; when the broker was started anew, it is asked again."""
@@ -694,21 +747,43 @@ class ZQBClient(Client):
         self.broker_life = life
         if restarted and self.request:
             self.send(self.request)
+        for command in commands:
+            need(command.kind in (PARTIAL, REPLY, ERROR, PROGRESS, HEARTBEAT), "not for a client", frames)
         return commands
+
+    def more(self, number, parts):
+        self.send_commands(Command(MORE, number, {CREDIT: struct.pack(">H", parts)}))
+
+    def read_part(self, number):
+        """A client says MORE for every 16 parts that it has read."""
+        self.unread[number] += 1
+        if self.grants and self.unread[number] == GRANT_PARTS:
+            self.more(number, GRANT_PARTS)
+            self.unread[number] = 0
+
+    def ask_again(self):
+        """Over a new connection: what was under way over the old one will never be read."""
+        self.reopen()
+        self.send(zqb_again(self.request))
+        self.more(self.number, WINDOW_PARTS)
 
     def decode(self, frames):
         answers = []
         for command in self.commands(frames):
-            need(command.kind in (PARTIAL, REPLY, ERROR, HEARTBEAT), "not for a client", frames)
             if command.kind == ERROR:
-                failure = CallFailed(zqb_status(command), command.fields.get(TEXT, b"").decode())
-                answers.append((command.id, True, failure))
-            elif command.kind != HEARTBEAT:
+                answers.append((command.id, True, zqb_failure(command)))
+            elif command.kind == PROGRESS and command.id == self.number:
+                self.progress.append((*progress_of(command), command.fields.get(TEXT, b"").decode()))
+            elif command.kind in (PARTIAL, REPLY):
+                if command.kind == PARTIAL:
+                    self.read_part(command.id)
+                elif DONE in command.fields and command.id == self.number:
+                    self.progress.append((*progress_of(command), ""))
                 answers.append((command.id, command.kind == REPLY, command.body))
         return answers
 
     def next_commands(self, count, timeout_ms=10000):
-        """So many commands, heartbeats left out, or fewer if time is over."""
+        """So many commands, heartbeats left out, or fewer if time is over. It says nothing of what it has read."""
         commands, deadline = [], now_ms() + timeout_ms
         while len(commands) < count:
             frames = self.receive(deadline - now_ms())
@@ -720,8 +795,12 @@ class ZQBClient(Client):
 
 def zqb_status(command):
     """The status of an ERROR or a DISCONNECT, or None."""
-    value = command.fields.get(STATUS)
-    return None if value is None else struct.unpack(">H", value)[0]
+    return number_of(command, STATUS)
+
+
+def zqb_failure(command):
+    """An ERROR as an exception."""
+    return CallFailed(zqb_status(command), command.fields.get(TEXT, b"").decode(), number_of(command, CODE))
 
 
 class ZQBDetachedClient(ZQBClient):
@@ -740,6 +819,11 @@ class ZQBProxyClient(BehindProxies, ZQBClient):
     """ZQB/1 behind two proxies."""
 
 
+def zqb_number(token):
+    """A token as the id that it is in ZQB/1."""
+    return struct.unpack(">Q", token)[0]
+
+
 class ZQBWorker(Worker):
     """A worker of ZQB/1. A token is the 8 bytes of an id."""
 
@@ -750,12 +834,18 @@ class ZQBWorker(Worker):
         self.life, self.broker_lives = os.urandom(8), []
         self.credit = credit or self.credit
         self.status = None
+        self.asked = {}         # the commands of all requests, by token: their fields and flags
+        self.cancelled = []     # tokens of which nobody wants an answer any more
+        self.granted, self.sent = collections.Counter(), collections.Counter()      # parts, by token
+        self.drains = 0         # how often the broker said DRAIN
         super().__init__(*args, **options)
 
     def send_commands(self, *commands):
         self.send(zqb_pack(self.life, commands, self.detach_over))
 
     def ready_message(self):
+        self.asked.clear()
+        self.drains = 0
         fields = {SERVICE: self.service}
         if self.credit != 1:
             fields[CREDIT] = struct.pack(">H", self.credit)
@@ -763,11 +853,54 @@ class ZQBWorker(Worker):
 
     def encode(self, kind, frames=()):
         frames = list(frames)
-        number = struct.unpack(">Q", frames[0])[0] if frames else 0
+        number = zqb_number(frames[0]) if frames else 0
         return zqb_pack(self.life, [Command(kind, number, {}, frames[2:])], self.detach_over)
 
-    def fail(self, token, text):
-        self.send_commands(Command(ERROR, struct.unpack(">Q", token)[0], {TEXT: text.encode()}))
+    # what only this dialect has
+
+    def fail(self, token, text, code=None):
+        fields = {TEXT: text.encode()}
+        if code is not None:
+            fields[CODE] = struct.pack(">I", code)
+        self.send_commands(Command(ERROR, zqb_number(token), fields))
+
+    def refuse(self, token):
+        self.send_commands(Command(ERROR, zqb_number(token), {STATUS: struct.pack(">H", EREFUSED)}))
+
+    def report(self, token, done, total, text=None):
+        """How far it is."""
+        fields = {DONE: struct.pack(">QQ", done, total)}
+        if text is not None:
+            fields[TEXT] = text.encode()
+        self.send_commands(Command(PROGRESS, zqb_number(token), fields))
+
+    def drain(self):
+        self.send_commands(Command(DRAIN))
+
+    def left(self, token):
+        """The milliseconds until the deadline, or None."""
+        return number_of(self.asked[token], DEADLINE)
+
+    def may_send(self, token):
+        """Whether one part more may be under way."""
+        asked = self.asked.get(token)
+        return not (asked and asked.flags & WINDOW) or self.sent[token] < WINDOW_PARTS + self.granted[token]
+
+    def answer(self, token, reply):
+        """Of many parts, those that may be under way; then it waits until the client has read, or wants no more."""
+        parts = reply[:-1] if isinstance(reply, Parts) else []
+        for part in parts:
+            while not self.may_send(token) and token not in self.cancelled:
+                self.listen(lambda: self.may_send(token) or token in self.cancelled, self.heartbeat_ms)
+                self.keep_alive(True)
+            self.sent[token] += 1
+            self.partial(token, part)
+        super().answer(token, reply[-1] if parts else reply)
+
+    def is_done(self):
+        return self.drains > 0
+
+    # what it hears
 
     def handle(self, frames):
         """A broker whose life has changed was restarted: register again, forget what was held."""
@@ -781,12 +914,23 @@ class ZQBWorker(Worker):
             self.ready()
         need(self.registered - registered <= 1, "registered twice", frames)
 
+    def take(self, kind, token, body):
+        command = body
+        if kind == REQUEST:
+            self.asked[token] = command
+        elif kind == DISCONNECT:
+            self.status = zqb_status(command)
+        elif kind == CANCEL:
+            self.cancelled.append(token)
+        elif kind == MORE:
+            self.granted[token] += number_of(command, CREDIT)
+        elif kind == DRAIN:
+            self.drains += 1
+        if kind not in (CANCEL, MORE, DRAIN):
+            super().take(kind, token, command.body)
+
     def decode(self, frames):
-        commands = zqb_unpack(frames)[1]
-        for command in commands:
-            if command.kind == DISCONNECT:
-                self.status = zqb_status(command)
-        return [(command.kind, struct.pack(">Q", command.id), command.body) for command in commands]
+        return [(command.kind, struct.pack(">Q", command.id), command) for command in zqb_unpack(frames)[1]]
 
 
 class ZQBBatchWorker(ZQBWorker):
@@ -799,10 +943,10 @@ class ZQBBatchWorker(ZQBWorker):
         super().__init__(*args, **options)
 
     def reply(self, token, body):
-        self.answers.append(Command(REPLY, struct.unpack(">Q", token)[0], {}, body))
+        self.answers.append(Command(REPLY, zqb_number(token), {}, body))
 
     def partial(self, token, body):
-        self.answers.append(Command(PARTIAL, struct.unpack(">Q", token)[0], {}, body))
+        self.answers.append(Command(PARTIAL, zqb_number(token), {}, body))
 
     def flush(self):
         if self.answers:

@@ -20,6 +20,8 @@ import unittest
 import zmq
 
 import peers
+from asking import (Affinity, Cancel, Deadlines, Delays, Drain, Failures, FailFast, OneWay, OurClient,  # noqa: as those
+                    OurWorker, Patterns, Priorities, Progress, Refuse, Survey, Unique, Window)  # noqa
 from harness import (BINARY, COUNTERS, FREE_WORKERS, HEARTBEAT_WORKERS, LARGE, MAJORDOMO_WORKERS, NAMING_CLIENTS,
                      ONE_FRAME, PATIENCE, SHAPES, SMALL, STREAM, STREAMING_WORKERS, TALKING_WORKERS, ZQCALL, ZQECHO,
                      InteropCase, Program, PythonBroker, each, expand, work, worked, zqb)
@@ -126,6 +128,12 @@ class Mmi(InteropCase):
         for name in (b"mmi.unknown", b"mmi.", b"mmi.servic", b"mmi.service\0", b"mmi.stats.more"):
             self.assertEqual(client.call(name, [b"x"]), [b"501"], name)
 
+    def test_service_200_for_what_a_pattern_serves(self):
+        self.serving(peers.MDP02Worker, b"img.*")
+        self.wait_workers(1)
+        answers = [self.mmi(b"service", name) for name in (b"img.x", b"img.", b"img.*", b"img", b"job")]
+        self.assertEqual(answers, [[b"200"]] * 3 + [[b"404"]] * 2)
+
     def test_service_404_when_the_worker_left(self):
         running = self.serving(peers.MDP02Worker, b"there")
         self.wait_workers(1)
@@ -164,8 +172,10 @@ class Mmi(InteropCase):
                                  rb" oldest_ms=\d+ delayed=\d+ pinned=\d+", frame)
             self.assertTrue(match, frame)
             services[unescape(match[1])] = tuple(map(int, match.groups()[1:]))
+            self.assertEqual(len(self.mmi(b"services", unescape(match[1]))), 1)
         self.assertEqual(services[odd], (0, 0, 1, 0))
         self.assertEqual(services[b"job"], (1, 1, 1, 0))
+        self.assertEqual(self.mmi(b"services", b"nobody"), [])
 
     def test_workers_lists_them_as_documented(self):
         kinds = {b"MDP/0.1": peers.MDP01Worker, b"MDP/0.2": peers.MDP02EmptyWorker, b"LRU": peers.LRUWorker,
@@ -176,7 +186,8 @@ class Mmi(InteropCase):
         client = self.client(peers.MDP01Client)
         for _ in range(5):
             client.call(b"job", [b"x"])
-        pattern = rb"([!-~]+) dialect=([!-~]+) load=(\d+) credit=(\d+) served=(\d+) silent_ms=(\d+)"
+        pattern = (rb"([!-~]+) dialect=([!-~]+) load=(\d+) credit=(\d+) served=(\d+) silent_ms=\d+ id=(\d+)"
+                   rb" failed=0 slow=0 resting=0 draining=0")
         matches = [re.fullmatch(pattern, frame) for frame in self.mmi(b"workers")]
         self.assertTrue(all(matches))
         self.assertEqual({match[1] for match in matches}, {b"job"})
@@ -184,6 +195,7 @@ class Mmi(InteropCase):
         self.assertEqual({match[2]: int(match[4]) for match in matches},
                          {kind: 10 if kind == b"ZQB/1" else 1 for kind in kinds})
         self.assertEqual({int(match[5]) for match in matches}, {1}, "each of five has served one of five: LRU")
+        self.assertEqual(len({match[6] for match in matches}), 5, "numbers are their own")
 
     def test_services_lists_at_most_1000(self):
         client = self.client(peers.ZQBClient)
@@ -561,17 +573,15 @@ class Zqb(InteropCase):
     def test_unknown_types_are_skipped(self):
         self.serving(peers.ZQBWorker)
         client = self.client(peers.ZQBClient)
-        odd = [Command(kind, 1, {9: b"field"}, [b"inline", LARGE]) for kind in (0, 9, 31, 32, 255)]
+        odd = [Command(kind, 1, {16: b"field"}, [b"inline", LARGE]) for kind in (0, 12, 31, 32, 255)]
         client.send_commands(*odd, self.request(1, b"<x", LARGE), *odd)
         self.assertTrue(self.replies(client, 1) == {1: worked([b"<x", LARGE])})
 
-    def test_unknown_tags_and_the_reserved_byte_are_skipped(self):
+    def test_unknown_tags_and_flags_are_skipped(self):
         self.serving(peers.ZQBWorker)
         client = self.client(peers.ZQBClient)
-        fields = {6: b"", 31: b"x" * 255, SERVICE: b"job", 255: b"?", 0: b"zero"}
-        frames = peers.zqb_pack(client.life, [Command(REQUEST, 1, fields, [b"<x"])])
-        frames[0] = frames[0][:17] + b"\xff" + frames[0][18:]
-        client.send(frames)
+        fields = {15: b"", 31: b"x" * 255, SERVICE: b"job", 255: b"?", 0: b"zero"}
+        client.send_commands(Command(REQUEST, 1, fields, [b"<x"], 0xc0))
         self.assertEqual(self.replies(client, 1), {1: [b"x<"]})
 
     def test_a_worker_never_holds_more_than_its_credit(self):
@@ -741,9 +751,18 @@ class ZqbLayout(unittest.TestCase):
                          "00 00 00 10 06 00 00 00 00 00 00 00 00 00 00 00")
         self.assertEqual(frames[1:], [LARGE])
 
+    def test_what_a_request_asks_for_byte_by_byte(self):
+        asks = dict(priority=-1, deadline=0x01020304, delay=5, attempts=0x0607, backoff=(8, 9), unique=b"u",
+                    affinity=b"af", fail_fast=True, one_way=True, survey=True)
+        frames = zqb(peers.zqb_request(0, b"up", [], **asks))
+        self.assertEqual(frames[0][12:].hex(" "),
+                         "00 00 00 38 02 1c 00 28 00 00 00 00 00 00 00 00 01 02 75 70 "
+                         "06 01 7f 07 04 01 02 03 04 08 04 00 00 00 05 09 02 06 07 0a 08 00 00 00 08 00 00 00 09 "
+                         "0b 01 75 0c 02 61 66")
+
     def test_what_is_packed_is_unpacked(self):
         for detach_over in (-1, 1024, 1 << 30):
-            commands = [Command(REPLY, 5, {STATUS: b"\0\1", TEXT: b""}, [b"", BINARY, LARGE]), Command(CANCEL, 6),
+            commands = [Command(REPLY, 5, {STATUS: b"\0\1", TEXT: b""}, [b"", BINARY, LARGE], 0xff), Command(CANCEL, 6),
                         Command(99, 7, {77: b"?"}, [LARGE])]
             self.assertTrue(peers.zqb_unpack(zqb(*commands, detach_over=detach_over)) == (b"lifelife", commands))
 
@@ -969,7 +988,7 @@ class Results(unittest.TestResult):
 
     def note(self, test, error):
         text = error and "".join("#   %s\n" % line for line in self._exc_info_to_string(error, test).splitlines())
-        self.cases.append((re.sub(r"\b(__main__|malformed)\.", "", test.id()), text))
+        self.cases.append((re.sub(r"\b(__main__|malformed|asking)\.", "", test.id()), text))
 
 
 def names_of(case, parts):
