@@ -605,8 +605,9 @@ typedef int (zqb_filter_fn) (zqb_request_t *request, zqb_request_options_t *opti
 typedef struct zqb_outcome_t {
     const char *service;  /* as the client called it, NUL-terminated */
     size_t service_size;
-    int error;            /* 0 replied; ZQB_EFAILED, _EEXPIRED, _ENOWORKER, _ECANCELLED, _ELOST (dead), _EREFUSED; or
-                             EHOSTUNREACH: the client is gone */
+    int error;            /* 0 replied; ZQB_EFAILED, _EEXPIRED, _ENOWORKER, _ECANCELLED, _ELOST (dead), _EREFUSED;
+                             ZQB_EQUEUEFULL: no memory to go where its unique key went; or EHOSTUNREACH: the client
+                             is gone */
     int attempts;         /* how many workers had it */
     int64_t took_us;      /* since it was accepted */
 } zqb_outcome_t;

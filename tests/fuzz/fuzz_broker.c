@@ -182,7 +182,7 @@ static int filter (zqb_request_t *request, zqb_request_options_t *options, zqb_m
 static void hear_outcome (const zqb_outcome_t *outcome, UNUSED void *arg)
 {
     static const int errors[] = {0, ZQB_EFAILED, ZQB_EEXPIRED, ZQB_ENOWORKER, ZQB_ECANCELLED, ZQB_ELOST, ZQB_EREFUSED,
-                                 EHOSTUNREACH};
+                                 ZQB_EQUEUEFULL, EHOSTUNREACH};
     size_t i = 0;
     while (i < COUNT (errors) && errors[i] != outcome->error)
         i++;
