@@ -2110,6 +2110,7 @@ static void on_progress (model_t *model, int peer, const command_t *command)
     model->counters.progress++;
     answer.text = command->text;
     answer.progress = command->progress;
+    answer.progress.has = 1; /* 0 of 0, if the worker does not say */
     share (model, number, &answer);
 }
 
