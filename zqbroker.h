@@ -3652,6 +3652,9 @@ enum { ZQB__QUEUED, ZQB__DELAYED, ZQB__PINNED, ZQB__FOLLOWING, ZQB__SURVEYING };
 
 enum { ZQB__REFUSALS_MOST = 8, ZQB__SLOTS = 4096 };
 
+/* Ranks of requests: their priorities, from the lowest. */
+enum { ZQB__RANKS = ZQB_PRIORITY_HIGHEST - ZQB_PRIORITY_LOWEST + 1, ZQB__RANK_NORMAL = -ZQB_PRIORITY_LOWEST };
+
 typedef struct zqb__extra_t {
     zqb__request_t *request;
     int aside;         /* ZQB__QUEUED ..., as long as it does not run */
@@ -3662,6 +3665,7 @@ typedef struct zqb__extra_t {
     zqb__parcel_t gathered; /* partial replies for a client whose dialect has none */
     char *name;        /* what the client called the service, which is a pattern; or NULL */
     size_t name_size;
+    zqb__link_t of_hasty; /* of its service, if it is queued and not to wait */
     zqb__timer_t timer; /* for the two below; its place is reserved if it is timed */
     int timed;
     uint64_t begins;   /* not before; 0 at once */
@@ -3676,15 +3680,13 @@ typedef struct zqb__extra_t {
     size_t unique_size;
     zqb__node_t by_unique;
     zqb__link_t followers; /* by their place */
-    zqb__request_t *leader; /* of one that follows */
+    int joined[ZQB__RANKS]; /* how many of these there are of each rank */
+    zqb__request_t *leader; /* of one that follows; NULL: it has ended */
     zqb__request_t *survey; /* of the request to one worker; or NULL */
     zqb__link_t of_survey;
     zqb__link_t asked;      /* of a survey: those that have not ended */
     int asked_count, answered;
 } zqb__extra_t;
-
-/* Ranks of requests: their priorities, from the lowest. */
-enum { ZQB__RANKS = ZQB_PRIORITY_HIGHEST - ZQB_PRIORITY_LOWEST + 1, ZQB__RANK_NORMAL = -ZQB_PRIORITY_LOWEST };
 
 /* The requests of one client for one service, of one rank. Lanes of a rank that have something queued take turns, so
    that no client has to wait behind all that another has sent: "the broker SHOULD serve clients on a fair basis" (RFC 7,
@@ -3717,7 +3719,7 @@ struct zqb__service_t {
     uint32_t ready_mask;            /* which of these lists are not empty */
     int queued, running, worker_count;
     int delayed_count, pinned; /* aside */
-    int hasty;            /* of those queued: not to wait without a worker */
+    zqb__link_t hasty;    /* of those queued: not to wait without a worker */
     int pattern;          /* its name ends with a star */
     int policy;           /* ZQB_POLICY_LRU ... */
     zqb_choose_fn *choose;
@@ -4262,6 +4264,7 @@ static zqb__service_t *zqb__service_new (zqb__engine_t *engine, const void *name
     service->limit = UINT64_MAX;
     zqb__list_init (&service->queue);
     zqb__list_init (&service->delayed);
+    zqb__list_init (&service->hasty);
     zqb__list_init (&service->lanes);
     zqb__list_init (&service->workers);
     for (int i = 0; i < ZQB__RANKS; i++)
@@ -4656,6 +4659,7 @@ static zqb__extra_t *zqb__request_extra (zqb__request_t *request)
     extra->ends = UINT64_MAX;
     extra->slot = -1;
     zqb__list_init (&extra->followers);
+    zqb__list_init (&extra->of_hasty);
     zqb__list_init (&extra->of_survey);
     zqb__list_init (&extra->asked);
     return request->extra = extra;
@@ -4822,7 +4826,11 @@ static void zqb__request_count_aside (zqb__engine_t *engine, const zqb__request_
             service->delayed_count += more;
             break;
         case ZQB__PINNED: service->pinned += more; break;
-        case ZQB__FOLLOWING: engine->stats.following += one; break;
+        case ZQB__FOLLOWING:
+            engine->stats.following += one;
+            if (request->extra->leader)
+                request->extra->leader->extra->joined[request->lane->rank] += more;
+            break;
         default: break;
     }
     engine->stats.queued += one;
@@ -4879,8 +4887,8 @@ static void zqb__request_take_out (zqb__engine_t *engine, zqb__request_t *reques
     else {
         zqb__lane_unqueue (request->lane, &request->of_lane);
         request->lane->service->queued--;
-        if (zqb__request_flags (request) & ZQB__FAIL_FAST)
-            request->lane->service->hasty--;
+        if (request->extra)
+            zqb__list_remove (&request->extra->of_hasty);
         engine->stats.queued--;
     }
 }
@@ -4893,7 +4901,7 @@ static void zqb__request_enqueue (zqb__engine_t *engine, zqb__request_t *request
     zqb__lane_queue (request->lane, &request->of_lane, first);
     service->queued++;
     if (zqb__request_flags (request) & ZQB__FAIL_FAST)
-        service->hasty++;
+        zqb__list_insert (first ? service->hasty.next : &service->hasty, &request->extra->of_hasty);
     engine->stats.queued++;
 }
 
@@ -5011,6 +5019,7 @@ static void zqb__request_end (zqb__engine_t *engine, zqb__request_t *request, zq
     zqb__request_close (engine, request, answer, outcome);
     while (!zqb__list_empty (&followers)) {
         zqb__request_t *follower = ZQB__OF (zqb__request_t, place, followers.next);
+        follower->extra->leader = NULL;
         zqb__request_take_out (engine, follower);
         follower->attempts = attempts & 0x3fffffffu; /* which were for all of them */
         zqb__request_close (engine, follower, answer, outcome);
@@ -5447,53 +5456,76 @@ static void zqb__request_move (zqb__engine_t *engine, zqb__request_t *request, z
 
 static void zqb__serve_queued (zqb__engine_t *engine, zqb__service_t *service);
 
-/* Of a service without workers, those of its requests that are served elsewhere now, as there are patterns, move there,
-   behind the others, in order; a handler, or a worker with room, gets them at once. For lack of memory they stay. */
-static void zqb__service_reroute (zqb__engine_t *engine, zqb__service_t *service)
+/* Whether a service is one of those that may serve a name. */
+static int zqb__service_suits (const zqb__service_t *service, const void *name, size_t size)
 {
+    size_t prefix = service->name_size - 1;
+    return zqb__service_is (service, name, size)
+           || (service->pattern && size >= prefix && memcmp (service->name, name, prefix) == 0);
+}
+
+/* A request that is queued where nobody serves goes to where it is served, if it is, behind the others there; a handler,
+   or a worker with room, gets it at once. For lack of memory it stays. 0: nobody serves it. */
+static int zqb__request_reroute (zqb__engine_t *engine, zqb__request_t *request)
+{
+    zqb__command_t name = zqb__command (ZQB__REQUEST, 0);
+    zqb__request_name (request, &name);
+    zqb__service_t *to = zqb__service_route (engine, name.service, name.service_size);
+    if (!zqb__service_serves (to))
+        return 0;
+    zqb__request_move (engine, request, to);
+    zqb__serve_queued (engine, to);
+    zqb__service_dispatch (engine, to);
+    return 1;
+}
+
+/* Of a service without workers, those of its requests that are served elsewhere now, as there are patterns, move there,
+   in order: only those that this other one may serve, unless it is NULL. All that wait have the same name, but at a
+   pattern. */
+static void zqb__service_reroute (zqb__engine_t *engine, zqb__service_t *service, const zqb__service_t *other)
+{
+    zqb__link_t *at = service->queue.next;
     if (!engine->patterns || zqb__service_serves (service))
         return;
-    zqb__link_t *at = service->queue.next;
-    for (int left = service->queued; left > 0; left--) {
+    for (int left = service->queued, moves = 1; left > 0 && (moves || service->pattern); left--) {
         zqb__request_t *request = ZQB__OF (zqb__request_t, place, at);
         zqb__command_t name = zqb__command (ZQB__REQUEST, 0);
         at = at->next;
         zqb__request_name (request, &name);
-        zqb__service_t *to = zqb__service_route (engine, name.service, name.service_size);
-        if (!to || to == service || !zqb__service_serves (to))
-            continue;
-        zqb__request_move (engine, request, to);
-        zqb__serve_queued (engine, to);
-        zqb__service_dispatch (engine, to);
+        moves = !other || zqb__service_suits (other, name.service, name.service_size);
+        moves = moves && zqb__request_reroute (engine, request);
     }
 }
 
-/* A service has its first worker: what waits at others may be for it. */
-static void zqb__service_got_first (zqb__engine_t *engine)
+/* A service is served, which it was not: what waits at others may be for it. */
+static void zqb__service_got_first (zqb__engine_t *engine, const zqb__service_t *served)
 {
     zqb__link_t *services = &engine->all_services;
     for (zqb__link_t *at = services->next, *next; engine->patterns && at != services; at = next) {
         zqb__service_t *service = ZQB__OF (zqb__service_t, all, at);
         next = at->next;
         if (service->queued && !zqb__service_serves (service)) {
-            zqb__service_reroute (engine, service);
+            zqb__service_reroute (engine, service, served);
             zqb__service_settle (engine, service);
         }
+    }
+}
+
+/* What is not to wait for a service without workers ends. */
+static void zqb__service_end_hasty (zqb__engine_t *engine, zqb__service_t *service)
+{
+    while (!zqb__service_serves (service) && !zqb__list_empty (&service->hasty)) {
+        zqb__request_t *request = ZQB__OF (zqb__extra_t, of_hasty, service->hasty.next)->request;
+        zqb__request_take_out (engine, request);
+        zqb__request_end_with (engine, request, ZQB_ENOWORKER, &engine->stats.expired);
     }
 }
 
 /* A service has lost its last worker: what can go elsewhere does, and what is not to wait ends. */
 static void zqb__service_lost_last (zqb__engine_t *engine, zqb__service_t *service)
 {
-    zqb__service_reroute (engine, service);
-    for (zqb__link_t *at = service->queue.next, *next; service->hasty && at != &service->queue; at = next) {
-        zqb__request_t *request = ZQB__OF (zqb__request_t, place, at);
-        next = at->next;
-        if (!(zqb__request_flags (request) & ZQB__FAIL_FAST))
-            continue;
-        zqb__request_take_out (engine, request);
-        zqb__request_end_with (engine, request, ZQB_ENOWORKER, &engine->stats.expired);
-    }
+    zqb__service_reroute (engine, service, NULL);
+    zqb__service_end_hasty (engine, service);
 }
 
 /* ---- what clients say */
@@ -5592,20 +5624,27 @@ static int zqb__request_wish_times (zqb__engine_t *engine, zqb__extra_t *extra, 
     return 0;
 }
 
-static uint64_t zqb__unique_hash (const zqb__engine_t *engine, const zqb__service_t *service, const zqb__rare_t *rare)
+/* Of a request's key, and of its name, as a pattern has many names, and one key may be used with each. */
+static uint64_t zqb__unique_hash (const zqb__engine_t *engine, const zqb__service_t *service,
+                                  const zqb__command_t *command)
 {
-    return zqb__hash (engine->key, rare->unique, rare->unique_size) ^ (uint64_t) (uintptr_t) service;
+    uint64_t parts[3];
+    parts[0] = zqb__hash (engine->key, command->rare->unique, command->rare->unique_size);
+    parts[1] = zqb__hash (engine->key, command->service, command->service_size);
+    parts[2] = (uint64_t) (uintptr_t) service;
+    return zqb__hash (engine->key, parts, sizeof parts);
 }
 
 /* From now on others with that key join it. -1 and ENOMEM. */
-static int zqb__request_wish_unique (zqb__engine_t *engine, zqb__request_t *request, const zqb__rare_t *rare)
+static int zqb__request_wish_unique (zqb__engine_t *engine, zqb__request_t *request, const zqb__command_t *command)
 {
     zqb__extra_t *extra = request->extra;
+    const zqb__rare_t *rare = command->rare;
     extra->unique = zqb__copy_text (rare->unique, rare->unique_size);
     if (!extra->unique)
         return -1;
     extra->unique_size = rare->unique_size;
-    zqb__table_insert (&engine->uniques, &extra->by_unique, zqb__unique_hash (engine, request->lane->service, rare));
+    zqb__table_insert (&engine->uniques, &extra->by_unique, zqb__unique_hash (engine, request->lane->service, command));
     return 0;
 }
 
@@ -5648,7 +5687,7 @@ static int zqb__request_wish (zqb__engine_t *engine, zqb__request_t *request, co
         return 0;
     if (rare->affinity_size)
         extra->slot = (int) (zqb__hash (engine->key, rare->affinity, rare->affinity_size) % ZQB__SLOTS);
-    return rare->unique_size ? zqb__request_wish_unique (engine, request, rare) : 0;
+    return rare->unique_size ? zqb__request_wish_unique (engine, request, command) : 0;
 }
 
 /* Whether a request asks for anything that few do, or has a name of its own. */
@@ -5858,7 +5897,7 @@ static zqb__request_t *zqb__unique_find (zqb__engine_t *engine, const zqb__servi
                                          const zqb__command_t *command)
 {
     const zqb__rare_t *rare = command->rare;
-    uint64_t hash = zqb__unique_hash (engine, service, rare);
+    uint64_t hash = zqb__unique_hash (engine, service, command);
     for (zqb__node_t *node = zqb__table_first (&engine->uniques, hash); node; node = zqb__table_next (node)) {
         zqb__extra_t *extra = ZQB__OF (zqb__extra_t, by_unique, node);
         if (extra->request->lane->service == service && extra->unique_size == rare->unique_size
@@ -5887,7 +5926,7 @@ static void zqb__request_move_unique (zqb__engine_t *engine, zqb__request_t *req
         return;
     }
     zqb__table_remove (&engine->uniques, &extra->by_unique);
-    zqb__table_insert (&engine->uniques, &extra->by_unique, zqb__unique_hash (engine, to, &key));
+    zqb__table_insert (&engine->uniques, &extra->by_unique, zqb__unique_hash (engine, to, &same));
 }
 
 static void zqb__request_begin (zqb__engine_t *engine, zqb__request_t *request);
@@ -5914,13 +5953,11 @@ static void zqb__request_hurry (zqb__engine_t *engine, zqb__request_t *request, 
 /* The highest rank of a request and of all that have joined it. */
 static int zqb__request_highest_rank (const zqb__request_t *request)
 {
-    const zqb__link_t *followers = request->extra ? &request->extra->followers : NULL;
-    int highest = request->lane->rank;
-    for (const zqb__link_t *at = followers ? followers->next : NULL; at != followers; at = at->next) {
-        int rank = ZQB__OF (zqb__request_t, place, at)->lane->rank;
-        highest = rank > highest ? rank : highest;
-    }
-    return highest;
+    int rank = request->lane->rank;
+    for (int other = rank + 1; request->extra && other < ZQB__RANKS; other++)
+        if (request->extra->joined[other])
+            rank = other;
+    return rank;
 }
 
 /* One that is in nobody's hand gets the rank of those that joined it while it ran. Without memory it keeps its own. */
@@ -5993,13 +6030,14 @@ static zqb__request_t *zqb__request_promote (zqb__engine_t *engine, zqb__request
     zqb__request_unnumber (engine, request);
     zqb__request_unnumber (engine, heir);
     if (queued) {
-        request->lane->service->hasty -= (zqb__request_flags (request) & ZQB__FAIL_FAST) != 0;
+        zqb__list_remove (&request->extra->of_hasty);
         zqb__lane_unqueue (request->lane, &request->of_lane);
     }
     zqb__request_change_pin (request, heir->lane->rank);
     zqb__request_swap_clients (request, heir);
     if (queued) {
-        request->lane->service->hasty += (zqb__request_flags (request) & ZQB__FAIL_FAST) != 0;
+        if (zqb__request_flags (request) & ZQB__FAIL_FAST)
+            zqb__list_append (&request->lane->service->hasty, &request->extra->of_hasty);
         zqb__lane_queue (request->lane, &request->of_lane, 0);
     }
     zqb__request_renumber (engine, request);
@@ -6168,12 +6206,11 @@ static void zqb__request_begin (zqb__engine_t *engine, zqb__request_t *request)
     request->arrived = engine->now;
     request->extra->begins = 0;
     zqb__request_set_timer (engine, request);
-    if (!zqb__service_serves (service) && zqb__request_flags (request) & ZQB__FAIL_FAST)
-        zqb__request_end_with (engine, request, ZQB_ENOWORKER, &engine->stats.expired);
-    else
-        zqb__request_enqueue (engine, request, request->attempts > 0);
+    zqb__request_enqueue (engine, request, request->attempts > 0);
+    if (!zqb__service_serves (service))
+        zqb__request_reroute (engine, request);
+    zqb__service_end_hasty (engine, service);
     zqb__serve_queued (engine, service);
-    zqb__service_reroute (engine, service);
     zqb__service_dispatch (engine, service);
 }
 
@@ -6333,7 +6370,7 @@ static void zqb__on_ready (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__
     } else {
         zqb__service_log (engine, ZQB_LOG_INFO, service, "registered, ", zqb__peer_dialect (peer, ZQB__WORKER));
         if (service->worker_count == 1)
-            zqb__service_got_first (engine);
+            zqb__service_got_first (engine, service);
         zqb__service_dispatch (engine, service);
     }
 }
@@ -7119,6 +7156,8 @@ static int zqb__engine_handle (zqb__engine_t *engine, const char *name, zqb_hand
     service->handler = handler;
     service->handler_arg = arg;
     zqb__serve_queued (engine, service);
+    if (handler)
+        zqb__service_got_first (engine, service);
     zqb__service_settle (engine, service);
     zqb__engine_bury (engine);
     return 0;

@@ -1326,6 +1326,19 @@ TEST (what_waits_for_a_name_goes_to_the_first_worker_with_a_pattern_for_it)
     end ();
 }
 
+TEST (what_waits_for_a_name_goes_to_the_first_handler_with_a_pattern_for_it)
+{
+    begin ();
+    say ("zqb client", request ("img.png", 1, "png"));
+    say ("mdp client", request ("img.gif", 0, "gif"));
+    say ("zqb client", request ("other", 3, "other"));
+    assert_ok (zqb__engine_handle (&world.engine, "img.*", (zqb_handler_fn *) 1, NULL));
+    hears ("zqb client", ZQB__REPLY, "png");
+    hears ("mdp client", ZQB__REPLY, "gif");
+    nothing_is_heard ();
+    end ();
+}
+
 TEST (when_the_last_worker_of_a_name_is_gone_a_pattern_takes_over)
 {
     begin ();
@@ -1339,6 +1352,21 @@ TEST (when_the_last_worker_of_a_name_is_gone_a_pattern_takes_over)
     is_given ("zqb any", "held");
     is_given ("zqb any", "waits");
     assert_int_equal (stats ()->services, 1);
+    end ();
+}
+
+TEST (a_delayed_one_goes_to_a_pattern_if_its_own_service_has_no_worker_when_its_time_comes)
+{
+    begin ();
+    say ("zqb own", ready ("img.png", 1));
+    say ("zqb worker", ready ("img.*", 9));
+    say ("zqb client", with_flags (with_delay (request ("img.png", 1, "hasty"), 100), ZQB__FAIL_FAST));
+    say ("zqb client", with_delay (request ("img.png", 2, "patient"), 100));
+    say ("zqb own", disconnect ());
+    nothing_is_heard ();
+    at_ms (100);
+    is_given ("zqb worker", "hasty");
+    is_given ("zqb worker", "patient");
     end ();
 }
 
@@ -1718,7 +1746,9 @@ int main (void)
         cmocka_unit_test (an_exact_name_wins_and_then_the_longest_pattern),
         cmocka_unit_test (the_client_hears_the_name_that_it_asked_for),
         cmocka_unit_test (what_waits_for_a_name_goes_to_the_first_worker_with_a_pattern_for_it),
+        cmocka_unit_test (what_waits_for_a_name_goes_to_the_first_handler_with_a_pattern_for_it),
         cmocka_unit_test (when_the_last_worker_of_a_name_is_gone_a_pattern_takes_over),
+        cmocka_unit_test (a_delayed_one_goes_to_a_pattern_if_its_own_service_has_no_worker_when_its_time_comes),
         cmocka_unit_test (patterns_do_not_stand_for_the_brokers_own_services),
         cmocka_unit_test (lru_is_the_one_that_has_waited_longest),
         cmocka_unit_test (mru_is_the_one_that_was_at_work_last),

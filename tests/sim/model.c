@@ -48,6 +48,7 @@ typedef struct service_t {
     row_t queue; /* by arrival; what was given back is first */
     row_t ranked[RANKS]; /* the same by priority, in the order in which each client's has its turn */
     row_t turns[RANKS];  /* clients that have something in it */
+    row_t hasty; /* of those queued: what does not wait without a worker */
     row_t delayed, workers;
     int pinned;
     int *slots; /* whose is what; NULL none */
@@ -732,7 +733,10 @@ static void fall_out (model_t *model, int number)
 static void enqueue (model_t *model, int number, int at_head)
 {
     row_t *queue = &model->services[model->requests[number].service].queue;
+    row_t *hasty = &model->services[model->requests[number].service].hasty;
     row_insert (queue, at_head ? 0 : queue->count, number);
+    if (model->requests[number].asked.fail_fast)
+        row_insert (hasty, at_head ? 0 : hasty->count, number);
     line_up (model, number, at_head);
     enter (model, number, QUEUED);
 }
@@ -740,6 +744,7 @@ static void enqueue (model_t *model, int number, int at_head)
 static void dequeue (model_t *model, int number)
 {
     row_remove (&model->services[model->requests[number].service].queue, number);
+    row_remove (&model->services[model->requests[number].service].hasty, number);
     fall_out (model, number);
     leave (model, number);
 }
@@ -1402,14 +1407,10 @@ static void got_first (model_t *model)
 
 static void lost_last (model_t *model, int number)
 {
-    const row_t *queue = &model->services[number].queue;
+    const row_t *hasty = &model->services[number].hasty;
     reroute (model, number);
-    for (size_t i = 0; i < queue->count;) {
-        int request = queue->at[i];
-        if (!model->requests[request].asked.fail_fast) {
-            i++;
-            continue;
-        }
+    while (!is_served (model, number) && hasty->count) {
+        int request = hasty->at[0];
         take_out (model, request);
         end_with (model, request, NO_WORKER, &model->counters.expired);
     }
@@ -1673,8 +1674,10 @@ static int promote (model_t *model, int number)
     output_t more = output (WORKER, MORE, request->token);
     heir = &model->requests[next];
     take_out (model, next);
-    if (queued)
+    if (queued) {
+        row_remove (&model->services[request->service].hasty, number);
         fall_out (model, number);
+    }
     if (request->state == PINNED && heir->rank != request->rank) {
         row_remove (&model->peers[request->worker].worker.pins[request->rank], number);
         row_append (&model->peers[request->worker].worker.pins[heir->rank], number);
@@ -1693,6 +1696,8 @@ static int promote (model_t *model, int number)
     heir->timer = NEVER;
     request->fronted = ++model->order;
     heir->fronted = ++model->order;
+    if (queued && request->asked.fail_fast)
+        row_append (&model->services[request->service].hasty, number);
     if (queued)
         line_up (model, number, 0);
     set_request_timer (request);
@@ -1843,14 +1848,11 @@ static void begin_request (model_t *model, int number)
     take_out (model, number);
     request->arrived = model->now;
     request->begins = 0;
-    if (request->asked.fail_fast && !is_served (model, service))
-        end_with (model, number, NO_WORKER, &model->counters.expired);
-    else {
-        enqueue (model, number, request->attempts > 0);
-        set_request_timer (request);
-    }
+    enqueue (model, number, request->attempts > 0);
+    set_request_timer (request);
+    if (!is_served (model, service))
+        lost_last (model, service);
     serve_queued (model, service);
-    reroute (model, service);
     dispatch (model, service);
 }
 
@@ -2661,6 +2663,8 @@ int model_handle (model_t *model, int number, int handler)
         return EADDRINUSE;
     service->handler = handler;
     serve_queued (model, number);
+    if (handler)
+        got_first (model);
     settle (model, number);
     model_bury (model);
     return 0;
@@ -2893,6 +2897,7 @@ void model_free (model_t *model)
     }
     for (int i = 0; i < SERVICES_MOST; i++) {
         free (model->services[i].queue.at);
+        free (model->services[i].hasty.at);
         free (model->services[i].delayed.at);
         free (model->services[i].workers.at);
         free (model->services[i].slots);

@@ -85,9 +85,14 @@ static void walk_followers (walk_t *walk, const zqb__request_t *leader)
     const zqb__link_t *head = &leader->extra->followers;
     walk_aside (walk, head, walk_list (walk, head), ZQB__FOLLOWING, "a follower: it follows nobody");
     walk_check (walk, zqb__list_empty (head) || leader->lane, "a leader: nobody wants it, though others follow");
-    for (const zqb__link_t *at = head->next; at != head && !walk->wrong; at = at->next)
-        walk_check (walk, ZQB__OF (zqb__request_t, place, at)->extra->leader == leader,
-                    "a follower: it follows another");
+    int joined[ZQB__RANKS] = {0};
+    for (const zqb__link_t *at = head->next; at != head && !walk->wrong; at = at->next) {
+        const zqb__request_t *follower = ZQB__OF (zqb__request_t, place, at);
+        walk_check (walk, follower->extra->leader == leader, "a follower: it follows another");
+        joined[follower->lane->rank]++;
+    }
+    walk_check (walk, memcmp (joined, leader->extra->joined, sizeof joined) == 0,
+                "a leader: the ranks of those that follow are miscounted");
 }
 
 static void walk_survey (walk_t *walk, const zqb__request_t *survey)
@@ -292,7 +297,7 @@ static void walk_service (walk_t *walk, zqb__service_t *service)
     walk_lanes (walk, service);
     walk_check (walk, walk->running - before == (uint64_t) service->running, "a service: what it runs is miscounted");
     walk_check (walk, walk->pinned == service->pinned, "a service: what is pinned is miscounted");
-    walk_check (walk, walk->hasty == service->hasty, "a service: what does not wait is miscounted");
+    walk_check (walk, (size_t) walk->hasty == walk_list (walk, &service->hasty), "a service: what does not wait is miscounted");
     walk_check (walk, walk->delays == service->delayed_count, "a service: a delayed request is not in its list");
     walk_check (walk, service->queued || service->delayed_count || service->worker_count || service->handler
                           || zqb__service_is_set_up (service),
