@@ -773,7 +773,7 @@ TEST (a_delayed_one_ends_if_there_is_no_worker_when_its_time_comes)
 
 /* ---- affinity */
 
-static char workers_of_keys[10][16]; /* which worker got which key */
+static char workers_of_keys[10][64]; /* which worker got which key */
 
 static void ask_with_keys (uint64_t first)
 {
