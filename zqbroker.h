@@ -4157,18 +4157,25 @@ static void zqb__peer_in_use (zqb__engine_t *engine, zqb__peer_t *peer)
     engine->idle_count--;
 }
 
-/* A peer may have lost its purpose: then it will be forgotten some day, unless it is the one that is being heard. */
+/* A peer may have lost its purpose: then it will be forgotten some day, unless it is the one that is being heard. Not
+   now: who calls this may have another in hand. */
 static void zqb__peer_rest (zqb__engine_t *engine, zqb__peer_t *peer)
 {
     if (peer == engine->heard || peer->worker || peer->outstanding || !zqb__list_empty (&peer->idle)
         || !zqb__list_empty (&peer->dirty))
         return;
     zqb__list_append (&engine->idle_peers, &peer->idle);
-    if (++engine->idle_count <= ZQB__IDLE_PEERS)
-        return;
-    zqb__peer_t *oldest = ZQB__OF (zqb__peer_t, idle, engine->idle_peers.next);
-    zqb__peer_in_use (engine, oldest);
-    zqb__peer_forget (engine, oldest);
+    engine->idle_count++;
+}
+
+/* Those that have had no purpose for longest are forgotten, so that there is room for one more. Nobody has one in hand. */
+static void zqb__peers_forget (zqb__engine_t *engine)
+{
+    while (engine->idle_count >= ZQB__IDLE_PEERS) {
+        zqb__peer_t *oldest = ZQB__OF (zqb__peer_t, idle, engine->idle_peers.next);
+        zqb__peer_in_use (engine, oldest);
+        zqb__peer_forget (engine, oldest);
+    }
 }
 
 /* A peer of ZQB/1 that was known at another address has reconnected: it keeps what it had. */
@@ -4199,6 +4206,7 @@ static void zqb__peer_init (zqb__peer_t *peer)
 
 static zqb__peer_t *zqb__peer_new (zqb__engine_t *engine, int port, const void *address, size_t size, uint64_t hash)
 {
+    zqb__peers_forget (engine);
     if (zqb__engine_reserve_timer (engine) != 0)
         return NULL;
     zqb__peer_t *peer = (zqb__peer_t *) zqb__alloc (sizeof *peer);
@@ -6843,6 +6851,7 @@ static void zqb__engine_bury (zqb__engine_t *engine)
         zqb__list_remove (&peer->failed);
         zqb__peer_rest (engine, peer);
     }
+    zqb__peers_forget (engine);
 }
 
 /* Another sends from an address of its own choice that somebody had before: what that one had is not the new one's. */

@@ -433,6 +433,22 @@ TEST (a_request_may_say_how_many_attempts_there_are)
     end ();
 }
 
+TEST (a_worker_that_comes_over_another_connection_may_have_been_the_client_of_what_it_held_among_many)
+{
+    char name[64];
+    begin ();
+    say ("zqb worker", ready ("echo", 65535));
+    for (int i = 0; i <= ZQB__IDLE_PEERS; i++) {
+        snprintf (name, sizeof name, "zqb client %d", i);
+        say (name, with_attempts (request ("echo", 1, "x"), 1));
+    }
+    say ("zqb worker", with_attempts (request ("echo", 1, "x"), 1)); /* the first that is lost */
+    say_as ("zqb elsewhere", life_of ("zqb worker"), ZQB__ZQB1, ready ("echo", 1));
+    assert_int_equal (stats ()->dead, ZQB__IDLE_PEERS + 2);
+    assert_int_equal (stats ()->workers, 1);
+    end ();
+}
+
 TEST (pauses_between_attempts_double_up_to_the_most)
 {
     begin ();
@@ -1694,6 +1710,7 @@ int main (void)
         cmocka_unit_test (a_deadline_before_the_time_to_begin_ends_it),
         cmocka_unit_test (a_delayed_request_can_be_cancelled_and_found_by_a_retry),
         cmocka_unit_test (a_request_may_say_how_many_attempts_there_are),
+        cmocka_unit_test (a_worker_that_comes_over_another_connection_may_have_been_the_client_of_what_it_held_among_many),
         cmocka_unit_test (pauses_between_attempts_double_up_to_the_most),
         cmocka_unit_test (after_its_pause_a_request_is_the_first),
         cmocka_unit_test (requests_with_the_same_key_are_executed_once_and_all_are_answered),
