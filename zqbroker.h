@@ -545,7 +545,8 @@ ZQB_API int zqb_request_partial (zqb_request_t *request, zqb_msg_t *msg);
 
 /* Tells the client how far the work is: done of total, in whatever unit, total 0 if that is not known, and a text (NULL
    for none, at most 255 bytes are sent). It comes as ZQB_REPLY_PROGRESS; clients whose dialect has no word for it, and
-   those of a handler inside the broker, hear nothing. It also starts the client's time for a try anew. ENOTCONN,
+   those of a handler inside the broker, hear nothing. It also starts the client's time for a try anew. Like
+   zqb_request_partial, it looks at what the broker has sent, and sends the heartbeat that is due. ENOTCONN,
    ZQB_ECANCELLED, ENOMEM as for zqb_request_partial; ENOTSUP: the worker speaks MDP. */
 ZQB_API int zqb_request_progress (zqb_request_t *request, uint64_t done, uint64_t total, const char *text);
 
@@ -845,8 +846,9 @@ ZQB_API int zqb_broker_stats (zqb_broker_t *broker, zqb_stats_t *stats);
 
 typedef struct zqb_worker_t zqb_worker_t;
 
-/* Called within zqb_worker_recv, zqb_request_cancelled or _partial, in that thread, with a request in the hands of the
-   user that nobody wants any more. It still has to be ended, which this function must not do. */
+/* Called within zqb_worker_recv, zqb_request_cancelled, _partial or _progress, in that thread, once for a request in the
+   hands of the user of which the broker says that nobody wants it any more; not when the broker itself is gone. It still
+   has to be ended, which this function must not do; nor may it call zqb_worker_recv, _run or _destroy. */
 typedef void (zqb_cancelled_fn) (zqb_request_t *request, void *arg);
 
 typedef struct zqb_worker_options_t {
@@ -954,11 +956,12 @@ ZQB_API int zqb_client_submit_with (zqb_client_t *client, const char *service, c
                                     zqb_msg_t *request, uint64_t *id);
 
 /* Asks every worker that the service has at that moment, and calls each (answer, arg) for every one that answers, in the
-   order in which they do, until all have, or deadline_ms is over (-1: none). Answers may be taken (moved). A worker that
-   fails, refuses or is lost counts as one that did not answer. Returns how many did, and asked (which may be NULL) gets
-   how many were asked; request is left empty then. -1: as for zqb_client_call_with (EINVAL: a deadline of 0);
-   ZQB_ENOWORKER: there is none; ZQB_EEXPIRED: the broker itself said nothing, for the time of a try past the deadline.
-   For a survey without waiting, submit it with that option: each answer comes as PARTIAL, and at the end FINAL. */
+   order in which they do, until all have, or deadline_ms is over (-1: none). Answers may be taken (moved). each may call
+   and submit with this client, but not receive, nor destroy it. A worker that fails, refuses or is lost counts as one
+   that did not answer. Returns how many did, and asked (which may be NULL) gets how many were asked; request is left
+   empty then. -1: as for zqb_client_call_with (EINVAL: a deadline of 0); ZQB_ENOWORKER: there is none; ZQB_EEXPIRED: the
+   broker itself said nothing, for the time of a try past the deadline. For a survey without waiting, submit it with that
+   option: each answer comes as PARTIAL, and at the end FINAL. */
 typedef void (zqb_survey_fn) (zqb_msg_t *answer, void *arg);
 ZQB_API int zqb_client_survey (zqb_client_t *client, const char *service, zqb_msg_t *request, int deadline_ms,
                                zqb_survey_fn *each, void *arg, int *asked);
@@ -9806,9 +9809,13 @@ static int zqb__worker_may_say (zqb_worker_t *worker, zqb_request_t *request, zq
         command->type = ZQB__REPLY;
         return fails ? 0 : -1;
     }
+    errno = 0;
+    if (command->type != ZQB__PARTIAL && command->type != ZQB__PROGRESS)
+        return 0;
+    zqb__worker_look_up (worker);
     if (command->type == ZQB__PARTIAL)
         return zqb__worker_await_more (worker, request);
-    errno = command->type == ZQB__PROGRESS ? zqb__worker_unwanted (worker, request) : 0;
+    errno = zqb__worker_unwanted (worker, request);
     return errno ? -1 : 0;
 }
 
@@ -9933,21 +9940,23 @@ static void zqb__worker_on_request (zqb_worker_t *worker, const zqb__command_t *
         zqb__worker_hang_up (worker, "out of memory"); /* the request goes to another */
 }
 
-/* A request of these with that token, or NULL. They are as many as the credit at most, and this is for what comes
-   seldom. */
-static zqb_request_t *zqb__worker_find (const zqb__link_t *list, uint64_t token)
+/* A request of these with that token, of this registration, or NULL. They are as many as the credit at most, and this is
+   for what comes seldom. */
+static zqb_request_t *zqb__worker_find (const zqb_worker_t *worker, const zqb__link_t *list, uint64_t token)
 {
-    for (const zqb__link_t *at = list->next; at != list; at = at->next)
-        if (ZQB__OF (zqb_request_t, link, at)->token == token)
-            return ZQB__OF (zqb_request_t, link, at);
+    for (const zqb__link_t *at = list->next; at != list; at = at->next) {
+        zqb_request_t *request = ZQB__OF (zqb_request_t, link, at);
+        if (request->token == token && request->registration == worker->registration)
+            return request;
+    }
     return NULL;
 }
 
 /* What is not begun is not done at all, and makes room for another; who has begun is told. */
 static void zqb__worker_on_cancel (zqb_worker_t *worker, uint64_t token)
 {
-    zqb_request_t *waits = zqb__worker_find (&worker->waiting, token);
-    zqb_request_t *held = zqb__worker_find (&worker->held, token);
+    zqb_request_t *waits = zqb__worker_find (worker, &worker->waiting, token);
+    zqb_request_t *held = zqb__worker_find (worker, &worker->held, token);
     zqb__command_t dropped = zqb__command (ZQB__ERROR, token);
     dropped.status = ZQB_ECANCELLED - ZQB_ERRNO;
     if (waits) {
@@ -9965,9 +9974,9 @@ enum { ZQB__PARTS_MOST = 1000000 }; /* whatever is granted */
 
 static void zqb__worker_on_more (zqb_worker_t *worker, const zqb__command_t *command)
 {
-    zqb_request_t *request = zqb__worker_find (&worker->held, command->id);
+    zqb_request_t *request = zqb__worker_find (worker, &worker->held, command->id);
     if (!request)
-        request = zqb__worker_find (&worker->waiting, command->id);
+        request = zqb__worker_find (worker, &worker->waiting, command->id);
     if (!request || request->parts == ZQB__PARTS_ALL)
         return;
     uint32_t parts = request->parts + command->credit;
@@ -11013,14 +11022,30 @@ static int zqb__client_take_ended (zqb_client_t *client, zqb_reply_t *reply)
     return 1;
 }
 
+static void zqb__arrived_take (zqb__arrived_t *arrived, zqb_reply_t *reply)
+{
+    zqb__list_remove (&arrived->link);
+    zqb__reply_move (reply, &arrived->reply);
+    ZQB_FREE (arrived);
+}
+
 static int zqb__client_take_arrived (zqb_client_t *client, zqb_reply_t *reply)
 {
     if (zqb__list_empty (&client->arrived))
         return 0;
-    zqb__arrived_t *arrived = ZQB__OF (zqb__arrived_t, link, client->arrived.next);
-    zqb__list_remove (&arrived->link);
-    zqb__reply_move (reply, &arrived->reply);
-    ZQB_FREE (arrived);
+    zqb__arrived_take (ZQB__OF (zqb__arrived_t, link, client->arrived.next), reply);
+    return 1;
+}
+
+/* The same of one request: a function of the user's that hears of it may have called another meanwhile. */
+static int zqb__client_take_arrived_of (zqb_client_t *client, uint64_t id, zqb_reply_t *reply)
+{
+    zqb__link_t *all = &client->arrived, *at = all->next;
+    while (at != all && ZQB__OF (zqb__arrived_t, link, at)->reply.id != id)
+        at = at->next;
+    if (at == all)
+        return 0;
+    zqb__arrived_take (ZQB__OF (zqb__arrived_t, link, at), reply);
     return 1;
 }
 
@@ -11431,7 +11456,7 @@ ZQB_API int zqb_client_call (zqb_client_t *client, const char *service, zqb_msg_
 static int zqb__client_collect (zqb_client_t *client, uint64_t id, zqb_survey_fn *each, void *arg, zqb_reply_t *reply)
 {
     int answers = 0;
-    while (zqb__client_await_of (client, id, reply) == 0) {
+    while (zqb__client_take_arrived_of (client, id, reply) || zqb__client_await_of (client, id, reply) == 0) {
         if (reply->kind == ZQB_REPLY_FINAL)
             return answers;
         if (reply->kind == ZQB_REPLY_PARTIAL) {

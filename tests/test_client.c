@@ -1606,6 +1606,50 @@ TEST (a_survey_that_cannot_be_made_says_why)
 }
 
 /* At its deadline, that is: so a client gives a broker that is mute the time of a try more. */
+/* Calls another service in the midst of a survey; which is answered behind the end of that. */
+static void call_another (zqb_msg_t *answer, void *arg)
+{
+    zqb_client_t *client = (zqb_client_t *) arg;
+    char text[64];
+    assert_frame (answer, 0, "a");
+    assert_ok (call (client, "other", "z", text));
+    assert_string_equal (text, "z");
+}
+
+static void play_a_survey_with_a_call_in_it (void *arg)
+{
+    played_t *played = (played_t *) arg;
+    zqb__rare_t rare;
+    memset (&rare, 0, sizeof rare);
+    rare.has_progress = 1;
+    rare.done = rare.total = 2;
+    played_hears (played);
+    uint64_t survey = played->command.id;
+    played_says_body (played, ZQB__PARTIAL, 0, survey, "a");
+    played_hears (played);
+    uint64_t other = played->command.id;
+    played_says_why (played, ZQB__REPLY, survey, 0, NULL, &rare);
+    played_says_body (played, ZQB__REPLY, 0, other, "z");
+}
+
+TEST (who_is_called_with_the_answers_of_a_survey_may_call_others_meanwhile)
+{
+    played_t played;
+    zqb_msg_t request;
+    int asked = 0;
+    zqb_client_t *client = played_client (&played, 0, 0);
+    void *thread = zmq_threadstart (play_a_survey_with_a_call_in_it, &played);
+    zqb_msg_init (&request);
+    zqb_msg_add_str (&request, "x");
+    int answered = zqb_client_survey (client, "echo", &request, -1, call_another, client, &asked);
+    zmq_threadclose (thread);
+    assert_int_equal (answered, 2);
+    assert_int_equal (asked, 2);
+    receives_nothing (client, ENOENT);
+    zqb_msg_close (&request);
+    end_played (&played, &client);
+}
+
 TEST (how_a_survey_ends_is_what_the_broker_says_unless_it_is_mute)
 {
     played_t played;
@@ -1975,6 +2019,7 @@ int main (void)
         FRESH (a_survey_gives_each_answer_and_says_how_many_there_were_of_how_many),
         FRESH (parts_of_a_survey_come_from_many_and_nobody_is_told_that_they_were_read),
         FRESH (a_survey_that_cannot_be_made_says_why),
+        FRESH (who_is_called_with_the_answers_of_a_survey_may_call_others_meanwhile),
         FRESH (how_a_survey_ends_is_what_the_broker_says_unless_it_is_mute),
         FRESH (a_client_that_reads_slowly_slows_its_worker_down),
         FRESH (a_stream_of_parts_gets_through_to_a_call),

@@ -1137,6 +1137,62 @@ TEST (what_is_left_of_a_deadline_gets_less_and_then_nobody_wants_a_reply)
     end_played (&played, &worker);
 }
 
+TEST (who_says_how_far_it_is_or_sends_a_part_hears_what_the_broker_has_said)
+{
+    for (int parts = 0; parts < 2; parts++) {
+        noted_t noted = {NULL, 0};
+        played_t played;
+        zqb_request_t *request;
+        zqb_worker_options_t options;
+        memset (&options, 0, sizeof options);
+        options.cancelled = note_cancelled;
+        options.cancelled_arg = &noted;
+        zqb_worker_t *worker = played_worker_at_work (&played, &options, 1, 0, &request);
+        played_says_only (&played, ZQB__CANCEL, 1);
+        if (parts)
+            assert_fails (partial_text (request, "late"), ZQB_ECANCELLED);
+        else
+            assert_fails (zqb_request_progress (request, 1, 2, NULL), ZQB_ECANCELLED);
+        assert_int_equal (noted.count, 1);
+        played_hears_nothing (&played);
+        end_played (&played, &worker);
+    }
+}
+
+TEST (who_says_how_far_it_is_past_the_deadline_hears_that_nobody_wants_it)
+{
+    played_t played;
+    zqb_request_t *request;
+    zqb_worker_t *worker = played_worker_at_work (&played, NULL, 1, 0, &request);
+    request->deadline = zqb__clock () + 1000;
+    eventually (zqb_request_left_ms (request) == 0);
+    assert_fails (zqb_request_progress (request, 1, 2, NULL), ZQB_ECANCELLED);
+    assert_fails (partial_text (request, "late"), ZQB_ECANCELLED);
+    end_played (&played, &worker);
+}
+
+TEST (a_token_of_a_registration_that_is_over_is_another_than_the_same_of_the_next)
+{
+    noted_t noted = {NULL, 0};
+    played_t played;
+    zqb_request_t *before, *request;
+    zqb_worker_options_t options;
+    memset (&options, 0, sizeof options);
+    options.cancelled = note_cancelled;
+    options.cancelled_arg = &noted;
+    zqb_worker_t *worker = played_worker_at_work (&played, &options, 1, 0, &before);
+    played_says_only (&played, ZQB__DISCONNECT, 0);
+    assert_none (zqb_worker_recv (worker, 0), EAGAIN);
+    played_hears_text (&played, "READY @echo credit=0", 0);
+    played_says_body (&played, ZQB__REQUEST, 0, 1, "y");
+    request = is_asked (worker, "y");
+    played_says_only (&played, ZQB__CANCEL, 1);
+    assert_int_equal (zqb_request_cancelled (request), 1);
+    assert_ptr_equal (noted.request, request);
+    assert_fails (reply_text (before, "late"), ENOTCONN);
+    end_played (&played, &worker);
+}
+
 /* ---- parts that wait until others were read */
 
 /* Sends as many parts as may be sent at once, and hears them. */
@@ -1636,6 +1692,9 @@ int main (void)
         FRESH (with_the_end_of_the_context_nobody_wants_anything),
         FRESH (who_asks_whether_it_is_cancelled_sends_the_heartbeats_that_are_due),
         FRESH (what_is_left_of_a_deadline_gets_less_and_then_nobody_wants_a_reply),
+        FRESH (who_says_how_far_it_is_or_sends_a_part_hears_what_the_broker_has_said),
+        FRESH (who_says_how_far_it_is_past_the_deadline_hears_that_nobody_wants_it),
+        FRESH (a_token_of_a_registration_that_is_over_is_another_than_the_same_of_the_next),
         FRESH (a_part_beyond_the_window_goes_when_more_is_granted),
         FRESH (without_a_window_all_parts_go_at_once),
         FRESH (a_part_that_waits_ends_with_what_happens_to_its_request),
