@@ -5598,18 +5598,28 @@ static int zqb__refusal (zqb__engine_t *engine, const zqb__peer_t *client, const
     return *counter ? ZQB_EQUEUEFULL : 0;
 }
 
-/* Whether the queue of a service is as long as it may be, and nobody takes the next at once. */
-static int zqb__service_is_full (const zqb__engine_t *engine, const zqb__service_t *service)
+/* Whether a request asks for something for which it may have to wait, though a worker has room. */
+static int zqb__rare_may_wait (const zqb__rare_t *rare)
+{
+    return rare && (rare->delay_ms || rare->affinity_size);
+}
+
+/* Whether the queue of a service is as long as it may be, and nobody takes the next at once, which asks for this, or for
+   nothing: NULL. */
+static int zqb__service_is_full (const zqb__engine_t *engine, const zqb__service_t *service, const zqb__rare_t *rare)
 {
     int waiting = zqb__service_waiting (service);
     int alone = !service->worker_count && waiting >= engine->limits.no_worker_queue;
-    return (alone || waiting >= engine->limits.queue) && (!service->ready_mask || engine->paused);
+    return (alone || waiting >= engine->limits.queue)
+           && (!service->ready_mask || engine->paused || zqb__rare_may_wait (rare));
 }
 
 static int zqb__rank_of (const zqb__command_t *command)
 {
-    int rank = ZQB__RANK_NORMAL + (command->rare ? command->rare->priority : 0);
-    return rank < 0 ? 0 : rank < ZQB__RANKS ? rank : ZQB__RANKS - 1;
+    int priority = command->rare ? command->rare->priority : 0; /* any number: a filter may have set it */
+    if (priority < ZQB_PRIORITY_LOWEST)
+        return 0;
+    return priority < ZQB_PRIORITY_HIGHEST ? priority + ZQB__RANK_NORMAL : ZQB__RANKS - 1;
 }
 
 /* When a request is to begin at the earliest. */
@@ -5849,7 +5859,7 @@ static void zqb__accept (zqb__engine_t *engine, zqb__service_t *service, zqb__pe
                          const zqb__command_t *command)
 {
     zqb_stats_t *stats = &engine->stats;
-    if (zqb__service_is_full (engine, service)) {
+    if (zqb__service_is_full (engine, service, command->rare)) {
         int by_queue = zqb__service_waiting (service) >= engine->limits.queue;
         zqb__refuse (engine, client, command, by_queue ? ZQB_EQUEUEFULL : ZQB_ENOWORKER,
                      by_queue ? &stats->refused_queue : &stats->refused_no_worker);
@@ -6734,7 +6744,7 @@ static void zqb__service_tick (zqb__engine_t *engine, zqb__service_t *service)
 static int zqb__engine_has_room (zqb__engine_t *engine, const char *name, size_t size)
 {
     const zqb_stats_t *stats = &engine->stats;
-    const zqb__service_t *service = name ? zqb__service_find (engine, name, size) : NULL;
+    const zqb__service_t *service = name ? zqb__service_route (engine, name, size) : NULL;
     if (stats->queued + stats->running >= (uint64_t) engine->limits.requests)
         return 0;
     uint64_t large = engine->limits.bytes / 4;
@@ -6742,7 +6752,7 @@ static int zqb__engine_has_room (zqb__engine_t *engine, const char *name, size_t
         large = engine->limits.message;
     if (stats->bytes && engine->limits.bytes != INT64_MAX && zqb__too_many_bytes (engine, large))
         return 0;
-    return !service || !zqb__service_is_full (engine, service);
+    return !service || !zqb__service_is_full (engine, service, NULL);
 }
 
 static int zqb__engine_init (zqb__engine_t *engine, const zqb__limits_t *limits, const zqb__sink_t *sink, uint64_t seed,

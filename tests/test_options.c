@@ -166,10 +166,14 @@ TEST (a_priority_beyond_the_range_is_the_nearest)
     say ("zqb client", with_priority (request ("echo", 1, "low"), -128));
     say ("zqb client", with_priority (request ("echo", 2, "high"), 127));
     say ("zqb client", with_priority (request ("echo", 3, "high too"), 4));
-    say ("zqb worker", ready ("echo", 3));
+    say ("zqb client", with_priority (request ("echo", 4, "of a filter"), INT_MAX));
+    say ("zqb client", with_priority (request ("echo", 5, "low too"), INT_MIN));
+    say ("zqb worker", ready ("echo", 5));
     is_given ("zqb worker", "high");
     is_given ("zqb worker", "high too");
+    is_given ("zqb worker", "of a filter");
     is_given ("zqb worker", "low");
+    is_given ("zqb worker", "low too");
     end ();
 }
 
@@ -832,6 +836,31 @@ TEST (requests_with_the_same_key_go_to_the_same_worker_as_long_as_it_lives)
     end ();
 }
 
+static void only_two_may_wait (zqb__limits_t *limits)
+{
+    limits->queue = 2;
+}
+
+TEST (what_waits_though_a_worker_is_idle_is_not_without_bound)
+{
+    begin_with_option (only_two_may_wait);
+    say ("zqb one", ready ("echo", 1));
+    say ("zqb two", ready ("echo", 1));
+    say ("zqb client", with_affinity (request ("echo", 1, "x"), "key"));
+    is_given ("zqb one", "x");
+    say ("zqb client", with_affinity (request ("echo", 2, "y"), "key"));
+    say ("zqb client", with_delay (request ("echo", 3, "z"), 1000));
+    nothing_is_heard ();
+    say ("zqb client", with_affinity (request ("echo", 4, "y"), "key"));
+    hears_error ("zqb client", 4, ZQB_EQUEUEFULL);
+    say ("zqb client", with_delay (request ("echo", 5, "z"), 1000));
+    hears_error ("zqb client", 5, ZQB_EQUEUEFULL);
+    assert_int_equal (stats ()->refused_queue, 2);
+    say ("zqb client", request ("echo", 6, "at once"));
+    is_given ("zqb two", "at once");
+    end ();
+}
+
 TEST (keys_are_spread_over_the_workers)
 {
     begin ();
@@ -1321,6 +1350,24 @@ TEST (the_client_hears_the_name_that_it_asked_for)
     end ();
 }
 
+static void only_one_may_wait (zqb__limits_t *limits)
+{
+    limits->queue = 1;
+}
+
+TEST (there_is_room_for_a_name_if_there_is_at_the_pattern_that_serves_it)
+{
+    begin_with_option (only_one_may_wait);
+    say ("mdp worker", ready ("img.*", 0));
+    say ("lru client", request ("img.png", 0, "x"));
+    is_given ("mdp worker", "x");
+    assert_true (zqb__engine_has_room (&world.engine, "img.gif", 7));
+    say ("lru client", request ("img.png", 0, "y"));
+    assert_false (zqb__engine_has_room (&world.engine, "img.gif", 7));
+    assert_true (zqb__engine_has_room (&world.engine, "other", 5));
+    end ();
+}
+
 TEST (what_waits_for_a_name_goes_to_the_first_worker_with_a_pattern_for_it)
 {
     begin ();
@@ -1733,6 +1780,7 @@ int main (void)
         cmocka_unit_test (it_waits_for_a_busy_worker_and_ends_when_the_last_is_gone),
         cmocka_unit_test (a_delayed_one_ends_if_there_is_no_worker_when_its_time_comes),
         cmocka_unit_test (requests_with_the_same_key_go_to_the_same_worker_as_long_as_it_lives),
+        cmocka_unit_test (what_waits_though_a_worker_is_idle_is_not_without_bound),
         cmocka_unit_test (keys_are_spread_over_the_workers),
         cmocka_unit_test (a_request_waits_for_the_worker_of_its_key_in_order_while_others_are_served),
         cmocka_unit_test (what_waits_for_a_worker_that_is_lost_goes_to_another_in_order),
@@ -1762,6 +1810,7 @@ int main (void)
         cmocka_unit_test (who_is_not_registered_cannot_be_drained),
         cmocka_unit_test (an_exact_name_wins_and_then_the_longest_pattern),
         cmocka_unit_test (the_client_hears_the_name_that_it_asked_for),
+        cmocka_unit_test (there_is_room_for_a_name_if_there_is_at_the_pattern_that_serves_it),
         cmocka_unit_test (what_waits_for_a_name_goes_to_the_first_worker_with_a_pattern_for_it),
         cmocka_unit_test (what_waits_for_a_name_goes_to_the_first_handler_with_a_pattern_for_it),
         cmocka_unit_test (when_the_last_worker_of_a_name_is_gone_a_pattern_takes_over),

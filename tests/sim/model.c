@@ -1631,7 +1631,8 @@ static void accept_request (model_t *model, int client, int number, const comman
     }
     int full = waiting_at (service) >= (size_t) model->limits.queue;
     int alone = !service->workers.count && waiting_at (service) >= (size_t) model->limits.no_worker_queue;
-    int someone = !model->paused && next_choice (model, service, -1) >= 0;
+    int may_wait = command->asked.delay_ms || command->asked.affinity;
+    int someone = !model->paused && next_choice (model, service, -1) >= 0 && !may_wait;
     if ((!full && !alone) || someone)
         take_request (model, client, number, command);
     else if (full)
