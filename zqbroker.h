@@ -174,7 +174,8 @@
       MDP has no word for that: what crosses the goodbye of such a worker goes to another, and counts as an attempt.
     - A worker that says goodbye, registers again, falls silent or cannot be reached loses what it holds to others, at
       once when that is known: at most `attempts` times, then the request is dead, and the host gets it (dead_letter).
-      What a ZQB/1 worker that says goodbye has not begun does not count as an attempt, nor does what one refuses.
+      When a ZQB/1 worker says goodbye that has begun nothing of it, that does not count as an attempt, nor does what
+      one refuses.
     - So a request may be executed more than once, when a worker was lost that had begun it: work that must not be
       done twice has to be recognised by the worker. Also when its reply was lost with the client's connection, and the
       client asks again. With attempts = 1 a broker has it executed at most once each time that it is asked, and a
@@ -199,7 +200,8 @@
 
     ZQB_EFAILED comes with a code of the worker's own and a text; ZQB_EREFUSED with the text of the host's filter, or
     because every worker of the service has refused the request, or eight have. Neither is tried again: that is for the
-    caller to decide. ETIMEDOUT is the client's own: nobody answered any try. With a deadline it is ZQB_EEXPIRED.
+    caller to decide. ETIMEDOUT is the client's own: nobody answered any try. With a deadline it is ZQB_EEXPIRED, but for
+    a client with retries = -1 that loses its connection.
 
     6 THE MMI SERVICES (RFC 8, and three of our own)
 
@@ -490,8 +492,8 @@ enum {
 };
 
 /* ---- requests, as a client makes them -----------------------------------------------------------------------
-   What a single request may ask for, of a ZQB/1 client; each goes with each. Zero is the default, so start from a struct
-   of zeros. Peers of other dialects never see any of it, and are served beside it. */
+   What a single request may ask for, of a ZQB/1 client; each goes with each, but a survey is not one_way, and knows no
+   delay, unique and affinity. Zero is the default, so start from a struct of zeros. Peers of other dialects never see any of it, and are served beside it. */
 
 enum { ZQB_PRIORITY_LOWEST = -4, ZQB_PRIORITY_HIGHEST = 4 };
 
@@ -556,8 +558,8 @@ ZQB_API int zqb_request_progress (zqb_request_t *request, uint64_t done, uint64_
    then reaches nobody. */
 ZQB_API int zqb_request_cancelled (zqb_request_t *request);
 
-/* How many milliseconds are left until its deadline: 0 when it is over, -1 if there is none, or if the worker speaks MDP,
-   which has no word for it. */
+/* How many milliseconds are left until its deadline: 0 when it is over, -1 if there is none, or if the worker speaks
+   MDP, which has no word for it. Inside the broker it is always -1. */
 ZQB_API int zqb_request_left_ms (zqb_request_t *request);
 
 /* Sends the reply, or its last part, takes msg over and releases the request: not for use in a handler, whose reply
@@ -896,7 +898,7 @@ ZQB_API void zqb_worker_drain (zqb_worker_t *worker);
 
 /* Readable when zqb_worker_recv with a timeout of 0 might do something; like ZMQ_FD it tells changes: call recv until
    EAGAIN before waiting, and at least every heartbeat_ms. It is another after the worker has connected anew, which
-   happens in recv, and tells nothing of zqb_worker_stop. ENOTCONN while there is none. */
+   happens in recv, and tells nothing of zqb_worker_stop and _drain. ENOTCONN while there is none. */
 ZQB_API int zqb_worker_fd (zqb_worker_t *worker);
 
 /* Says goodbye, so that the requests it holds go to others at once, and frees it, its requests too. */
@@ -981,8 +983,8 @@ ZQB_API int zqb_client_recv (zqb_client_t *client, zqb_reply_t *reply, int timeo
 ZQB_API int zqb_client_cancel (zqb_client_t *client, uint64_t id);
 
 /* Readable when zqb_client_recv with a timeout of 0 might do something; like ZMQ_FD it tells changes: call recv until
-   EAGAIN before waiting, and at least every timeout_ms. It is another after the client has connected anew, which
-   happens in recv. ENOTCONN while there is none. */
+   EAGAIN before waiting, and at least every timeout_ms, or at the next deadline if that is sooner. It is another after
+   the client has connected anew, which happens in recv. ENOTCONN while there is none. */
 ZQB_API int zqb_client_fd (zqb_client_t *client);
 
 /* What was submitted still leaves, and is done if it is one_way; of the rest nothing will be heard. */
@@ -11655,13 +11657,11 @@ static void zqb__pool_thread_free (zqb__pool_thread_t *thread)
 static int zqb__pool_thread_begin (zqb__pool_thread_t *thread)
 {
     zqb_pool_t *pool = thread->pool;
+    zqb__mutex_enter (&pool->lock); /* which it needs before it ends: it is counted by then */
     thread->thread = zqb__thread_start (zqb__pool_run, thread);
-    if (!thread->thread)
-        return -1;
-    zqb__mutex_enter (&pool->lock);
-    pool->started++;
+    pool->started += thread->thread ? 1 : 0;
     zqb__mutex_leave (&pool->lock);
-    return 0;
+    return thread->thread ? 0 : -1;
 }
 
 /* ---- the manager */
