@@ -326,7 +326,8 @@
                        token                 broker -> worker   nobody wants an answer any more. The worker still ends
                                                                 it, with a REPLY or an ERROR, whenever it likes.
          9 PROGRESS    token, number         worker -> broker -> client    progress, text: how far it is
-        10 MORE        number, token         client -> broker -> worker    credit: so many parts more may come
+        10 MORE        number, token         client -> broker -> worker    credit: so many parts more may come; 65535: any
+                                                                number
         11 DRAIN       0                     worker -> broker   I take no more requests. The broker answers with DRAIN,
                                                                 behind which there is none; the worker ends what it
                                                                 has, and says DISCONNECT. Ours does not wait for
@@ -2849,7 +2850,7 @@ enum {
     ZQB__WINDOW = 32    /* a REQUEST to a worker: parts of the reply are granted by MORE */
 };
 
-enum { ZQB__WINDOW_PARTS = 32 }; /* so many parts may be under way */
+enum { ZQB__WINDOW_PARTS = 32, ZQB__CREDIT_ALL = 65535 }; /* so many parts may be under way; MORE: any number */
 
 /* What few commands say. What a request asks for, when it is read, but for the flags. */
 typedef struct zqb__rare_t {
@@ -6067,7 +6068,7 @@ static zqb__request_t *zqb__request_promote (zqb__engine_t *engine, zqb__request
     if (request->extra->timed)
         zqb__request_set_timer (engine, request);
     if (request->worker)
-        zqb__request_grant (engine, request, zqb__request_has_window (request) ? ZQB__WINDOW_PARTS : UINT16_MAX);
+        zqb__request_grant (engine, request, zqb__request_has_window (request) ? ZQB__WINDOW_PARTS : ZQB__CREDIT_ALL);
     else
         zqb__request_hurry (engine, request, zqb__request_highest_rank (request), UINT64_MAX);
     return heir;
@@ -9993,6 +9994,8 @@ static void zqb__worker_on_more (zqb_worker_t *worker, const zqb__command_t *com
         return;
     uint32_t parts = request->parts + command->credit;
     request->parts = parts < ZQB__PARTS_MOST ? parts : (uint32_t) ZQB__PARTS_MOST;
+    if (command->credit == ZQB__CREDIT_ALL)
+        request->parts = ZQB__PARTS_ALL; /* nobody counts them any more */
 }
 
 static void zqb__worker_on (zqb_worker_t *worker, const zqb__command_t *command)

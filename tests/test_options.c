@@ -689,6 +689,19 @@ TEST (when_its_client_is_gone_the_next_takes_its_place)
     end ();
 }
 
+TEST (a_worker_need_not_count_the_parts_for_an_heir_that_hears_none)
+{
+    begin ();
+    say ("zqb worker", ready ("echo", 5));
+    say ("zqb one", with_unique (request ("echo", 1, "x"), "key"));
+    is_given ("zqb worker", "x");
+    say ("zqb two", with_flags (with_unique (request ("echo", 0, "x"), "key"), ZQB__ONE_WAY));
+    say ("zqb one", cancel (1));
+    assert_int_equal (heard ("zqb worker", ZQB__MORE)->credit, ZQB__CREDIT_ALL);
+    nothing_is_heard ();
+    end ();
+}
+
 /* ---- one-way */
 
 TEST (a_one_way_request_is_executed_and_nobody_is_told)
@@ -1772,6 +1785,7 @@ int main (void)
         cmocka_unit_test (the_first_that_may_begin_begins_for_all),
         cmocka_unit_test (all_that_joined_hear_that_every_worker_was_lost),
         cmocka_unit_test (when_its_client_is_gone_the_next_takes_its_place),
+        cmocka_unit_test (a_worker_need_not_count_the_parts_for_an_heir_that_hears_none),
         cmocka_unit_test (a_one_way_request_is_executed_and_nobody_is_told),
         cmocka_unit_test (a_one_way_request_is_executed_even_if_its_client_is_gone),
         cmocka_unit_test (a_one_way_request_that_is_refused_or_dies_is_counted_and_not_told),

@@ -1220,11 +1220,23 @@ TEST (a_part_beyond_the_window_goes_when_more_is_granted)
         assert_int_equal (request->parts, 0);
     }
     for (int i = 0; i < 20; i++)
-        played_says_more (&played, 1, 65535);
+        played_says_more (&played, 1, 65534);
     assert_ok (partial_text (request, "more"));
     assert_int_equal (request->parts, ZQB__PARTS_MOST - 1);
-    played_says_more (&played, 1, 65535);
     assert_ok (reply_text (request, "last"));
+    end_played (&played, &worker);
+}
+
+TEST (when_any_number_of_parts_is_granted_none_is_counted_any_more)
+{
+    played_t played;
+    zqb_request_t *request;
+    zqb_worker_t *worker = played_worker_at_work (&played, NULL, 1, ZQB__WINDOW, &request);
+    send_a_window (&played, request);
+    played_says_more (&played, 1, 65535);
+    for (int i = 0; i < 3; i++)
+        send_a_window (&played, request);
+    assert_int_equal (request->parts, ZQB__PARTS_ALL);
     end_played (&played, &worker);
 }
 
@@ -1696,6 +1708,7 @@ int main (void)
         FRESH (who_says_how_far_it_is_past_the_deadline_hears_that_nobody_wants_it),
         FRESH (a_token_of_a_registration_that_is_over_is_another_than_the_same_of_the_next),
         FRESH (a_part_beyond_the_window_goes_when_more_is_granted),
+        FRESH (when_any_number_of_parts_is_granted_none_is_counted_any_more),
         FRESH (without_a_window_all_parts_go_at_once),
         FRESH (a_part_that_waits_ends_with_what_happens_to_its_request),
         FRESH (a_part_that_waits_ends_with_the_deadline),
