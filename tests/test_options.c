@@ -581,6 +581,44 @@ TEST (a_queued_one_goes_on_for_those_that_joined_it)
     end ();
 }
 
+TEST (whoever_takes_its_place_says_whether_it_waits_without_a_worker)
+{
+    for (int hasty = 0; hasty < 2; hasty++) {
+        begin ();
+        say ("zqb worker", ready ("echo", 1));
+        say ("zqb one", request ("echo", 1, "busy"));
+        uint64_t token = is_given ("zqb worker", "busy");
+        say ("zqb one", with_flags (with_unique (request ("echo", 2, "x"), "key"), hasty ? 0 : ZQB__FAIL_FAST));
+        say ("zqb two", with_flags (with_unique (request ("echo", 3, "x"), "key"), hasty ? ZQB__FAIL_FAST : 0));
+        say ("zqb one", cancel (2));
+        answers ("zqb worker", token, "zqb one", 1);
+        is_given ("zqb worker", "x");
+        say ("zqb worker", disconnect ()); /* it is queued again */
+        if (hasty)
+            hears_error ("zqb two", 3, ZQB_ENOWORKER);
+        nothing_is_heard ();
+        assert_int_equal (stats ()->queued, !hasty);
+        end ();
+    }
+}
+
+TEST (whoever_takes_the_place_of_one_that_is_queued_ends_with_the_last_worker_if_it_does_not_wait)
+{
+    begin ();
+    say ("zqb worker", ready ("echo", 1));
+    say ("zqb one", request ("echo", 1, "busy"));
+    is_given ("zqb worker", "busy");
+    say ("zqb one", with_unique (request ("echo", 2, "x"), "key"));
+    say ("zqb two", with_flags (with_unique (request ("echo", 3, "x"), "key"), ZQB__FAIL_FAST));
+    say ("zqb one", cancel (2));
+    nothing_is_heard ();
+    say ("zqb worker", disconnect ());
+    hears_error ("zqb two", 3, ZQB_ENOWORKER);
+    nothing_is_heard ();
+    assert_int_equal (stats ()->queued, 1); /* what was at work waits for another */
+    end ();
+}
+
 TEST (one_that_joined_can_be_cancelled_expire_and_retry_by_itself)
 {
     begin ();
@@ -758,6 +796,21 @@ TEST (a_one_way_request_is_not_found_by_its_number)
     say ("zqb client", with_flags (request ("echo", 0, "x"), ZQB__ONE_WAY));
     say ("zqb client", cancel (0));
     assert_int_equal (stats ()->queued, 1);
+    end ();
+}
+
+TEST (without_memory_a_one_way_request_whose_client_is_gone_ends_with_the_others)
+{
+    begin ();
+    say ("mdp client", with_flags (request ("echo", 0, "x"), ZQB__ONE_WAY));
+    say ("mdp client", request ("echo", 0, "y"));
+    come_over ("mdp client", 3);
+    unit_memory_fail (0, 0);
+    connection_ends (3);
+    unit_memory_recover ();
+    assert_int_equal (stats ()->no_memory, 1);
+    assert_int_equal (stats ()->client_gone, 2);
+    assert_int_equal (stats ()->queued, 0);
     end ();
 }
 
@@ -941,6 +994,48 @@ TEST (the_more_urgent_of_those_that_wait_for_a_worker_is_first)
     end ();
 }
 
+TEST (one_that_waits_for_a_worker_becomes_more_urgent_if_one_that_is_joins_it)
+{
+    begin ();
+    say ("zqb a", ready ("echo", 1));
+    say ("zqb b", ready ("echo", 9));
+    say ("zqb client", with_affinity (request ("echo", 1, "one"), "key"));
+    uint64_t token = is_given ("zqb a", "one");
+    say ("zqb client", with_priority (with_affinity (request ("echo", 2, "urgent"), "key"), 1));
+    say ("zqb client", with_affinity (with_unique (request ("echo", 3, "more urgent"), "u"), "key"));
+    say ("zqb client", with_affinity (request ("echo", 4, "normal"), "key"));
+    say ("zqb other", with_priority (with_unique (request ("echo", 5, "-"), "u"), 2));
+    nothing_is_heard ();
+    answers ("zqb a", token, "zqb client", 1);
+    token = is_given ("zqb a", "more urgent");
+    say ("zqb client", cancel (3)); /* the one that joined goes on */
+    heard ("zqb a", ZQB__MORE);
+    answers ("zqb a", token, "zqb other", 5);
+    token = is_given ("zqb a", "urgent");
+    answers ("zqb a", token, "zqb client", 2);
+    is_given ("zqb a", "normal");
+    end ();
+}
+
+TEST (one_that_waits_for_a_worker_goes_on_as_urgently_as_whoever_takes_its_place)
+{
+    begin ();
+    say ("zqb a", ready ("echo", 1));
+    say ("zqb b", ready ("echo", 9));
+    say ("zqb client", with_affinity (request ("echo", 1, "one"), "key"));
+    uint64_t token = is_given ("zqb a", "one");
+    say ("zqb client", with_priority (with_affinity (with_unique (request ("echo", 2, "was urgent"), "u"), "key"), 2));
+    say ("zqb client", with_affinity (request ("echo", 3, "normal"), "key"));
+    say ("zqb other", with_priority (with_unique (request ("echo", 4, "-"), "u"), -1));
+    say ("zqb client", cancel (2));
+    answers ("zqb a", token, "zqb client", 1);
+    token = is_given ("zqb a", "normal");
+    answers ("zqb a", token, "zqb client", 3);
+    token = is_given ("zqb a", "was urgent");
+    answers ("zqb a", token, "zqb other", 4);
+    end ();
+}
+
 TEST (what_waits_for_a_worker_can_be_cancelled_and_expire)
 {
     begin ();
@@ -1120,6 +1215,26 @@ TEST (parts_that_a_client_has_read_are_told_to_the_worker)
     say ("zqb client", more (2, 16));
     say ("zqb other", more (1, 16));
     nothing_is_heard ();
+    say ("zqb client", request ("echo", 3, "z")); /* queued: there is nobody to tell */
+    say ("zqb client", more (3, 16));
+    nothing_is_heard ();
+    end ();
+}
+
+TEST (parts_that_a_client_has_read_are_as_good_as_not_said_if_there_is_no_memory_to_find_the_request)
+{
+    begin ();
+    say ("zqb worker", ready ("echo", 2));
+    say ("zqb client", request ("echo", 1, "x"));
+    uint64_t token = is_given ("zqb worker", "x");
+    unit_memory_fail (0, 0);
+    say ("zqb client", more (1, 16));
+    unit_memory_recover ();
+    nothing_is_heard ();
+    assert_int_equal (stats ()->no_memory, 1);
+    say ("zqb client", more (1, 7));
+    assert_int_equal (heard ("zqb worker", ZQB__MORE)->credit, 7);
+    answers ("zqb worker", token, "zqb client", 1);
     end ();
 }
 
@@ -1248,6 +1363,30 @@ TEST (a_survey_of_too_many_is_refused)
     end ();
 }
 
+static void set_few_requests (zqb__limits_t *limits)
+{
+    limits->requests = 3;
+}
+
+/* The survey counts, too. */
+TEST (a_survey_of_more_than_there_may_be_requests_is_refused)
+{
+    begin_with_option (set_few_requests);
+    say ("zqb a", ready ("echo", 1));
+    say ("zqb b", ready ("echo", 1));
+    say ("zqb other", request ("other", 1, "waits"));
+    say ("zqb client", with_flags (request ("echo", 9, "who?"), ZQB__SURVEY));
+    hears_error ("zqb client", 9, ZQB_EQUEUEFULL);
+    nothing_is_heard ();
+    assert_int_equal (stats ()->refused_requests, 1);
+    say ("zqb other", cancel (1));
+    say ("zqb client", with_flags (request ("echo", 9, "who?"), ZQB__SURVEY));
+    is_given ("zqb a", "who?");
+    is_given ("zqb b", "who?");
+    assert_int_equal (stats ()->queued + stats ()->running, 3);
+    end ();
+}
+
 TEST (a_handler_answers_a_survey_alone)
 {
     begin ();
@@ -1258,6 +1397,21 @@ TEST (a_handler_answers_a_survey_alone)
     say ("zqb client", with_flags (request ("echo", 0, "silent"), ZQB__ONE_WAY));
     nothing_is_heard ();
     assert_int_equal (world.handled, 2);
+    assert_ok (zqb__engine_handle (&world.engine, "echo", NULL, NULL));
+    end ();
+}
+
+TEST (a_client_that_cannot_be_told_what_a_handler_answers_to_its_survey_is_gone)
+{
+    begin ();
+    assert_ok (zqb__engine_handle (&world.engine, "echo", (zqb_handler_fn *) 1, NULL));
+    world.gone = "zqb client,";
+    say ("zqb client", with_flags (request ("echo", 9, "who?"), ZQB__SURVEY));
+    nothing_is_heard ();
+    assert_int_equal (world.handled, 1);
+    assert_int_equal (stats ()->client_gone, 1);
+    assert_int_equal (stats ()->replied, 0);
+    assert_int_equal (last_outcome (), EHOSTUNREACH);
     assert_ok (zqb__engine_handle (&world.engine, "echo", NULL, NULL));
     end ();
 }
@@ -1695,6 +1849,32 @@ TEST (one_that_fails_again_is_rested_for_longer)
     end ();
 }
 
+TEST (what_waits_for_a_worker_that_rests_is_the_first_that_it_gets)
+{
+    begin_with_option (set_rests);
+    say ("zqb a", ready ("echo", 4));
+    fails ("zqb a");
+    fails ("zqb a");
+    say ("zqb b", ready ("echo", 1));
+    say ("zqb client", with_affinity (request ("echo", 1001, "of a"), "key"));
+    nothing_is_heard ();
+    say ("zqb client", request ("echo", 1002, "of anybody"));
+    is_given ("zqb b", "of anybody");
+    say ("zqb client", request ("echo", 1003, "waits"));
+    nothing_is_heard ();
+    say ("zqb a", heartbeat ());
+    say ("zqb b", heartbeat ());
+    at_ms (1000);
+    assert_int_equal (stats ()->running, 2);
+    while (world.sent[world.read % SENT].type == ZQB__HEARTBEAT)
+        world.read++;
+    uint64_t token = is_given ("zqb a", "of a");
+    whatever_is_heard ();
+    answers ("zqb a", token, "zqb client", 1001);
+    is_given ("zqb a", "waits");
+    end ();
+}
+
 TEST (slow_answers_count_as_failures_and_others_are_served_meanwhile)
 {
     begin_with_option (set_rests);
@@ -1748,6 +1928,29 @@ TEST (without_memory_at_any_allocation_what_was_asked_for_ends_and_everything_st
     assert_true (left > 30);
 }
 
+/* More and more that ask for times, so that there must be more and more timers. */
+TEST (without_memory_for_its_timer_a_request_that_asks_for_times_is_refused)
+{
+    enum { REQUESTS = 100 };
+    long left = 0;
+    for (long failed = 1; failed; left++) {
+        begin ();
+        unit_memory_fail (left, 1);
+        for (uint64_t id = 1; id <= REQUESTS; id++)
+            say ("zqb one", with_deadline (request ("echo", id, "x"), 100));
+        failed = unit_memory_failures ();
+        unit_memory_recover ();
+        assert_true (stats ()->no_memory <= 1);
+        assert_true (stats ()->accepted + stats ()->no_memory >= REQUESTS - 1); /* one may not even be known */
+        assert_int_equal (count_heard ("zqb one", ZQB__ERROR), stats ()->no_memory);
+        at_ms (100);
+        assert_int_equal (stats ()->expired, stats ()->accepted);
+        assert_int_equal (count_heard ("zqb one", ZQB__ERROR), stats ()->accepted);
+        end ();
+    }
+    assert_true (left > REQUESTS);
+}
+
 int main (void)
 {
     static const struct CMUnitTest tests[] = {
@@ -1778,6 +1981,8 @@ int main (void)
         cmocka_unit_test (those_that_join_get_progress_and_parts_from_then_on_and_the_failure),
         cmocka_unit_test (when_the_first_is_cancelled_the_next_takes_its_place_and_the_work_goes_on),
         cmocka_unit_test (a_queued_one_goes_on_for_those_that_joined_it),
+        cmocka_unit_test (whoever_takes_its_place_says_whether_it_waits_without_a_worker),
+        cmocka_unit_test (whoever_takes_the_place_of_one_that_is_queued_ends_with_the_last_worker_if_it_does_not_wait),
         cmocka_unit_test (one_that_joined_can_be_cancelled_expire_and_retry_by_itself),
         cmocka_unit_test (the_deadline_of_the_first_is_not_that_of_the_others),
         cmocka_unit_test (who_joins_a_request_that_nobody_wants_any_more_does_not),
@@ -1790,6 +1995,7 @@ int main (void)
         cmocka_unit_test (a_one_way_request_is_executed_even_if_its_client_is_gone),
         cmocka_unit_test (a_one_way_request_that_is_refused_or_dies_is_counted_and_not_told),
         cmocka_unit_test (a_one_way_request_is_not_found_by_its_number),
+        cmocka_unit_test (without_memory_a_one_way_request_whose_client_is_gone_ends_with_the_others),
         cmocka_unit_test (a_request_that_would_not_wait_without_a_worker_is_refused_at_once),
         cmocka_unit_test (it_waits_for_a_busy_worker_and_ends_when_the_last_is_gone),
         cmocka_unit_test (a_delayed_one_ends_if_there_is_no_worker_when_its_time_comes),
@@ -1799,6 +2005,8 @@ int main (void)
         cmocka_unit_test (a_request_waits_for_the_worker_of_its_key_in_order_while_others_are_served),
         cmocka_unit_test (what_waits_for_a_worker_that_is_lost_goes_to_another_in_order),
         cmocka_unit_test (the_more_urgent_of_those_that_wait_for_a_worker_is_first),
+        cmocka_unit_test (one_that_waits_for_a_worker_becomes_more_urgent_if_one_that_is_joins_it),
+        cmocka_unit_test (one_that_waits_for_a_worker_goes_on_as_urgently_as_whoever_takes_its_place),
         cmocka_unit_test (what_waits_for_a_worker_can_be_cancelled_and_expire),
         cmocka_unit_test (a_worker_is_told_that_nobody_wants_its_request_any_more),
         cmocka_unit_test (a_worker_is_told_that_its_client_is_gone),
@@ -1810,6 +2018,7 @@ int main (void)
         cmocka_unit_test (a_failure_has_a_code_of_the_workers_own),
         cmocka_unit_test (progress_reaches_clients_that_have_a_word_for_it),
         cmocka_unit_test (parts_that_a_client_has_read_are_told_to_the_worker),
+        cmocka_unit_test (parts_that_a_client_has_read_are_as_good_as_not_said_if_there_is_no_memory_to_find_the_request),
         cmocka_unit_test (a_survey_asks_every_worker_and_gathers_the_answers),
         cmocka_unit_test (a_busy_worker_is_asked_when_it_has_room),
         cmocka_unit_test (workers_that_fail_refuse_or_are_lost_do_not_answer_a_survey),
@@ -1817,7 +2026,9 @@ int main (void)
         cmocka_unit_test (a_survey_that_is_cancelled_is_cancelled_everywhere),
         cmocka_unit_test (a_survey_of_nobody_is_refused),
         cmocka_unit_test (a_survey_of_too_many_is_refused),
+        cmocka_unit_test (a_survey_of_more_than_there_may_be_requests_is_refused),
         cmocka_unit_test (a_handler_answers_a_survey_alone),
+        cmocka_unit_test (a_client_that_cannot_be_told_what_a_handler_answers_to_its_survey_is_gone),
         cmocka_unit_test (a_worker_that_wants_to_leave_gets_no_more_and_loses_nothing),
         cmocka_unit_test (a_host_drains_one_worker_or_all_of_a_service),
         cmocka_unit_test (what_waits_for_a_worker_that_is_drained_goes_to_another),
@@ -1841,8 +2052,10 @@ int main (void)
         cmocka_unit_test (the_name_that_a_host_sees_ends_where_it_should_when_a_handler_serves_it),
         cmocka_unit_test (a_worker_that_fails_repeatedly_is_rested_and_then_gets_one_request_to_see),
         cmocka_unit_test (one_that_fails_again_is_rested_for_longer),
+        cmocka_unit_test (what_waits_for_a_worker_that_rests_is_the_first_that_it_gets),
         cmocka_unit_test (slow_answers_count_as_failures_and_others_are_served_meanwhile),
         cmocka_unit_test (without_memory_at_any_allocation_what_was_asked_for_ends_and_everything_still_adds_up),
+        cmocka_unit_test (without_memory_for_its_timer_a_request_that_asks_for_times_is_refused),
     };
     return cmocka_run_group_tests (tests, NULL, NULL);
 }
