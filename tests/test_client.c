@@ -1783,7 +1783,8 @@ static int expires_at_work (zqb_client_t *client, int deadline_ms)
         assert_ok (zqb_client_recv (client, &reply, PATIENCE_MS));
         begun |= reply.kind == ZQB_REPLY_PROGRESS;
     }
-    assert_int_equal (reply.error, ZQB_EEXPIRED);
+    if (reply.error != ZQB_EEXPIRED) /* the worker knows the time, too, and may be heard before the broker looks at it */
+        assert_int_equal (reply.code, 7);
     zqb_msg_close (&reply.body);
     return begun;
 }
