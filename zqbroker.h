@@ -542,7 +542,7 @@ ZQB_API const char *zqb_request_service (zqb_request_t *request, size_t *size);
 /* Sends a part of the reply, and more will come; takes msg over on success. Clients whose dialect has no partial
    replies get all parts as the frames of one reply; so do all clients of a handler inside the broker. When 32 parts are
    under way that a ZQB/1 client has not read yet, it waits until some are, or zqb_worker_stop is called, so that nobody
-   hoards them. ENOTCONN: the broker that asked is gone, or the context has ended; ZQB_ECANCELLED: nobody wants it any
+   hoards them: so the thread that has the client must be another. ENOTCONN: the broker that asked is gone, or the context has ended; ZQB_ECANCELLED: nobody wants it any
    more; ENOTSUP: the worker speaks MDP/0.1; ENOMEM, EMSGSIZE (a frame of 2 GiB or more). */
 ZQB_API int zqb_request_partial (zqb_request_t *request, zqb_msg_t *msg);
 
