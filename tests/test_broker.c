@@ -839,7 +839,9 @@ static int call_the_broker (zqb_request_t *request, zqb_msg_t *reply, void *arg)
     if (zqb_broker_stats (broker, &stats) != 0 || zqb_broker_endpoint (broker, 0, text, sizeof text) != 0
         || zqb_broker_step (broker, 0) != -1 || errno != EALREADY
         || zqb_broker_handle (broker, "first", NULL, NULL) != -1 || errno != EBUSY
-        || zqb_broker_time_limit (broker, "first", 1) != -1 || errno != EBUSY)
+        || zqb_broker_time_limit (broker, "first", 1) != -1 || errno != EBUSY
+        || zqb_broker_policy (broker, "first", ZQB_POLICY_MRU, NULL, NULL) != -1 || errno != EBUSY
+        || zqb_broker_drain (broker, "first", 0) != -1 || errno != EBUSY)
         return -1;
     return zqb_msg_add_str (reply, text);
 }

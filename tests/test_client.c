@@ -1291,6 +1291,21 @@ TEST (a_one_way_request_that_cannot_be_packed_or_sent_says_so)
     end_played (&played, &client);
 }
 
+TEST (a_one_way_request_that_is_packed_when_the_context_has_ended_is_eterm_and_stays)
+{
+    played_t played;
+    zqb_client_t *client = played_client (&played, 0, 0);
+    zqb_request_options_t options = no_options ();
+    options.one_way = 1;
+    zmq_ctx_shutdown (ctx);
+    assert_false (client->line.ended); /* it does not know yet */
+    zmq_poll (NULL, 0, 1);
+    assert_int_equal (submit_with (client, &options, "x", NULL), ETERM);
+    assert_true (client->line.ended);
+    assert_int_equal (submit_with (client, &options, "x", NULL), ETERM);
+    end_played (&played, &client);
+}
+
 TEST (a_one_way_call_returns_as_soon_as_it_is_sent)
 {
     played_t played;
@@ -2011,6 +2026,7 @@ int main (void)
         FRESH (more_one_way_requests_than_may_be_outstanding_leave_one_after_the_other),
         FRESH (a_one_way_request_that_is_packed_is_sent_when_its_client_is_destroyed),
         FRESH (a_one_way_request_that_cannot_be_packed_or_sent_says_so),
+        FRESH (a_one_way_request_that_is_packed_when_the_context_has_ended_is_eterm_and_stays),
         FRESH (a_one_way_call_returns_as_soon_as_it_is_sent),
         FRESH (progress_and_codes_are_told_where_they_mean_something_and_else_are_0),
         FRESH (a_try_is_not_over_as_long_as_there_is_progress),

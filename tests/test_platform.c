@@ -128,6 +128,45 @@ TEST (a_lock_may_be_entered_again_by_whom_has_it)
     zqb__lock_close (&lock);
 }
 
+/* ---- flags */
+
+typedef struct raised_t {
+    zqb__flag_t begun, highest;
+    int numbers, wrong;
+} raised_t;
+
+/* Raises it to ever higher numbers, against others who do the same; it is never less than it was, nor than that. */
+static void raise_step_by_step (void *arg)
+{
+    raised_t *raised = (raised_t *) arg;
+    int last = 0, wrong = 0;
+    zqb__flag_add (&raised->begun, 1);
+    while (zqb__flag_get (&raised->begun) < 2) {
+    }
+    for (int number = 1; number <= raised->numbers; number++) {
+        zqb__flag_raise (&raised->highest, number);
+        int now = zqb__flag_get (&raised->highest);
+        wrong |= now < number || now < last;
+        last = now;
+    }
+    if (wrong)
+        zqb__flag_set (&raised->wrong);
+}
+
+TEST (a_flag_that_several_raise_at_once_is_what_the_highest_wanted)
+{
+    raised_t raised = {0, 0, 200000, 0};
+    zqb__thread_t *threads[2];
+    for (size_t i = 0; i < COUNT (threads); i++)
+        assert_non_null (threads[i] = zqb__thread_start (raise_step_by_step, &raised));
+    for (size_t i = 0; i < COUNT (threads); i++)
+        zqb__thread_join (&threads[i]);
+    assert_false (raised.wrong);
+    assert_int_equal (raised.highest, raised.numbers);
+    zqb__flag_raise (&raised.highest, 7);
+    assert_int_equal (raised.highest, raised.numbers);
+}
+
 static void use_and_release (void *arg)
 {
     zqb__account_t *account = (zqb__account_t *) arg;
@@ -388,6 +427,7 @@ int main (void)
         cmocka_unit_test (growing_without_memory_leaves_everything_as_it_was),
         cmocka_unit_test (a_lock_lets_in_one_at_a_time),
         cmocka_unit_test (a_lock_may_be_entered_again_by_whom_has_it),
+        cmocka_unit_test (a_flag_that_several_raise_at_once_is_what_the_highest_wanted),
         cmocka_unit_test (an_account_takes_bytes_until_there_are_too_many),
         cmocka_unit_test (accounts_share_what_there_is_and_all_together_take_no_more),
         cmocka_unit_test (what_is_under_way_outlives_whoever_sent_it),

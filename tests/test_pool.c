@@ -624,6 +624,72 @@ TEST (a_thread_that_is_not_to_be_had_is_tried_again_later)
     eventually (stat (broker, workers) == 0);
 }
 
+TEST (a_pool_that_finds_no_descriptors_to_be_resized_stays_as_it_is_and_may_be_resized_later)
+{
+    zqb_pool_t *pool = new_pool ("echo", 1, echo, NULL);
+    eventually (stat (broker, workers) == 1);
+    assert_without_descriptors (zqb_pool_resize (pool, 3, 3) == -1);
+    assert_int_equal (pool_stats (pool).threads, 1);
+    assert_int_equal (serve_many ("echo", 50), 50);
+    assert_int_equal (pool_stats (pool).started, 1);
+    assert_ok (zqb_pool_resize (pool, 3, 3));
+    eventually (stat (broker, workers) == 3);
+    zqb_pool_stop (&pool);
+}
+
+TEST (a_thread_that_cannot_make_its_worker_ends_and_is_tried_again_later)
+{
+    zqb_pool_t *pool = new_pool ("echo", 1, echo, NULL);
+    assert_ok (zqb_pool_resize (pool, 1, 1)); /* there is somebody to see to it */
+    eventually (stat (broker, workers) == 1);
+    unit_descriptors_run_out (1);
+    int failed = zqb_pool_resize (pool, 3, 3);
+    uint64_t end = zqb__clock () + PATIENCE_MS * 1000u;
+    while (pool_stats (pool).left < 2 && zqb__clock () < end)
+        zmq_poll (NULL, 0, 1);
+    unit_descriptors_run_out (0);
+    assert_ok (failed);
+    assert_true (pool_stats (pool).left >= 2);
+    eventually (stat (broker, workers) == 3);
+    eventually (pool_stats (pool).threads == 3);
+    assert_int_equal (serve_many ("echo", 50), 50);
+    zqb_pool_stop (&pool);
+    eventually (stat (broker, workers_left) == 3);
+}
+
+static int threads_that_stay (zqb_pool_t *pool)
+{
+    zqb__mutex_enter (&pool->lock);
+    int count = zqb__pool_count (pool);
+    zqb__mutex_leave (&pool->lock);
+    return count;
+}
+
+static int let_threads_go (void **state)
+{
+    unit_threads_hold (0);
+    return tear_down (state);
+}
+
+TEST (a_thread_that_is_to_leave_before_it_has_a_worker_leaves_all_the_same)
+{
+    zqb_pool_t *pool = new_pool ("echo", 1, echo, NULL);
+    assert_ok (zqb_pool_resize (pool, 2, 2));
+    eventually (stat (broker, workers) == 2);
+    unit_threads_hold (1);
+    assert_ok (zqb_pool_resize (pool, 4, 4));
+    eventually (pool_stats (pool).threads == 4);
+    assert_ok (zqb_pool_resize (pool, 2, 2));
+    eventually (threads_that_stay (pool) == 2);
+    assert_int_equal (pool_stats (pool).threads, 4); /* they have not begun */
+    unit_threads_hold (0);
+    eventually (pool_stats (pool).left == 2);
+    assert_int_equal (serve_many ("echo", 50), 50);
+    assert_int_equal (stat (broker, workers), 2);
+    assert_int_equal (stat (broker, workers_lost), 0);
+    zqb_pool_stop (&pool);
+}
+
 TEST (pools_of_one_service_share_its_queue)
 {
     gate_t gate;
@@ -751,6 +817,10 @@ int main (void)
         FRESH (an_elastic_pool_without_a_broker_is_stopped_at_once),
         FRESH (an_elastic_pool_ends_with_the_context),
         FRESH (a_thread_that_is_not_to_be_had_is_tried_again_later),
+        FRESH (a_pool_that_finds_no_descriptors_to_be_resized_stays_as_it_is_and_may_be_resized_later),
+        FRESH (a_thread_that_cannot_make_its_worker_ends_and_is_tried_again_later),
+        cmocka_unit_test_setup_teardown (a_thread_that_is_to_leave_before_it_has_a_worker_leaves_all_the_same, set_up,
+                                         let_threads_go),
         FRESH (pools_of_one_service_share_its_queue),
         FRESH (threads_that_the_broker_drains_are_replaced_if_the_pool_may_grow_and_else_leave),
         FRESH (a_handler_may_resize_its_own_pool),

@@ -1084,6 +1084,28 @@ TEST (a_request_whose_broker_is_gone_is_cancelled_and_the_worker_does_not_regist
     end_played (&played, &worker);
 }
 
+TEST (a_request_whose_connection_was_lost_is_cancelled)
+{
+    char endpoint[256], address[256];
+    size_t length = sizeof endpoint;
+    void *router = router_at ("tcp://127.0.0.1:*");
+    assert_ok (zmq_getsockopt (router, ZMQ_LAST_ENDPOINT, endpoint, &length));
+    zqb_worker_t *worker = zqb_worker_new (ctx, endpoint, "echo", NULL);
+    int size = zmq_recv (router, address, sizeof address, 0);
+    hear_text (router, 0);
+    tell_zqb1 (router, address, (size_t) size, "\2");
+    zqb_request_t *request = zqb_worker_recv (worker, PATIENCE_MS);
+    assert_non_null (request);
+    assert_int_equal (zqb_request_cancelled (request), 0);
+    zmq_close (router);
+    eventually (zqb_request_cancelled (request));
+    assert_int_equal (worker->registration, 1);
+    assert_fails (zqb_request_progress (request, 1, 2, NULL), ENOTCONN);
+    assert_fails (reply_text (request, "late"), ENOTCONN);
+    assert_true (zqb__list_empty (&worker->held));
+    zqb_worker_destroy (&worker);
+}
+
 TEST (with_the_end_of_the_context_nobody_wants_anything)
 {
     played_t played;
@@ -1701,6 +1723,7 @@ int main (void)
         FRESH (recv_hears_too_what_is_cancelled),
         FRESH (a_request_that_is_cancelled_before_it_is_begun_is_never_handed_out),
         FRESH (a_request_whose_broker_is_gone_is_cancelled_and_the_worker_does_not_register_in_the_midst_of_it),
+        FRESH (a_request_whose_connection_was_lost_is_cancelled),
         FRESH (with_the_end_of_the_context_nobody_wants_anything),
         FRESH (who_asks_whether_it_is_cancelled_sends_the_heartbeats_that_are_due),
         FRESH (what_is_left_of_a_deadline_gets_less_and_then_nobody_wants_a_reply),
