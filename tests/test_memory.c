@@ -236,12 +236,13 @@ TEST (containers_without_memory_find_what_they_have_and_take_the_rest_later)
 static zqb_msg_t a_body (const char *text, int more)
 {
     zqb_msg_t body;
+    int spared = unit_memory_spared;
     unit_memory_spared = 1;
     zqb_msg_init (&body);
     assert_ok (zqb_msg_add_str (&body, text));
     for (int i = 0; i < more; i++)
         assert_ok (zqb_msg_add (&body, zeros, i ? 2000 + (size_t) i : 0));
-    unit_memory_spared = 0;
+    unit_memory_spared = spared;
     return body;
 }
 
@@ -628,6 +629,8 @@ static struct {
     zqb_worker_t *worker;
     zqb_client_t *client;
     int worker_dialect, client_dialect;
+    const char *service; /* of the worker: "echo", or a pattern of it */
+    int credit;          /* 0 as the broker says */
     zqb_request_t *held; /* what the worker has not answered yet */
     int has_said_part;
     struct {
@@ -652,6 +655,7 @@ static void begin_day (int worker_dialect, int client_dialect)
     memset (&day, 0, sizeof day);
     day.worker_dialect = worker_dialect;
     day.client_dialect = client_dialect;
+    day.service = "echo";
     snprintf (day.endpoint, sizeof day.endpoint, "inproc://broker-%d", run);
     snprintf (day.front, sizeof day.front, "inproc://front-%d", run);
     snprintf (day.clients, sizeof day.clients, "inproc://clients-%d", run);
@@ -675,10 +679,11 @@ static int make_worker (void)
     zqb_worker_options_t options;
     memset (&options, 0, sizeof options);
     options.dialect = day.worker_dialect;
+    options.credit = day.credit;
     options.heartbeat_ms = 10;
     options.liveness = -1;
     options.reconnect_ms = options.reconnect_max_ms = 1;
-    return (day.worker = zqb_worker_new (ctx, day.endpoint, "echo", &options)) ? 0 : -1;
+    return (day.worker = zqb_worker_new (ctx, day.endpoint, day.service, &options)) ? 0 : -1;
 }
 
 static int make_client (void)
@@ -989,6 +994,69 @@ TEST (a_broker_a_worker_and_a_client_that_were_short_of_memory_go_on)
         at_every_allocation ("worker and client", spend_a_day_together, dialects[i], 0, 100);
 }
 
+/* ---- a worker that is short of memory when it hears of requests, and that they are cancelled: nobody else is */
+
+enum { MANY = 50 };
+
+/* What the client said reaches the broker, and what follows from that the worker's socket. */
+static void pass_on (void)
+{
+    assert_ok (zqb_client_flush (day.client));
+    for (int idle = 0; idle < 3;)
+        idle = step () ? 0 : idle + 1;
+}
+
+/* Begins the first, if that can be had, and hears of all the others. */
+static void worker_begins (void)
+{
+    unit_memory_spared = 0;
+    day.held = zqb_worker_recv (day.worker, 0);
+    if (day.held)
+        zqb_request_cancelled (day.held);
+    unit_memory_spared = 1;
+}
+
+/* It hears what its client wants no more, and says of each that it has dropped it. */
+static void worker_looks_up (void)
+{
+    unit_memory_spared = 0;
+    if (day.held)
+        zqb_request_cancelled (day.held);
+    unit_memory_spared = 1;
+}
+
+static void cancel_what_waits (UNUSED int variant)
+{
+    begin_day (0, 0);
+    day.service = "ech*"; /* so it is told the name with each */
+    day.credit = MANY;
+    unit_memory_spared = 1;
+    make_all ();
+    pump ();
+    for (int i = 0; i < MANY; i++)
+        ask ("echo", ECHOED, "small", 0);
+    pass_on ();
+    eventually ((step (), stat (day.broker, running) == MANY));
+    worker_begins ();
+    for (int i = 1; i < MANY; i++) {
+        assert_ok (zqb_client_cancel (day.client, day.asked[i].id));
+        day.asked[i].id = 0;
+    }
+    pass_on ();
+    worker_looks_up ();
+    memory_is_back ();
+    unit_memory_spared = 0;
+    pump ();
+    give_up ();
+    go_on (); /* no place in its hand is taken for ever */
+    end_day ();
+}
+
+TEST (a_worker_that_was_short_of_memory_for_what_came_and_was_cancelled_goes_on)
+{
+    at_every_allocation ("what waits", cancel_what_waits, 0, 0, MANY);
+}
+
 /* ---- LRU: a service of its own, whose peers have sockets and nothing else */
 
 enum { REQ_WORKER, PPP_WORKER };
@@ -1296,6 +1364,7 @@ int main (void)
         AT_ALL_POINTS (an_engine_that_was_short_of_memory_keeps_nothing_of_peers_that_fall_silent),
         AT_ALL_POINTS (an_engine_that_was_short_of_memory_ends_with_all_that_it_has),
         TOGETHER (a_broker_a_worker_and_a_client_that_were_short_of_memory_go_on),
+        TOGETHER (a_worker_that_was_short_of_memory_for_what_came_and_was_cancelled_goes_on),
         TOGETHER (lru_workers_and_clients_go_on_when_the_broker_was_short_of_memory),
         TOGETHER (threads_of_a_broker_and_a_pool_go_on_when_they_were_short_of_memory),
     };
