@@ -4959,12 +4959,10 @@ static int zqb__request_answer (zqb__engine_t *engine, zqb__request_t *request, 
 }
 
 /* What its client hears of the end of a request: nothing, if it wants no answer; of one that a survey asks for, the reply
-   as a part of what is gathered. -1: there is no client. */
+   as a part of what is gathered. -1: the client is gone. */
 static int zqb__request_tell (zqb__engine_t *engine, zqb__request_t *request, zqb__command_t *answer)
 {
     const zqb__extra_t *extra = request->extra;
-    if (!request->lane)
-        return -1;
     if (extra && extra->flags & ZQB__ONE_WAY)
         return 0;
     if (extra && extra->survey) {
@@ -5691,7 +5689,7 @@ static int zqb__request_wish (zqb__engine_t *engine, zqb__request_t *request, co
     int flags = command->flags & (ZQB__ONE_WAY | ZQB__FAIL_FAST);
     int named = service->pattern && !zqb__service_is (service, command->service, command->service_size);
     if (kind == ZQB__OF_ITS_OWN && !flags && !named && !(rare && zqb__rare_is_kept (rare)))
-        return 0;
+        return 0; /* and only of these there may be none that says what it asks for: see zqb__accept_special */
     zqb__extra_t *extra = zqb__request_extra (request);
     if (!extra)
         return -1;
@@ -5702,8 +5700,6 @@ static int zqb__request_wish (zqb__engine_t *engine, zqb__request_t *request, co
         if (!extra->name)
             return -1;
     }
-    if (!rare)
-        return 0;
     extra->attempts = rare->attempts == ZQB__ATTEMPTS_ALL ? UINT32_MAX : rare->attempts;
     if (zqb__request_wish_times (engine, extra, rare) != 0)
         return -1;
@@ -6201,8 +6197,6 @@ static void zqb__survey_abandon (zqb__engine_t *engine, zqb__request_t *survey, 
    them. Else a running one is finished for nobody, and one that does not run goes. */
 static void zqb__request_abandon (zqb__engine_t *engine, zqb__request_t *request, int fate)
 {
-    if (request->extra && request->extra->survey)
-        request = request->extra->survey;
     zqb__service_t *service = request->lane->service;
     if (request->extra && !zqb__list_empty (&request->extra->followers))
         zqb__request_drop (engine, zqb__request_promote (engine, request), fate);
