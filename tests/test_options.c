@@ -1906,6 +1906,7 @@ static void many_at_once (void)
     say ("zqb two", again (request ("echo", 1, "b")));
     say ("zqb a", ready ("echo", 1));
     say ("zqb b", ready ("echo*", 1));
+    say ("zqb two", request ("echo.y", 4, "e"));
     say ("zqb two", with_flags (request ("echo", 3, "who?"), ZQB__SURVEY));
     at_ms (10);
     say ("zqb one", cancel (1));
