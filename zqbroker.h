@@ -53,7 +53,8 @@
 
     1  Concepts       2  Ownership and threads       3  What is guaranteed, and what is not
     4  Options        5  Errors                      6  The mmi services
-    7  Wire formats   8  ZQB/1, byte by byte         9  Building                    10  Changes
+    7  Wire formats   8  ZQB/1, byte by byte         9  Building                    10  Security
+    11  Changes
 
     1 CONCEPTS
 
@@ -134,7 +135,7 @@
     Messages are values; each function says when it takes one over. A broker may be used by any thread. A worker, a
     client and a request belong to one thread at a time. A pool and a started broker have threads of their own.
     Handlers of a pool run in several threads at once. What the host gives to the broker (handlers, filter, outcome,
-    choose, on_scale, dead_letter, log) is called by the broker's thread, which waits for it.
+    choose, on_scale, dead_letter, access, log) is called by the broker's thread, which waits for it.
 
     The host keeps its context, its signals, its standard output and its process: nothing here prints, exits, aborts,
     or handles a signal.
@@ -166,8 +167,8 @@
       one client are served in the order in which they came. Each client behind a proxy is one.
     - At its deadline the client is told that it is over, whatever the broker or the worker does. The worker is told,
       but not stopped: what it answers later reaches nobody.
-    - While a request with a `unique` key is queued or running, it is executed once for all that have this key. One
-      whose worker is lost is executed again, like any other.
+    - While a request with a `unique` key is queued or running, it is executed once for all of one user (10) that have
+      this key. One whose worker is lost is executed again, like any other.
     - Requests with the same `affinity` key are with one worker at a time, but for what one that was lost or drained
       may still be doing.
     - A worker that is drained gets nothing more as soon as the broker hears of it, and finishes what it got by then.
@@ -184,7 +185,7 @@
     - Nothing a peer sends ends the process, leaks, or blocks the loop. What is refused is counted.
     - Requests live in memory: when the broker's process ends, they are gone. Clients then try again.
     - If a worker is lost after some partial replies, those already sent come again from the next one.
-    - There is no encryption and no authentication yet: bind tcp only where you trust who can connect.
+    - Without rules (10) everybody who can connect may call and serve everything.
 
     4 OPTIONS
 
@@ -205,7 +206,7 @@
 
     6 THE MMI SERVICES (RFC 8, and three of our own)
 
-    Any client may call them. Each takes and returns text frames.
+    Any client may call them, unless there are rules (10). Each takes and returns text frames.
 
         mmi.service   body: the name of a service. Reply: "200" it has workers (its own, or those of a pattern) or a
                       handler, "404" it has none; "400" without a body.
@@ -299,6 +300,7 @@
                     12 affinity  1 to 255 bytes: those with this key go to the same worker, at the same service
                     13 progress  8 and 8 bytes: so much is done, of so much in all
                     14 code      4 bytes: why it failed, as the worker numbers it
+                    15 user      1 to 255 bytes: whose request it is
 
         types       id                       from, to           what
          1 READY       0                     worker -> broker   service, credit (1 if missing), heartbeat: I serve this.
@@ -310,7 +312,9 @@
                                                                 sets AGAIN: it joins the first, if the broker has that
                                                                 still.
                        token                 broker -> worker   body: do this; deadline, if there is one; service, if
-                                                                the worker registered for a pattern
+                                                                the worker registered for a pattern; user, if the
+                                                                client has proved to be one. From a client, user means
+                                                                nothing.
          3 PARTIAL     token, number         worker -> broker -> client    body: a part of the reply
          4 REPLY       token, number         worker -> broker -> client    body: the reply, or its last part
          5 ERROR       token                 worker -> broker   code, text: the work failed. With status 4 (refused):
@@ -338,7 +342,7 @@
     behind the first 65536 bytes, nor when 256 large frames are behind the first already. How large a body frame must
     be to travel on its own is the sender's choice (ours: more than 1024 bytes). An idle worker sends something at least
     as often as its READY says, and the broker to it, so that their settings need not be the same. Types 12 to 31 and
-    tags 15 to 31 are kept for later versions, the rest is free for experiments.
+    tags 16 to 31 are kept for later versions, the rest is free for experiments.
 
     A worker's service that ends with "*" is a pattern: it serves all names that start with what stands before, and have
     neither workers of their own nor those of a longer pattern.
@@ -362,11 +366,76 @@
         ZQB_MALLOC, ZQB_REALLOC, ZQB_FREE   all three or none: instead of malloc, realloc and free; ZQB_FREE is called
                                             by libzmq's threads, too, until zmq_ctx_term
 
-    10 CHANGES
+    10 SECURITY
+
+    WHO IS WHO. A peer is what the connection proves that it came over: a USER ID, which libzmq's authentication (ZAP,
+    RFC 27) gives to a connection, when that is made. Peers of a connection without one are nobody. What a peer says of
+    itself counts for nothing: routing ids, ids of requests and the `life` of ZQB/1 are no proof of anything, and none
+    of them gives a peer what another user's is.
+
+    RULES say who may do what. There are none at first, and then everything is allowed. They stand in a file
+    (zqb_broker_rules), or come one by one (zqb_broker_rule):
+
+        # who           what          services
+        group  shop     web.* alice                     # names of users, or their beginnings
+        group  shop     bob                             # adds to it
+        deny   web.test call          pay.refund
+        allow  @shop    call          pay.* stock.*
+        allow  pay-1    serve         pay.*
+        allow  ops      call,manage   *
+        allow  @inproc  call,serve    *
+
+    The first rule that is about it says whether something is allowed; what none is about is denied. So it is best to
+    have rules before the first endpoint is bound.
+
+        who        "alice"; "web.*", all that begin so; "*", all that have a user id; "-", who has none; "@NAME", a
+                   group that is defined above; "@inproc", who is in the broker's own process, and so as good as the
+                   host
+        what       call: to ask for something; serve: to be a worker; manage: to ask for mmi services, and for surveys.
+                   A rule of calls will do for mmi services that it names: "call mmi.service", "call mmi.*".
+        services   names, or patterns with a star at the end. A worker that registers for a pattern has to be allowed
+                   to serve all that it stands for. A request is judged by the name that the client calls, whoever
+                   serves it.
+
+    A line is read by words, and ends at one that begins with "#". In names each byte may be written as \xHH, and
+    blanks and backslashes must be; so must "*" at the end, or "-" and "@" at the beginning of a user, if they are
+    meant. At most 65536 rules, one for each of the services in a line; 256 groups; 1 MiB. Nothing of a file holds if
+    anything in it is wrong.
+
+    What is denied: a client of ZQB/1 hears ZQB_EDENIED, a worker DISCONNECT with that status (zqb_worker_recv says
+    ZQB_EDENIED, and going on tries again later). The older dialects have no word for it: their clients hear nothing;
+    an MDP worker is sent away; workers of LRU and PPP hear nothing. It is counted (denied_call, denied_serve), and
+    logged, at most once a second for each user. What is found out is remembered for each client, so that it costs next
+    to nothing.
+
+    WHEN RULES CHANGE that holds at once. Workers that may serve no more are sent away; what they held goes to others,
+    and counts as an attempt. What clients have asked for, and may not any more, is cancelled, whether it is queued or
+    running, and they are told. One-way requests of clients that are gone stay.
+
+    USERS KEEP TO THEMSELVES. A client that reconnects is known again only as the same user; so is a worker. Over a
+    connection of another user, nobody answers, cancels, continues or joins what is not his: also requests with a
+    `unique` key are joined by the same user only. Who is nobody shares that with all who are nobody: without
+    authentication, whoever guesses a key sees the reply.
+
+    WHO CALLS is told to handlers, filters, dead letters and workers of ZQB/1 (zqb_request_user), so that they can
+    decide more than rules do. MDP has no word for it: what a worker of MDP, LRU or PPP does must not depend on who
+    asks.
+
+    LIMITS OF A USER, over all his connections: max_user_outstanding, max_user_requests and max_user_bytes of the
+    broker's options. Beyond them requests are refused with ZQB_EQUEUEFULL, and counted (refused_user, refused_rate).
+
+    WHAT IS NOT PROTECTED. A user who floods the broker with messages that it refuses costs it the time to read them.
+    Where many users come over one proxy, they are one. Whoever may serve a service sees all that is asked of it, and
+    whoever may serve and call can keep it busy with himself. Of two peers with the same routing id libzmq refuses the
+    second at once, without a word to us, so that this is not counted; when the first is gone, and its name is another
+    user's, that one has nothing of what was the first's. Clients do not know who answers: they trust the broker, and
+    its rules, for that.
+
+    11 CHANGES
 
     0.2.0   requests with priorities, deadlines, delays and keys; progress, cancelling, refusing, draining; surveys,
-            patterns, policies, filters; elastic pools. zqb_request_fail takes a code, zqb_pool_options_t has scale in
-            front of worker, and a handler that returns ZQB_EREFUSED refuses.
+            patterns, policies, filters; elastic pools; rules and limits of users. zqb_request_fail takes a code,
+            zqb_pool_options_t has scale in front of worker, and a handler that returns ZQB_EREFUSED refuses.
     0.1.0   the first: six dialects, one engine; broker, worker, client and pool.
 
     ============================================================================================================
@@ -430,7 +499,8 @@ ZQB_API void zqb_version (int *major, int *minor, int *patch);
     X (ZQB_ELOST,      5, "every worker that tried the request was lost")                                          \
     X (ZQB_ECANCELLED, 6, "the request was cancelled")                                                             \
     X (ZQB_EFAILED,    7, "the worker reported a failure")                                                         \
-    X (ZQB_EMALFORMED, 8, "the peer did not understand the message")
+    X (ZQB_EMALFORMED, 8, "the peer did not understand the message")                                               \
+    X (ZQB_EDENIED,    9, "not allowed")
 
 #define ZQB_X(name, status, text) name = ZQB_ERRNO + (status),
 enum { ZQB_ERRORS (ZQB_X) ZQB_ERRNO_END_ };
@@ -508,8 +578,8 @@ typedef struct zqb_request_options_t {
     int backoff_ms;       /* 0      a pause behind the first lost worker, which doubles with each */
     int backoff_max_ms;   /* 0      and goes no higher; 0 a minute */
     const char *unique;   /* NULL   a key of 1 to 255 bytes: while a request with this key is queued or running at the
-                                    service, others join it: it is executed once, with the body of the first, and all
-                                    are answered. It has the priority of the highest, and begins when the first of them
+                                    service, others of the same user join it: it is executed once, with the body of the
+                                    first, and all are answered. It has the priority of the highest, and begins when the first of them
                                     may; the rest, like attempts, is that of the first */
     const char *affinity; /* NULL   a key of 1 to 255 bytes: requests with this key go to the same worker, in order, as
                                     long as it lives; when it is gone, to another */
@@ -538,6 +608,11 @@ ZQB_API zqb_msg_t *zqb_request_body (zqb_request_t *request);
 /* The name of the service, as the client called it, which matters to a worker that serves a pattern: NUL-terminated; size
    (which may be NULL) gets its length, as a name may contain NULs. A worker that speaks MDP knows only its own name. */
 ZQB_API const char *zqb_request_service (zqb_request_t *request, size_t *size);
+
+/* The user id of the client, as its connection has proved it to the broker; "" if it has none. NULL: the worker speaks MDP,
+   which has no word for it. It is valid as long as the request. Of requests that were joined (unique) all are the same
+   user's. Over several brokers, or a proxy, it is that of the connection to the last. */
+ZQB_API const char *zqb_request_user (zqb_request_t *request);
 
 /* Sends a part of the reply, and more will come; takes msg over on success. Clients whose dialect has no partial
    replies get all parts as the frames of one reply; so do all clients of a handler inside the broker. When 32 parts are
@@ -605,13 +680,29 @@ typedef void (zqb_dead_letter_fn) (zqb_request_t *request, void *arg);
    rules as for a log function. */
 typedef int (zqb_filter_fn) (zqb_request_t *request, zqb_request_options_t *options, zqb_msg_t *refusal, void *arg);
 
+/* Who may do what: see zqb_broker_rules. MANAGE is to ask for mmi services, and for surveys. */
+enum { ZQB_MAY_CALL = 1, ZQB_MAY_SERVE = 2, ZQB_MAY_MANAGE = 4 };
+
+typedef struct zqb_access_t {
+    const char *user;     /* the user id that the peer has proved; "" nobody */
+    const char *address;  /* where it is: "10.0.0.7"; ipc: what the system says of the process; "" not known; "inproc" */
+    int action;           /* ZQB_MAY_... */
+    const char *service;  /* NUL-terminated, but there may be others in it; a worker's may be a pattern */
+    size_t service_size;
+} zqb_access_t;
+
+/* Asked before the rules, in the broker's thread: 1 it is allowed, 0 it is denied, -1 the rules say (if there are none, it
+   is allowed). For a client and a service that is known it is asked once, and again when the rules change. The same rules
+   as for a log function. */
+typedef int (zqb_access_fn) (const zqb_access_t *access, void *arg);
+
 /* Sees what became of each request that was accepted, in the broker's thread. The same rules as for a log function. */
 typedef struct zqb_outcome_t {
     const char *service;  /* as the client called it, NUL-terminated */
     size_t service_size;
-    int error;            /* 0 replied; ZQB_EFAILED, _EEXPIRED, _ENOWORKER, _ECANCELLED, _ELOST (dead), _EREFUSED;
-                             ZQB_EQUEUEFULL: no memory to go where its unique key went; or EHOSTUNREACH: the client
-                             is gone */
+    int error;            /* 0 replied; ZQB_EFAILED, _EEXPIRED, _ENOWORKER, _ECANCELLED (also as rules have changed),
+                             _ELOST (dead), _EREFUSED; ZQB_EQUEUEFULL: no memory to go where its unique key went; or
+                             EHOSTUNREACH: the client is gone */
     int attempts;         /* how many workers had it */
     int64_t took_us;      /* since it was accepted */
 } zqb_outcome_t;
@@ -667,6 +758,13 @@ typedef struct zqb_broker_options_t {
                                      then one request, and all again if that goes well */
     int rest_ms;          /* 5000    how long; doubles each time that it fails again, up to 16 times as long */
     int slow_ms;          /* 0 off   an answer that took longer counts as slow, and as a failure for rest_failures */
+    zqb_access_fn *access;       /* NULL */
+    void *access_arg;
+    int max_user_outstanding;    /* 0 off   requests queued and running of one user, over all his connections. Who has
+                                            no user id is limited by himself, each client apart; so below */
+    int max_user_requests;       /* 0 off   requests a second of one user, of whom a second's may come at once */
+    int64_t max_user_bytes;      /* 0 off   the same, of the bytes of their bodies; one larger than that may come now and
+                                            then */
 } zqb_broker_options_t;
 
 /* A broker in this context. options may be NULL, and is copied. EINVAL, ENOMEM, or what zmq_socket says (ETERM,
@@ -731,6 +829,21 @@ ZQB_API int zqb_broker_policy (zqb_broker_t *broker, const char *service, int po
    A worker that speaks MDP is sent away when it is done, and may come again. id: see mmi.workers. EINVAL; ENOENT: there
    is no such worker; EBUSY inside a handler or a log function. */
 ZQB_API int zqb_broker_drain (zqb_broker_t *broker, const char *service, uint64_t id);
+
+/* Adds a rule behind those that are there. who: a user id, or with a star behind it all that begin so ("*": all that have
+   one); "-": who has none; "@NAME": a group of the rules file; "@inproc": who is in this process. actions: some of
+   ZQB_MAY_..., added up. services: names or patterns, with spaces between them. In names, bytes may be written as \xHH.
+   The first rule that is about it says whether something is allowed, and what none is about is denied: so as soon as
+   there is one rule, only what is allowed may be done. EINVAL; ENOMEM; ENOSPC: 65536 rules; EBUSY inside a handler or a log
+   function. */
+ZQB_API int zqb_broker_rule (zqb_broker_t *broker, int allow, const char *who, int actions, const char *services);
+
+/* Replaces all rules by those of a file (see the manual, 10), or, if there is anything wrong with it, none: EINVAL, and the
+   log says in which line. An empty file denies all; NULL takes all rules away, and then everything is allowed. EPERM:
+   others than its owner, who is us or root, may write to it; ENOMEM; what open and read say; EBUSY inside a handler or a
+   log function. Both take effect at once: workers that may serve no more are sent away, and what they held goes to
+   others; what clients have asked for and may not any more is cancelled, and they are told ZQB_EDENIED. Any thread. */
+ZQB_API int zqb_broker_rules (zqb_broker_t *broker, const char *path);
 
 /* How many workers a service should have, by its load: so that pools add threads, and hosts start processes. There are
    more as long as more than queue_per_worker requests wait for each, or the oldest has waited for wait_ms; there is one
@@ -817,6 +930,10 @@ ZQB_API void zqb_broker_destroy (zqb_broker_t **broker);
     X (refused_queue, "requests refused at max_queue")                                                             \
     X (refused_no_worker, "requests refused at max_no_worker, or as there was none and they would not wait")       \
     X (refused_filter, "requests refused by the host's filter")                                                    \
+    X (denied_call, "requests refused, or cancelled, because their user may not call that service")                \
+    X (denied_serve, "workers refused, or sent away, because their user may not serve that service")               \
+    X (refused_user, "requests refused at max_user_outstanding")                                                   \
+    X (refused_rate, "requests refused at max_user_requests or max_user_bytes")                                    \
     X (refused_outstanding, "requests refused at max_outstanding")                                                 \
     X (refused_clients, "requests refused at max_clients")                                                         \
     X (refused_bytes, "requests and replies refused at max_bytes")                                                 \
@@ -879,10 +996,11 @@ ZQB_API zqb_worker_t *zqb_worker_new (
 /* The next request, which is the caller's until zqb_request_reply, _fail or _refuse. Waits at most timeout_ms (0 not at
    all, -1 for ever). NULL and errno: EAGAIN (none came), EINTR (a signal came), ECANCELED (zqb_worker_stop; or it was
    drained, and has left), ETERM (the context ended), ZQB_EREFUSED (the broker does not want it; going on tries again
-   later). */
+   later), ZQB_EDENIED (it may not serve that; the same). */
 ZQB_API zqb_request_t *zqb_worker_recv (zqb_worker_t *worker, int timeout_ms);
 
-/* recv, handler, reply, for ever: until zqb_worker_stop, or it was drained (returns 0), or ETERM or ZQB_EREFUSED (-1).
+/* recv, handler, reply, for ever: until zqb_worker_stop, or it was drained (returns 0), or ETERM, ZQB_EREFUSED or
+   ZQB_EDENIED (-1).
    Signals do not end it. */
 ZQB_API int zqb_worker_run (zqb_worker_t *worker, zqb_handler_fn *handler, void *arg);
 
@@ -1072,6 +1190,7 @@ ZQB_API int zqb_pool_stats (zqb_pool_t *pool, zqb_pool_stats_t *stats);
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #ifndef CLOCK_MONOTONIC
@@ -1081,6 +1200,13 @@ ZQB_API int zqb_pool_stats (zqb_pool_t *pool, zqb_pool_stats_t *stats);
 #ifdef __linux__
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#endif
+
+/* What is done seldom, in the midst of what is done often, which is faster if it is by itself. */
+#ifdef __GNUC__
+#define ZQB__SELDOM __attribute__ ((noinline))
+#else
+#define ZQB__SELDOM
 #endif
 
 /* Zeroed memory, or NULL with errno ENOMEM. */
@@ -1121,6 +1247,47 @@ static int zqb__grow (void **items, size_t *capacity, size_t wanted, size_t item
     *items = moved;
     *capacity = larger;
     return 0;
+}
+
+/* Reads what follows in a file, but no more than that much. -1: what read says, EFBIG, ENOMEM. */
+static int zqb__stream_read (FILE *file, size_t most, char **text, size_t *size)
+{
+    char *all = (char *) zqb__alloc (most + 1);
+    if (!all)
+        return -1;
+    errno = EIO;
+    *size = fread (all, 1, most + 1, file);
+    if (ferror (file) || *size > most) {
+        int error = ferror (file) ? errno : EFBIG;
+        ZQB_FREE (all);
+        errno = error;
+        return -1;
+    }
+    *text = all;
+    return 0;
+}
+
+/* Opens a file that nobody may write to but its owner, who is us or root. NULL: what open says, EPERM. (Windows keeps no
+   modes: there it is any file.) */
+static FILE *zqb__file_open_trusted (const char *path)
+{
+#ifdef _WIN32
+    return fopen (path, "rb");
+#else
+    struct stat about;
+    int fd = open (path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return NULL;
+    int trusted = fstat (fd, &about) == 0 && S_ISREG (about.st_mode) && !(about.st_mode & (S_IWGRP | S_IWOTH))
+                  && (about.st_uid == 0 || about.st_uid == geteuid ());
+    FILE *file = trusted ? fdopen (fd, "rb") : NULL;
+    if (file)
+        return file;
+    close (fd);
+    if (!trusted)
+        errno = EPERM;
+    return NULL;
+#endif
 }
 
 #ifdef _WIN32
@@ -2862,6 +3029,8 @@ typedef struct zqb__rare_t {
     uint64_t done, total; /* of progress */
     int has_progress;
     uint32_t code; /* of a failure; 0 none */
+    const unsigned char *user; /* a REQUEST to a worker: whose it is. What a client says is not believed */
+    size_t user_size;
 } zqb__rare_t;
 
 enum { ZQB__ATTEMPTS_ALL = 65535 };
@@ -2955,9 +3124,9 @@ enum { ZQB__PARCEL_FULL = 65536, ZQB__PARCEL_LARGE = 1048576, ZQB__PARCEL_FRAMES
 enum {
     ZQB__FIELD_SERVICE = 1, ZQB__FIELD_CREDIT, ZQB__FIELD_STATUS, ZQB__FIELD_TEXT, ZQB__FIELD_HEARTBEAT,
     ZQB__FIELD_PRIORITY, ZQB__FIELD_DEADLINE, ZQB__FIELD_DELAY, ZQB__FIELD_ATTEMPTS, ZQB__FIELD_BACKOFF,
-    ZQB__FIELD_UNIQUE, ZQB__FIELD_AFFINITY, ZQB__FIELD_PROGRESS, ZQB__FIELD_CODE
+    ZQB__FIELD_UNIQUE, ZQB__FIELD_AFFINITY, ZQB__FIELD_PROGRESS, ZQB__FIELD_CODE, ZQB__FIELD_USER
 };
-enum { ZQB__FIELDS_MOST = 4 * 257 + 3 + 3 * 4 + 4 * 6 + 10 + 18 }; /* bytes that they take together */
+enum { ZQB__FIELDS_MOST = 5 * 257 + 3 + 3 * 4 + 4 * 6 + 10 + 18 }; /* bytes that they take together */
 enum { ZQB__PRIORITY_NORMAL = 128 }; /* on the wire */
 
 /* A message that is being read. The frames are the caller's, and stay where they are. */
@@ -3104,7 +3273,7 @@ static int zqb__wire_open (zqb__incoming_t *in, int place, zmq_msg_t *frames, si
 /* A field that few commands have. -1: it has another size than it should. */
 static int zqb__wire_rare_field (zqb__rare_t *rare, int tag, const unsigned char *value, size_t size)
 {
-    static const unsigned char sizes[] = {1, 4, 4, 2, 8, 0, 0, 16, 4}; /* from PRIORITY on; 0: 1 to 255 */
+    static const unsigned char sizes[] = {1, 4, 4, 2, 8, 0, 0, 16, 4, 0}; /* from PRIORITY on; 0: 1 to 255 */
     size_t wanted = sizes[tag - ZQB__FIELD_PRIORITY];
     if (wanted ? size != wanted : size == 0)
         return -1;
@@ -3125,25 +3294,34 @@ static int zqb__wire_rare_field (zqb__rare_t *rare, int tag, const unsigned char
             rare->affinity = value;
             rare->affinity_size = size;
             break;
+        case ZQB__FIELD_CODE: rare->code = zqb__get_32 (value); break;
         case ZQB__FIELD_PROGRESS:
             rare->done = zqb__get_64 (value);
             rare->total = zqb__get_64 (value + 8);
             rare->has_progress = 1;
             break;
-        default: rare->code = zqb__get_32 (value); break;
+        default: /* USER */
+            rare->user = value;
+            rare->user_size = size;
+            break;
     }
     return 0;
+}
+
+static ZQB__SELDOM int zqb__wire_take_rare (zqb__incoming_t *in, zqb__command_t *command, int tag,
+                                            const unsigned char *value, size_t size)
+{
+    if (!command->rare)
+        memset (&in->rare, 0, sizeof in->rare);
+    command->rare = &in->rare;
+    return zqb__wire_rare_field (&in->rare, tag, value, size);
 }
 
 static int zqb__wire_field (zqb__incoming_t *in, zqb__command_t *command, int tag, const unsigned char *value,
                             size_t size)
 {
-    if (tag >= ZQB__FIELD_PRIORITY && tag <= ZQB__FIELD_CODE) {
-        if (!command->rare)
-            memset (&in->rare, 0, sizeof in->rare);
-        command->rare = &in->rare;
-        return zqb__wire_rare_field (&in->rare, tag, value, size);
-    }
+    if (tag >= ZQB__FIELD_PRIORITY && tag <= ZQB__FIELD_USER)
+        return zqb__wire_take_rare (in, command, tag, value, size);
     switch (tag) {
         case ZQB__FIELD_SERVICE:
             command->service = value;
@@ -3426,6 +3604,8 @@ static unsigned char *zqb__put_rare_fields (unsigned char *at, const zqb__rare_t
         at = zqb__put_progress (at, rare);
     if (rare->code)
         at = zqb__put_number (at, ZQB__FIELD_CODE, rare->code, 4);
+    if (rare->user_size)
+        at = zqb__put_field (at, ZQB__FIELD_USER, rare->user, rare->user_size);
     return at;
 }
 
@@ -3576,18 +3756,459 @@ static int zqb__wire_frames (zqb_msg_t *out, int dialect, int side, const zqb__c
 }
 
 /* ================================================================================================================
+   >>access
+   Owns:    rules that say who may do what, and how they are written
+   Door:    zqb__rules_new, _free, _read (a file's text), _add (one rule), _allow (what they say)
+   Uses:    platform (memory, names)
+   Never:   a file, a socket, a peer: who asks for what is what the caller says
+   ================================================================================================================ */
+
+enum { ZQB__RULES_MOST = 65536, ZQB__GROUPS_MOST = 256, ZQB__RULES_BYTES = 1048576, ZQB__WORD_MOST = 255 };
+
+/* What names are meant: this one, or all that begin so. */
+typedef struct zqb__pattern_t {
+    char *text;
+    size_t size;
+    int star;
+} zqb__pattern_t;
+
+/* Of a rule, or of a group: who is meant. */
+enum { ZQB__WHO_USER, ZQB__WHO_NOBODY, ZQB__WHO_INPROC, ZQB__WHO_GROUP };
+
+typedef struct zqb__who_t {
+    int kind;
+    zqb__pattern_t user;
+    size_t group;
+} zqb__who_t;
+
+typedef struct zqb__group_t {
+    char *name;
+    size_t name_size;
+    zqb__who_t *members;
+    size_t count, capacity;
+} zqb__group_t;
+
+typedef struct zqb__rule_t {
+    int allow, actions;
+    zqb__who_t who;
+    zqb__pattern_t services;
+} zqb__rule_t;
+
+typedef struct zqb__rules_t {
+    zqb__rule_t *rules;
+    size_t count, capacity;
+    zqb__group_t *groups;
+    size_t group_count, group_capacity;
+} zqb__rules_t;
+
+/* What is asked: whether somebody may do something to a service. */
+typedef struct zqb__ask_t {
+    const char *user; /* NULL nobody */
+    size_t user_size;
+    int local;        /* in our own process */
+    int action;       /* one of ZQB_MAY_... */
+    const char *service;
+    size_t service_size;
+    int all;          /* the service is a pattern: to all names that it stands for */
+} zqb__ask_t;
+
+/* ---- making and freeing them */
+
+static void zqb__who_close (zqb__who_t *who)
+{
+    ZQB_FREE (who->user.text);
+    who->user.text = NULL;
+}
+
+static void zqb__rule_close (zqb__rule_t *rule)
+{
+    zqb__who_close (&rule->who);
+    ZQB_FREE (rule->services.text);
+}
+
+static void zqb__group_close (zqb__group_t *group)
+{
+    for (size_t i = 0; i < group->count; i++)
+        zqb__who_close (&group->members[i]);
+    ZQB_FREE (group->members);
+    ZQB_FREE (group->name);
+}
+
+/* No rules. NULL and ENOMEM. */
+static zqb__rules_t *zqb__rules_new (void)
+{
+    return (zqb__rules_t *) zqb__alloc (sizeof (zqb__rules_t));
+}
+
+/* Takes the last ones away, until so many are left. */
+static void zqb__rules_cut (zqb__rules_t *rules, size_t count)
+{
+    while (rules->count > count)
+        zqb__rule_close (&rules->rules[--rules->count]);
+}
+
+static void zqb__rules_free (zqb__rules_t *rules)
+{
+    if (!rules)
+        return;
+    zqb__rules_cut (rules, 0);
+    for (size_t i = 0; i < rules->group_count; i++)
+        zqb__group_close (&rules->groups[i]);
+    ZQB_FREE (rules->rules);
+    ZQB_FREE (rules->groups);
+    ZQB_FREE (rules);
+}
+
+/* ---- words: what is read from a text goes by them. Each of these returns NULL, or says what is wrong. */
+
+static const char zqb__no_memory[] = "out of memory";
+static const char zqb__rules_full[] = "too many rules";
+
+typedef struct zqb__word_t {
+    const char *at;
+    size_t size;
+} zqb__word_t;
+
+static int zqb__word_is (const zqb__word_t *word, const char *text)
+{
+    return word->size == strlen (text) && memcmp (word->at, text, word->size) == 0;
+}
+
+static int zqb__is_blank (char byte)
+{
+    return byte == ' ' || byte == '\t';
+}
+
+/* Takes the next word off a line: 1; 0: there is none. One that begins with # ends the line. */
+static int zqb__word_next (zqb__word_t *line, zqb__word_t *word)
+{
+    while (line->size && zqb__is_blank (*line->at))
+        line->at++, line->size--;
+    word->at = line->at;
+    word->size = 0;
+    if (!line->size || *line->at == '#')
+        return 0;
+    while (line->size && !zqb__is_blank (*line->at))
+        line->at++, line->size--, word->size++;
+    return 1;
+}
+
+static int zqb__hex_digit (char byte)
+{
+    return byte >= '0' && byte <= '9' ? byte - '0' : byte >= 'a' && byte <= 'f' ? byte - 'a' + 10
+         : byte >= 'A' && byte <= 'F' ? byte - 'A' + 10 : -1;
+}
+
+/* The next byte of a word, in which one may be written as \xHH: its size in the word, or 0: it is not written so. */
+static size_t zqb__word_byte (const char *at, size_t left, char *byte)
+{
+    *byte = *at;
+    if (*at != '\\')
+        return 1;
+    int high = left >= 4 && at[1] == 'x' ? zqb__hex_digit (at[2]) : -1;
+    int low = high >= 0 ? zqb__hex_digit (at[3]) : -1;
+    *byte = (char) (high * 16 + low);
+    return low >= 0 ? 4 : 0;
+}
+
+/* A name, or with a star behind it, which is not written as \x2a, all that begin so. */
+static const char *zqb__pattern_read (zqb__pattern_t *pattern, const zqb__word_t *word)
+{
+    char text[ZQB__WORD_MOST + 1];
+    size_t size = 0, left = word->size, step;
+    pattern->star = left && word->at[left - 1] == '*';
+    left -= (size_t) pattern->star;
+    for (const char *at = word->at; left; at += step, left -= step) {
+        if (size == ZQB__WORD_MOST)
+            return "a name of more than 255 bytes";
+        if ((step = zqb__word_byte (at, left, &text[size++])) == 0)
+            return "a backslash that is not one of \\xHH";
+    }
+    if (!size && !pattern->star)
+        return "an empty name";
+    pattern->text = zqb__copy_text (text, size);
+    pattern->size = size;
+    return pattern->text ? NULL : zqb__no_memory;
+}
+
+static zqb__group_t *zqb__group_find (const zqb__rules_t *rules, const zqb__word_t *name)
+{
+    for (size_t i = 0; i < rules->group_count; i++)
+        if (rules->groups[i].name_size == name->size && memcmp (rules->groups[i].name, name->at, name->size) == 0)
+            return &rules->groups[i];
+    return NULL;
+}
+
+static const char *zqb__who_read (const zqb__rules_t *rules, zqb__who_t *who, const zqb__word_t *word)
+{
+    zqb__word_t name;
+    memset (who, 0, sizeof *who);
+    who->kind = zqb__word_is (word, "-") ? ZQB__WHO_NOBODY : zqb__word_is (word, "@inproc") ? ZQB__WHO_INPROC
+              : word->size && *word->at == '@' ? ZQB__WHO_GROUP : ZQB__WHO_USER;
+    if (who->kind == ZQB__WHO_USER)
+        return zqb__pattern_read (&who->user, word);
+    if (who->kind != ZQB__WHO_GROUP)
+        return NULL;
+    name.at = word->at + 1;
+    name.size = word->size - 1;
+    const zqb__group_t *group = zqb__group_find (rules, &name);
+    who->group = group ? (size_t) (group - rules->groups) : 0;
+    return group ? NULL : "a group that is not defined above";
+}
+
+/* ---- rules */
+
+/* The same as of one before, for another pattern of services. */
+static const char *zqb__rules_add_one (zqb__rules_t *rules, int allow, const zqb__word_t *who, int actions,
+                                       const zqb__word_t *services)
+{
+    zqb__rule_t rule;
+    memset (&rule, 0, sizeof rule);
+    rule.allow = allow;
+    rule.actions = actions;
+    if (rules->count == ZQB__RULES_MOST)
+        return zqb__rules_full;
+    const char *wrong = zqb__who_read (rules, &rule.who, who);
+    if (!wrong)
+        wrong = zqb__pattern_read (&rule.services, services);
+    if (!wrong
+        && zqb__grow ((void **) &rules->rules, &rules->capacity, rules->count + 1, sizeof *rules->rules) != 0)
+        wrong = zqb__no_memory;
+    if (wrong)
+        zqb__rule_close (&rule);
+    else
+        rules->rules[rules->count++] = rule;
+    return wrong;
+}
+
+/* A rule behind the others: services are patterns with blanks between them. NULL, or what is wrong, and nothing is
+   added. */
+static const char *zqb__rules_add (zqb__rules_t *rules, int allow, const zqb__word_t *who, int actions,
+                                   zqb__word_t services)
+{
+    size_t before = rules->count;
+    zqb__word_t word;
+    const char *wrong = NULL;
+    while (!wrong && zqb__word_next (&services, &word))
+        wrong = zqb__rules_add_one (rules, allow, who, actions, &word);
+    if (!wrong && rules->count == before)
+        wrong = "a rule without services";
+    if (wrong)
+        zqb__rules_cut (rules, before);
+    return wrong;
+}
+
+/* "call,serve,manage", or some of them; 0: it is not that. */
+static int zqb__actions_read (const zqb__word_t *word)
+{
+    static const char *const names[] = {"call", "serve", "manage"};
+    int actions = 0;
+    const char *at = word->at, *end = at + word->size;
+    for (;;) {
+        zqb__word_t name;
+        int action = 0;
+        name.at = at;
+        while (at < end && *at != ',')
+            at++;
+        name.size = (size_t) (at - name.at);
+        for (int i = 0; i < 3; i++)
+            if (zqb__word_is (&name, names[i]))
+                action = 1 << i;
+        if (!action)
+            return 0;
+        actions |= action;
+        if (at++ == end)
+            return actions;
+    }
+}
+
+static const char *zqb__rules_read_rule (zqb__rules_t *rules, int allow, zqb__word_t line)
+{
+    zqb__word_t who, word;
+    if (!zqb__word_next (&line, &who) || !zqb__word_next (&line, &word))
+        return "a rule is: allow or deny, who, what (call,serve,manage), services";
+    int actions = zqb__actions_read (&word);
+    return actions ? zqb__rules_add (rules, allow, &who, actions, line) : "an action that is not call, serve or manage";
+}
+
+/* The group of that name, found or made. NULL: it cannot be; *wrong says why. */
+static zqb__group_t *zqb__group_require (zqb__rules_t *rules, const zqb__word_t *name, const char **wrong)
+{
+    zqb__group_t *group = zqb__group_find (rules, name);
+    *wrong = zqb__word_is (name, "inproc") ? "a group that is ours" : NULL;
+    if (rules->group_count == ZQB__GROUPS_MOST && !group)
+        *wrong = "too many groups";
+    if (group || *wrong)
+        return *wrong ? NULL : group;
+    *wrong = zqb__no_memory;
+    if (zqb__grow ((void **) &rules->groups, &rules->group_capacity, rules->group_count + 1, sizeof *rules->groups) != 0)
+        return NULL;
+    group = &rules->groups[rules->group_count];
+    memset (group, 0, sizeof *group);
+    group->name = zqb__copy_text (name->at, name->size);
+    group->name_size = name->size;
+    if (!group->name)
+        return NULL;
+    rules->group_count++;
+    *wrong = NULL;
+    return group;
+}
+
+static const char *zqb__group_add (const zqb__rules_t *rules, zqb__group_t *group, const zqb__word_t *word)
+{
+    zqb__who_t who;
+    const char *wrong = zqb__who_read (rules, &who, word);
+    if (!wrong && who.kind == ZQB__WHO_GROUP)
+        wrong = "a group in a group";
+    if (!wrong && zqb__grow ((void **) &group->members, &group->capacity, group->count + 1, sizeof *group->members) != 0)
+        wrong = zqb__no_memory;
+    if (wrong)
+        zqb__who_close (&who);
+    else
+        group->members[group->count++] = who;
+    return wrong;
+}
+
+/* A second line of the same name adds to it. */
+static const char *zqb__rules_read_group (zqb__rules_t *rules, zqb__word_t line)
+{
+    zqb__word_t word;
+    const char *wrong = "a group is: group, its name, users";
+    zqb__group_t *group = zqb__word_next (&line, &word) ? zqb__group_require (rules, &word, &wrong) : NULL;
+    while (group && !wrong && zqb__word_next (&line, &word))
+        wrong = zqb__group_add (rules, group, &word);
+    return wrong;
+}
+
+static const char *zqb__rules_read_line (zqb__rules_t *rules, zqb__word_t line)
+{
+    zqb__word_t word;
+    for (size_t i = 0; i < line.size; i++)
+        if ((unsigned char) line.at[i] < 32 && line.at[i] != '\t')
+            return "a byte that is no text";
+    if (!zqb__word_next (&line, &word))
+        return NULL;
+    if (zqb__word_is (&word, "group"))
+        return zqb__rules_read_group (rules, line);
+    if (zqb__word_is (&word, "allow") || zqb__word_is (&word, "deny"))
+        return zqb__rules_read_rule (rules, *word.at == 'a', line);
+    return "a line that begins with neither group, allow nor deny";
+}
+
+/* Reads the text of a file. NULL; or what is wrong, in *line (from 1), and the rules are to be freed. */
+static const char *zqb__rules_read (zqb__rules_t *rules, const char *text, size_t size, int *line)
+{
+    const char *wrong = size > ZQB__RULES_BYTES ? "more than a megabyte" : NULL;
+    for (*line = 1; !wrong && size; ++*line) {
+        const char *end = (const char *) memchr (text, '\n', size);
+        zqb__word_t words;
+        words.at = text;
+        words.size = end ? (size_t) (end - text) : size;
+        size_t step = words.size + (end != NULL);
+        if (words.size && text[words.size - 1] == '\r')
+            words.size--;
+        wrong = zqb__rules_read_line (rules, words);
+        if (wrong)
+            break;
+        text += step;
+        size -= step;
+    }
+    return wrong;
+}
+
+/* ---- what they say */
+
+static int zqb__pattern_matches (const zqb__pattern_t *pattern, const char *name, size_t size)
+{
+    return (pattern->star ? size >= pattern->size : size == pattern->size)
+           && memcmp (pattern->text, name, pattern->size) == 0;
+}
+
+/* Whether there is a name that both stand for. The other is a prefix with a star behind it. */
+static int zqb__pattern_touches (const zqb__pattern_t *pattern, const char *prefix, size_t size)
+{
+    if (size <= pattern->size)
+        return memcmp (pattern->text, prefix, size) == 0;
+    return pattern->star && memcmp (pattern->text, prefix, pattern->size) == 0;
+}
+
+static int zqb__who_is (const zqb__who_t *who, const zqb__ask_t *ask)
+{
+    switch (who->kind) {
+        case ZQB__WHO_NOBODY: return !ask->user;
+        case ZQB__WHO_INPROC: return ask->local;
+        default: return ask->user && zqb__pattern_matches (&who->user, ask->user, ask->user_size);
+    }
+}
+
+static int zqb__group_has (const zqb__group_t *group, const zqb__ask_t *ask)
+{
+    for (size_t i = 0; i < group->count; i++)
+        if (zqb__who_is (&group->members[i], ask))
+            return 1;
+    return 0;
+}
+
+/* Whether a rule is about somebody. Of each group it is looked up once: 0 not yet, 1 he is not in it, 2 he is. */
+static int zqb__rule_is_about (const zqb__rules_t *rules, const zqb__rule_t *rule, const zqb__ask_t *ask,
+                               char known[ZQB__GROUPS_MOST])
+{
+    size_t group = rule->who.group;
+    if (rule->who.kind != ZQB__WHO_GROUP)
+        return zqb__who_is (&rule->who, ask);
+    if (!known[group])
+        known[group] = (char) (1 + zqb__group_has (&rules->groups[group], ask));
+    return known[group] == 2;
+}
+
+/* To ask for mmi is to manage, for which a rule of calls will do if it names mmi. */
+static int zqb__rule_has_action (const zqb__rule_t *rule, const zqb__ask_t *ask)
+{
+    int names_mmi = zqb__name_reserved (rule->services.text, rule->services.size);
+    return rule->actions & ask->action
+           || (ask->action == ZQB_MAY_MANAGE && rule->actions & ZQB_MAY_CALL && names_mmi);
+}
+
+/* What a rule says of the services: -1 nothing, else whether it allows it. Of all names of a pattern it must allow all,
+   and denies them if it denies one. */
+static int zqb__rule_says (const zqb__rule_t *rule, const zqb__ask_t *ask)
+{
+    size_t prefix = ask->service_size - 1;
+    if (!ask->all)
+        return zqb__pattern_matches (&rule->services, ask->service, ask->service_size) ? rule->allow : -1;
+    if (!rule->allow)
+        return zqb__pattern_touches (&rule->services, ask->service, prefix) ? 0 : -1;
+    return rule->services.star && zqb__pattern_matches (&rule->services, ask->service, prefix) ? 1 : -1;
+}
+
+/* Whether it is allowed: what the first rule says that is about it; if none is, it is not. */
+static int zqb__rules_allow (const zqb__rules_t *rules, const zqb__ask_t *ask)
+{
+    char known[ZQB__GROUPS_MOST];
+    memset (known, 0, sizeof known);
+    for (size_t i = 0; i < rules->count; i++) {
+        const zqb__rule_t *rule = &rules->rules[i];
+        int says = zqb__rule_has_action (rule, ask) ? zqb__rule_says (rule, ask) : -1;
+        if (says >= 0 && zqb__rule_is_about (rules, rule, ask, known))
+            return says;
+    }
+    return 0;
+}
+
+/* ================================================================================================================
    >>engine
    Owns:    peers, services, workers, requests: the state machine. What time it is (now), and whether all that peers
             sent was read (caught_up), is what the caller says
    Door:    zqb__engine_init, _finish, _close; _peer, _receive, _malformed, _missed, _turn_away, _release (what a peer
             says); _suspect, _lost, _disconnected, _bury (what became of one); _tick, _next, _is_late (time); _pause,
-            _go_on; _handle, _limit, _policy, _drain, _scale, _has_room; commands come out through zqb__sink_t
-   Uses:    containers, scale, message, wire (commands and dialects, not their bytes)
+            _go_on; _handle, _limit, _policy, _drain, _scale, _rules, _has_room; commands come out through zqb__sink_t
+   Uses:    containers, scale, message, access, wire (commands and dialects, not their bytes)
    Never:   a socket, a clock, a thread
    Where to look: a command of a peer is handled in zqb__on_ready, _on_request, _on_reply ...;
             how a worker is chosen is in zqb__service_choose and zqb__worker_place, and nowhere else;
             whose request is the next is in zqb__service_first and zqb__lane_*;
-            what a request asks for is read in zqb__request_wish
+            what a request asks for is read in zqb__request_wish;
+            who may do what is asked in zqb__on_ready, zqb__guards_refuse and zqb__engine_rules_changed
    ================================================================================================================ */
 
 typedef struct zqb__service_t zqb__service_t;
@@ -3595,6 +4216,36 @@ typedef struct zqb__worker_t zqb__worker_t;
 typedef struct zqb__lane_t zqb__lane_t;
 typedef struct zqb__peer_t zqb__peer_t;
 typedef struct zqb__connection_t zqb__connection_t;
+
+/* What a user has, of what is limited. */
+typedef struct zqb__quota_t {
+    uint64_t outstanding;                 /* requests, as long as they are counted */
+    uint64_t requests_paid, bytes_paid;   /* nanoseconds: what was used is paid for then */
+    uint64_t complained[2];               /* when the log told last that a call, or serving, was denied */
+} zqb__quota_t;
+
+/* Somebody who has proved who he is. Known as long as he has peers, or requests that remember him. */
+typedef struct zqb__user_t {
+    zqb__node_t by_name;
+    char *name; /* NUL-terminated */
+    size_t name_size;
+    size_t users; /* of this */
+    zqb__quota_t quota;
+} zqb__user_t;
+
+/* Who sends a message. */
+typedef struct zqb__identity_t {
+    const char *user; /* NULL nobody */
+    int local;        /* in our own process */
+} zqb__identity_t;
+
+/* What a peer may ask for, as it was found out: by the numbers of services. */
+enum { ZQB__GRANTS = 8 };
+
+typedef struct zqb__grant_t {
+    uint64_t service, version; /* version: of the rules */
+    int actions[2];            /* those that are known, and of them those that are allowed */
+} zqb__grant_t;
 
 /* Somebody who sends us messages: an address, which is a whole envelope, so that each client behind a proxy is one of
    its own. It is remembered while it is a worker, has requests, or has messages to be sent, and for a while after. */
@@ -3625,6 +4276,12 @@ struct zqb__peer_t {
     uint64_t requests_out; /* in out: the last that its worker has in its hand */
     int only_beat;      /* out is a heartbeat, and nothing else */
     int given_up;       /* it did not come back in that time */
+    zqb__user_t *user;  /* NULL nobody */
+    int local;          /* in our own process */
+    zqb__quota_t quota; /* nobody's */
+    zqb__grant_t *grants; /* NULL none yet */
+    uint64_t passed, passed_version; /* the service, by its number, that it was allowed to call last, by those rules, if
+                                        that is all that there is to pass */
 };
 
 /* A connection of libzmq's: several peers may come over it, through a proxy. */
@@ -3633,6 +4290,7 @@ struct zqb__connection_t {
     int port, number;
     zqb__link_t peers;
     zqb__account_t *account; /* the broker's: what waits to be sent over it; NULL nothing yet */
+    char *address; /* of the other end; NULL not known */
 };
 
 /* There may be a million of them: what few need is in extra. */
@@ -3692,6 +4350,8 @@ typedef struct zqb__extra_t {
     zqb__link_t of_survey;
     zqb__link_t asked;      /* of a survey: those that have not ended */
     int asked_count, answered;
+    zqb__user_t *user; /* whose it is, even if his client is gone; NULL that of the client */
+    int local;         /* the same */
 } zqb__extra_t;
 
 /* The requests of one client for one service, of one rank. Lanes of a rank that have something queued take turns, so
@@ -3739,6 +4399,7 @@ struct zqb__service_t {
     void *handler_arg;
     char *name; /* with a NUL, and perhaps others in it */
     size_t name_size;
+    uint64_t number; /* no other ever has it */
 };
 
 struct zqb__worker_t {
@@ -3767,6 +4428,7 @@ struct zqb__worker_t {
     int resting;                  /* it gets nothing until then */
     int probation;                /* it gets one at a time */
     uint64_t rested;              /* until then */
+    zqb__link_t denied;           /* among those that may serve no more */
 };
 
 /* Looks again and again how many workers a service should have, and tells the host. */
@@ -3799,6 +4461,10 @@ typedef struct zqb__sink_t {
     size_t (*choose) (void *self, const zqb__service_t *service, const zqb_worker_info_t *workers, size_t count);
     /* Calls the function of a host that wants to know how many workers a service should have. */
     void (*scale) (void *self, zqb_scale_fn *fn, const zqb_scale_t *scale, void *arg);
+    /* NULL, or tells who sends the message at hand, from an address that was not known. */
+    void (*identify) (void *self, zqb__identity_t *who);
+    /* NULL, or has the host say whether something is allowed: 1, 0, or -1 the rules say. */
+    int (*access) (void *self, const zqb_access_t *access);
 } zqb__sink_t;
 
 /* The options, resolved: no zero, no -1. */
@@ -3809,6 +4475,7 @@ typedef struct zqb__limits_t {
     uint64_t frames, message, bytes;
     uint64_t ageing, rest, slow; /* microseconds, UINT64_MAX never */
     int rest_failures;           /* INT_MAX never */
+    uint64_t user_outstanding, user_requests, user_bytes; /* the latter a second; 0 off */
 } zqb__limits_t;
 
 typedef struct zqb__engine_t {
@@ -3836,7 +4503,17 @@ typedef struct zqb__engine_t {
     size_t timed;           /* requests that may have a timer */
     int patterns;           /* services whose name is one */
     int pattern_sizes[256]; /* how many have so many bytes before the star */
+    zqb__table_t users;
+    zqb__rules_t *rules;     /* NULL none */
+    uint64_t rules_version;  /* from 1 */
+    uint64_t service_number; /* the last that was given */
+    int guarded;             /* ZQB__OPEN ... */
+    const zqb__user_t *asks; /* whose request the host sees just now; NULL nobody's */
 } zqb__engine_t;
+
+/* What a request has to pass before it is queued: nothing; who may ask for it; or also something that has to be looked at
+   each time. */
+enum { ZQB__OPEN, ZQB__RULED, ZQB__WATCHED };
 
 enum { ZQB__TIMER_WORKER, ZQB__TIMER_SERVICE, ZQB__TIMER_PEER, ZQB__TIMER_REQUEST, ZQB__TIMER_SCALE };
 enum { ZQB__SCALE_US = 100000 }; /* how often it is looked how many workers a service should have */
@@ -4036,6 +4713,64 @@ static int zqb__engine_reserve_timer (zqb__engine_t *engine)
     return zqb__heap_reserve (&engine->timers, engine->peers.count + services + (size_t) stats->workers + engine->timed);
 }
 
+/* ---- users */
+
+static uint64_t zqb__user_hash (const zqb__engine_t *engine, const char *name)
+{
+    return zqb__hash (engine->key, name, strlen (name));
+}
+
+static zqb__user_t *zqb__user_find (zqb__engine_t *engine, const char *name, uint64_t hash)
+{
+    for (zqb__node_t *node = zqb__table_first (&engine->users, hash); node; node = zqb__table_next (node)) {
+        zqb__user_t *user = ZQB__OF (zqb__user_t, by_name, node);
+        if (strcmp (user->name, name) == 0)
+            return user;
+    }
+    return NULL;
+}
+
+/* Somebody uses it from now on; NULL is nobody. */
+static zqb__user_t *zqb__user_share (zqb__user_t *user)
+{
+    if (user)
+        user->users++;
+    return user;
+}
+
+static void zqb__user_release (zqb__engine_t *engine, zqb__user_t *user)
+{
+    if (!user || --user->users)
+        return;
+    zqb__table_remove (&engine->users, &user->by_name);
+    ZQB_FREE (user->name);
+    ZQB_FREE (user);
+}
+
+/* The user of that name, found or made, for the caller to release; NULL for nobody. -1 and ENOMEM. */
+static int zqb__user_require (zqb__engine_t *engine, const char *name, zqb__user_t **user)
+{
+    *user = NULL;
+    if (!name || !*name)
+        return 0;
+    uint64_t hash = zqb__user_hash (engine, name);
+    *user = zqb__user_share (zqb__user_find (engine, name, hash));
+    if (*user)
+        return 0;
+    zqb__user_t *made = (zqb__user_t *) zqb__alloc (sizeof *made);
+    char *copy = made ? zqb__copy_text (name, strlen (name)) : NULL;
+    if (!copy) {
+        ZQB_FREE (made);
+        return -1;
+    }
+    made->name = copy;
+    made->name_size = strlen (name);
+    made->users = 1;
+    zqb__table_insert (&engine->users, &made->by_name, hash);
+    *user = made;
+    return 0;
+}
+
 /* ---- peers */
 
 static int zqb__peer_is_at (const zqb__peer_t *peer, const void *address, size_t size)
@@ -4053,12 +4788,13 @@ static zqb__peer_t *zqb__peer_find (zqb__engine_t *engine, int port, const void 
     return NULL;
 }
 
-static zqb__peer_t *zqb__peer_of_life (zqb__engine_t *engine, uint64_t life)
+/* A life is known by its number alone, which is secret; but whoever learns it must be the same user, too. */
+static zqb__peer_t *zqb__peer_of_life (zqb__engine_t *engine, uint64_t life, const zqb__user_t *user, int local)
 {
     uint64_t hash = zqb__hash (engine->key, &life, sizeof life);
     for (zqb__node_t *node = zqb__table_first (&engine->lives, hash); node; node = zqb__table_next (node)) {
         zqb__peer_t *peer = ZQB__OF (zqb__peer_t, by_life, node);
-        if (peer->life == life)
+        if (peer->life == life && peer->user == user && peer->local == local)
             return peer;
     }
     return NULL;
@@ -4115,6 +4851,7 @@ static void zqb__peer_leave_connection (zqb__engine_t *engine, zqb__peer_t *peer
         return;
     zqb__table_remove (&engine->connections, &connection->by_number);
     zqb__account_release (connection->account, 0);
+    ZQB_FREE (connection->address);
     ZQB_FREE (connection);
 }
 
@@ -4137,6 +4874,7 @@ static int zqb__peer_came_over (const zqb__peer_t *peer, int number)
 static void zqb__peer_free (zqb__peer_t *peer)
 {
     zqb__parcel_close (&peer->out);
+    ZQB_FREE (peer->grants);
     ZQB_FREE (peer->address);
     ZQB_FREE (peer);
 }
@@ -4152,6 +4890,7 @@ static void zqb__peer_forget (zqb__engine_t *engine, zqb__peer_t *peer)
         zqb__table_remove (&engine->lives, &peer->by_life);
     zqb__peer_leave_connection (engine, peer);
     zqb__heap_remove (&engine->timers, &peer->timer);
+    zqb__user_release (engine, peer->user);
     zqb__peer_free (peer);
 }
 
@@ -4276,6 +5015,7 @@ static zqb__service_t *zqb__service_new (zqb__engine_t *engine, const void *name
     service->timer.kind = ZQB__TIMER_SERVICE;
     service->alone_since = engine->now;
     service->limit = UINT64_MAX;
+    service->number = ++engine->service_number;
     zqb__list_init (&service->queue);
     zqb__list_init (&service->delayed);
     zqb__list_init (&service->hasty);
@@ -4636,6 +5376,7 @@ static zqb__worker_t *zqb__worker_new (zqb__engine_t *engine, zqb__peer_t *peer,
     worker->timer.kind = ZQB__TIMER_WORKER;
     zqb__list_init (&worker->hand);
     zqb__list_init (&worker->ready);
+    zqb__list_init (&worker->denied);
     for (int i = 0; i < ZQB__RANKS; i++)
         zqb__list_init (&worker->pins[i]);
     zqb__list_append (&service->workers, &worker->of_service);
@@ -4747,14 +5488,30 @@ static int zqb__request_aside (const zqb__request_t *request)
     return request->extra ? request->extra->aside : (int) ZQB__QUEUED;
 }
 
+/* Of whom it is counted what a client, or a request of his, takes. */
+static zqb__quota_t *zqb__client_quota (zqb__peer_t *client, zqb__user_t *user)
+{
+    return user ? &user->quota : client->user ? &client->user->quota : &client->quota;
+}
+
+/* What of a request is counted for its client, and for its user: if the latter is limited, each request has an extra. */
+static ZQB__SELDOM void zqb__request_count (const zqb__engine_t *engine, const zqb__request_t *request,
+                                            zqb__peer_t *client, int more)
+{
+    if (request->extra->flags & ZQB__ONE_WAY)
+        client->one_way += more;
+    if (engine->limits.user_outstanding)
+        zqb__client_quota (client, request->extra->user)->outstanding += (uint64_t) (int64_t) more;
+}
+
 /* It is this client's from now on, for this service. */
 static inline void zqb__request_attach (zqb__engine_t *engine, zqb__request_t *request, zqb__lane_t *lane)
 {
     request->lane = lane;
-    if (zqb__request_flags (request) & ZQB__ONE_WAY)
-        lane->client->one_way++;
     if (lane->client->outstanding++ == 0)
         engine->stats.clients++;
+    if (request->extra)
+        zqb__request_count (engine, request, lane->client, 1);
 }
 
 /* A request has left a lane, and is its client's no more. */
@@ -4762,8 +5519,8 @@ static inline void zqb__lane_left (zqb__engine_t *engine, zqb__lane_t *lane, con
 {
     zqb__peer_t *client = lane->client;
     zqb__lane_rest (engine, lane);
-    if (zqb__request_flags (request) & ZQB__ONE_WAY)
-        client->one_way--;
+    if (request->extra)
+        zqb__request_count (engine, request, client, -1);
     if (--client->outstanding == 0) {
         client->numbered = 0;
         engine->stats.clients--;
@@ -4804,6 +5561,7 @@ static void zqb__extra_free (zqb__engine_t *engine, zqb__request_t *request)
     zqb__heap_remove (&engine->timers, &extra->timer);
     engine->timed -= (size_t) extra->timed;
     zqb__list_remove (&extra->of_survey);
+    zqb__user_release (engine, extra->user);
     ZQB_FREE (extra->name);
     ZQB_FREE (extra);
     request->extra = NULL;
@@ -4938,6 +5696,13 @@ static void zqb__request_delay (zqb__engine_t *engine, zqb__request_t *request, 
     request->extra->begins = begins;
     zqb__request_set_aside (engine, request, ZQB__DELAYED, &request->lane->service->delayed);
     zqb__request_set_timer (engine, request);
+}
+
+/* Whose it is; NULL nobody's. It is its client's. */
+static const zqb__user_t *zqb__request_user (const zqb__request_t *request)
+{
+    const zqb__extra_t *extra = request->extra;
+    return extra && extra->user ? extra->user : request->lane->client->user;
 }
 
 /* The name by which the client called the service. */
@@ -5080,6 +5845,7 @@ static zqb__command_t zqb__request_command (const zqb__request_t *request)
 static void zqb__request_die (zqb__engine_t *engine, zqb__request_t *request)
 {
     zqb__command_t command = zqb__request_command (request);
+    engine->asks = zqb__request_user (request);
     engine->stats.running++; /* as long as it is nothing else */
     engine->sink.dead (engine->sink.self, &command);
     engine->stats.running--;
@@ -5160,17 +5926,33 @@ static int zqb__request_has_window (const zqb__request_t *request)
            && !(request->extra && (request->extra->survey || request->extra->flags & ZQB__ONE_WAY));
 }
 
+/* Its worker is to know whose it is. */
+static void zqb__request_brief_user (const zqb__request_t *request, zqb__command_t *command, zqb__rare_t *rare)
+{
+    const zqb__user_t *user = zqb__request_user (request);
+    if (!user)
+        return;
+    memset (rare, 0, sizeof *rare);
+    command->rare = rare;
+    rare->user = (const unsigned char *) user->name;
+    rare->user_size = user->name_size < 255 ? user->name_size : 255;
+}
+
 /* What its worker is to know of a request that is not like all others. */
 static void zqb__request_brief (const zqb__engine_t *engine, const zqb__request_t *request, zqb__command_t *command,
                                 zqb__rare_t *rare)
 {
-    const zqb__request_t *whole = request->extra->survey ? request->extra->survey : request;
-    uint64_t ends = whole->extra->ends;
-    if (request->extra->name)
+    const zqb__extra_t *extra = request->extra;
+    zqb__request_brief_user (request, command, rare);
+    if (!extra)
+        return;
+    uint64_t ends = extra->survey ? extra->survey->extra->ends : extra->ends;
+    if (extra->name)
         zqb__request_name (request, command);
     if (ends == UINT64_MAX)
         return;
-    memset (rare, 0, sizeof *rare);
+    if (!command->rare)
+        memset (rare, 0, sizeof *rare);
     uint64_t left = ends > engine->now ? ends - engine->now : 0;
     rare->deadline_ms = left ? (uint32_t) ((left + 999) / 1000) : 1; /* no worker thinks that it is over before we do */
     command->rare = rare;
@@ -5181,10 +5963,11 @@ static void zqb__request_brief (const zqb__engine_t *engine, const zqb__request_
 static int zqb__worker_assign (zqb__engine_t *engine, zqb__worker_t *worker, zqb__request_t *request)
 {
     zqb__command_t command = zqb__command (ZQB__REQUEST, zqb__slot_renew (&request->slot));
+    const zqb__peer_t *client = request->lane->client;
     zqb__rare_t rare;
     command.body = zqb__stored_body (&request->body);
     command.flags = zqb__request_has_window (request) ? (int) ZQB__WINDOW : 0;
-    if (request->extra)
+    if (request->extra || client->user)
         zqb__request_brief (engine, request, &command, &rare);
     zqb__request_hand_over (engine, request, worker);
     if (zqb__engine_send (engine, worker->peer, ZQB__WORKER, &command) == 0) {
@@ -5561,6 +6344,230 @@ static void zqb__refuse (zqb__engine_t *engine, zqb__peer_t *client, const zqb__
     zqb__refuse_with (engine, client, request, &answer, counter);
 }
 
+/* ---- who may do what */
+
+/* Tells a worker, or somebody who thinks that it is one, that it is not registered. error may be 0. */
+static void zqb__send_away (zqb__engine_t *engine, zqb__peer_t *peer, int error)
+{
+    zqb__command_t command = zqb__command (ZQB__DISCONNECT, 0);
+    command.status = error ? error - ZQB_ERRNO : 0;
+    zqb__engine_send (engine, peer, ZQB__WORKER, &command);
+}
+
+/* What a request has to pass, if there is anything of that. */
+static void zqb__engine_guard (zqb__engine_t *engine)
+{
+    const zqb__limits_t *limits = &engine->limits;
+    int limited = limits->user_outstanding || limits->user_requests || limits->user_bytes;
+    int ruled = engine->rules || engine->sink.access;
+    engine->guarded = engine->sink.filter || limited ? ZQB__WATCHED : ruled ? ZQB__RULED : ZQB__OPEN;
+}
+
+static const char *zqb__user_name (const zqb__user_t *user)
+{
+    return user ? user->name : "";
+}
+
+/* Where a peer is, as far as its connection tells. */
+static const char *zqb__peer_place (const zqb__peer_t *peer)
+{
+    if (peer->local)
+        return "inproc";
+    return peer->connection && peer->connection->address ? peer->connection->address : "";
+}
+
+/* What the host says: 1, 0, or -1: it is for the rules to say. */
+static int zqb__ask_host (zqb__engine_t *engine, const zqb__peer_t *peer, const zqb__ask_t *ask)
+{
+    zqb_access_t access;
+    char name[256];
+    if (!engine->sink.access)
+        return -1;
+    memcpy (name, ask->service, ask->service_size);
+    name[ask->service_size] = 0;
+    access.user = zqb__user_name (peer->user);
+    access.address = zqb__peer_place (peer);
+    access.action = ask->action;
+    access.service = name;
+    access.service_size = ask->service_size;
+    return engine->sink.access (engine->sink.self, &access);
+}
+
+/* all: the name is a pattern, of which all that it stands for are meant. */
+static int zqb__peer_may (zqb__engine_t *engine, const zqb__peer_t *peer, int action, const void *name, size_t size,
+                          int all)
+{
+    zqb__ask_t ask;
+    ask.user = peer->user ? peer->user->name : NULL;
+    ask.user_size = peer->user ? peer->user->name_size : 0;
+    ask.local = peer->local;
+    ask.action = action;
+    ask.service = (const char *) name;
+    ask.service_size = size;
+    ask.all = all;
+    int says = zqb__ask_host (engine, peer, &ask);
+    return says >= 0 ? says : !engine->rules || zqb__rules_allow (engine->rules, &ask);
+}
+
+static int zqb__worker_may (zqb__engine_t *engine, const zqb__peer_t *peer, const void *name, size_t size)
+{
+    return zqb__peer_may (engine, peer, ZQB_MAY_SERVE, name, size, ((const char *) name)[size - 1] == '*');
+}
+
+/* What is known of a client and a service; NULL: nothing can be remembered, for lack of memory. */
+static zqb__grant_t *zqb__peer_grant (zqb__engine_t *engine, zqb__peer_t *client, const zqb__service_t *service)
+{
+    if (!client->grants)
+        client->grants = (zqb__grant_t *) zqb__alloc (ZQB__GRANTS * sizeof *client->grants);
+    if (!client->grants)
+        return NULL;
+    zqb__grant_t *grant = &client->grants[service->number % ZQB__GRANTS];
+    if (grant->service != service->number || grant->version != engine->rules_version) {
+        grant->service = service->number;
+        grant->version = engine->rules_version;
+        grant->actions[0] = grant->actions[1] = 0;
+    }
+    return grant;
+}
+
+/* What is remembered of a service holds for all that it is asked for: so of a pattern that all its names may be. */
+static int zqb__client_may_find_out (zqb__engine_t *engine, zqb__peer_t *client, const zqb__service_t *service,
+                                     int action, zqb__grant_t *grant)
+{
+    int all = service->pattern;
+    int may = !(all && engine->sink.access)
+              && zqb__peer_may (engine, client, action, service->name, service->name_size, all);
+    if (grant)
+        grant->actions[0] |= action;
+    if (grant && may)
+        grant->actions[1] |= action;
+    return may;
+}
+
+/* Whether a client may ask for this. What was found out for a service that is known is remembered. */
+static int zqb__client_may (zqb__engine_t *engine, const zqb__service_t *service, zqb__peer_t *client, int action,
+                            const void *name, size_t size)
+{
+    zqb__grant_t *grant = service && service->number ? zqb__peer_grant (engine, client, service) : NULL;
+    int known = grant && grant->actions[0] & action;
+    int may = known ? grant->actions[1] & action : 0;
+    if (service && service->number && !known)
+        may = zqb__client_may_find_out (engine, client, service, action, grant);
+    if (may || (service && service->number && !service->pattern))
+        return may;
+    return zqb__peer_may (engine, client, action, name, size, 0);
+}
+
+static int zqb__action_of (const zqb__command_t *command)
+{
+    int manages = command->flags & ZQB__SURVEY || zqb__name_reserved (command->service, command->service_size);
+    return manages ? ZQB_MAY_MANAGE : ZQB_MAY_CALL;
+}
+
+enum { ZQB__COMPLAIN_US = 1000000 }; /* so often at most the log tells of one user that he was denied something */
+
+/* Tells in the log who was denied what. */
+static void zqb__complain (zqb__engine_t *engine, zqb__peer_t *peer, int serving, const void *service, size_t size)
+{
+    uint64_t *last = &zqb__client_quota (peer, NULL)->complained[serving];
+    const char *user = zqb__user_name (peer->user), *place = zqb__peer_place (peer);
+    char name[ZQB__NAME_TEXT], who[ZQB__NAME_TEXT];
+    if (*last && engine->now < zqb__after (*last, ZQB__COMPLAIN_US))
+        return;
+    *last = engine->now;
+    size_t user_size = strlen (user) < 64 ? strlen (user) : 64;
+    zqb__engine_log (engine, ZQB_LOG_WARNING, "denied: user '%s' at '%.64s' may not %s '%.700s'",
+                     zqb__name_text (user, user_size, who), place, serving ? "serve" : "call",
+                     zqb__name_text ((const char *) service, size, name));
+}
+
+static void zqb__deny_worker (zqb__engine_t *engine, zqb__peer_t *peer, const void *service, size_t size)
+{
+    engine->stats.denied_serve++;
+    zqb__complain (engine, peer, 1, service, size);
+    zqb__send_away (engine, peer, ZQB_EDENIED);
+}
+
+/* ---- how much somebody may do */
+
+/* Whether with so many requests more a user has more than he may. */
+static int zqb__user_has_too_many (const zqb__engine_t *engine, zqb__peer_t *client, uint64_t more)
+{
+    uint64_t most = engine->limits.user_outstanding;
+    return most && zqb__client_quota (client, NULL)->outstanding + more > most;
+}
+
+/* So many of a rate are used from now on, a second's worth of which may be used at once; paid is when they are paid
+   for. */
+static void zqb__rate_use (uint64_t *paid, uint64_t now, uint64_t used, uint64_t rate)
+{
+    uint64_t second = 1000000000u, earliest = now > second ? now - second : 0;
+    if (!rate)
+        return;
+    if (*paid < earliest)
+        *paid = earliest;
+    uint64_t whole = used / rate, rest = used % rate;
+    *paid = zqb__after (*paid, zqb__times (second, whole));
+    *paid = zqb__after (*paid, rest < UINT64_MAX / second ? rest * second / rate : second);
+}
+
+/* Why a user must not ask for anything now, or for so much: where that counts; or NULL, and it is counted. */
+static uint64_t *zqb__quota_refusal (zqb__engine_t *engine, zqb__peer_t *client, const zqb__body_t *body)
+{
+    const zqb__limits_t *limits = &engine->limits;
+    zqb__quota_t *quota = zqb__client_quota (client, NULL);
+    uint64_t now = engine->now * 1000u;
+    if (zqb__user_has_too_many (engine, client, 1))
+        return &engine->stats.refused_user;
+    if ((limits->user_requests && quota->requests_paid > now)
+        || (limits->user_bytes && quota->bytes_paid > now))
+        return &engine->stats.refused_rate;
+    zqb__rate_use (&quota->requests_paid, now, 1, limits->user_requests);
+    zqb__rate_use (&quota->bytes_paid, now, zqb__body_bytes (body), limits->user_bytes);
+    return NULL;
+}
+
+/* It need not be asked again. */
+static void zqb__client_note_passed (const zqb__engine_t *engine, const zqb__service_t *service, zqb__peer_t *client,
+                                     int action)
+{
+    const zqb__grant_t *grant = client->grants && service ? &client->grants[service->number % ZQB__GRANTS] : NULL;
+    if (!grant || grant->service != service->number || !(grant->actions[1] & action & ZQB_MAY_CALL))
+        return;
+    client->passed = service->number;
+    client->passed_version = engine->rules_version;
+}
+
+static inline int zqb__client_has_passed (const zqb__engine_t *engine, const zqb__service_t *service,
+                                          const zqb__peer_t *client, const zqb__command_t *command)
+{
+    return service && client->passed == service->number && client->passed_version == engine->rules_version
+           && !(command->flags & ZQB__SURVEY);
+}
+
+/* Whether a request is refused, and its client told: as its user may not ask for it, or, if there is nothing else against
+   it, as he has asked for enough. */
+static int zqb__guards_refuse (zqb__engine_t *engine, const zqb__service_t *service, zqb__peer_t *client,
+                               const zqb__command_t *command, int error)
+{
+    int checks = engine->rules || engine->sink.access, action = zqb__action_of (command);
+    if (checks && !zqb__client_may (engine, service, client, action, command->service, command->service_size)) {
+        zqb__complain (engine, client, 0, command->service, command->service_size);
+        zqb__refuse (engine, client, command, ZQB_EDENIED, &engine->stats.denied_call);
+        return 1;
+    }
+    if (engine->guarded == ZQB__RULED) {
+        zqb__client_note_passed (engine, service, client, action);
+        return 0;
+    }
+    uint64_t *counter = error ? NULL : zqb__quota_refusal (engine, client, &command->body);
+    if (counter)
+        zqb__refuse (engine, client, command, ZQB_EQUEUEFULL, counter);
+    return counter != NULL;
+}
+
+/* ---- room */
+
 static int zqb__service_waiting (const zqb__service_t *service)
 {
     return service->queued + service->delayed_count + service->pinned;
@@ -5646,14 +6653,15 @@ static int zqb__request_wish_times (zqb__engine_t *engine, zqb__extra_t *extra, 
     return 0;
 }
 
-/* Of a request's key, and of its name, as a pattern has many names, and one key may be used with each. */
-static uint64_t zqb__unique_hash (const zqb__engine_t *engine, const zqb__service_t *service,
+/* Of a user's key, and of its request's name, as a pattern has many names, and one key may be used with each. */
+static uint64_t zqb__unique_hash (const zqb__engine_t *engine, const zqb__service_t *service, const zqb__user_t *user,
                                   const zqb__command_t *command)
 {
-    uint64_t parts[3];
+    uint64_t parts[4];
     parts[0] = zqb__hash (engine->key, command->rare->unique, command->rare->unique_size);
     parts[1] = zqb__hash (engine->key, command->service, command->service_size);
     parts[2] = (uint64_t) (uintptr_t) service;
+    parts[3] = (uint64_t) (uintptr_t) user;
     return zqb__hash (engine->key, parts, sizeof parts);
 }
 
@@ -5666,7 +6674,8 @@ static int zqb__request_wish_unique (zqb__engine_t *engine, zqb__request_t *requ
     if (!extra->unique)
         return -1;
     extra->unique_size = rare->unique_size;
-    zqb__table_insert (&engine->uniques, &extra->by_unique, zqb__unique_hash (engine, request->lane->service, command));
+    zqb__table_insert (&engine->uniques, &extra->by_unique,
+                       zqb__unique_hash (engine, request->lane->service, extra->user, command));
     return 0;
 }
 
@@ -5682,18 +6691,22 @@ static int zqb__rare_is_kept (const zqb__rare_t *rare)
 }
 
 /* What a request asks for that few do. -1 and ENOMEM: it is to be freed. */
-static int zqb__request_wish (zqb__engine_t *engine, zqb__request_t *request, const zqb__command_t *command, int kind)
+static ZQB__SELDOM int zqb__request_wish (zqb__engine_t *engine, zqb__request_t *request,
+                                          const zqb__command_t *command, int kind)
 {
     const zqb__service_t *service = request->lane->service;
     const zqb__rare_t *rare = command->rare;
     int flags = command->flags & (ZQB__ONE_WAY | ZQB__FAIL_FAST);
     int named = service->pattern && !zqb__service_is (service, command->service, command->service_size);
-    if (kind == ZQB__OF_ITS_OWN && !flags && !named && !(rare && zqb__rare_is_kept (rare)))
+    int counted = engine->limits.user_outstanding != 0;
+    if (kind == ZQB__OF_ITS_OWN && !flags && !named && !counted && !(rare && zqb__rare_is_kept (rare)))
         return 0; /* and only of these there may be none that says what it asks for: see zqb__accept_special */
     zqb__extra_t *extra = zqb__request_extra (request);
     if (!extra)
         return -1;
     extra->flags = flags;
+    extra->user = zqb__user_share (request->lane->client->user);
+    extra->local = request->lane->client->local;
     if (named) {
         extra->name = zqb__copy_text (command->service, command->service_size);
         extra->name_size = command->service_size;
@@ -5764,10 +6777,11 @@ static zqb__command_t zqb__failure (const char *text, size_t size, const zqb__ra
 }
 
 /* Has a handler do a request; the reply is filled in but for its id. Where the outcome counts. */
-static uint64_t *zqb__serve (zqb__engine_t *engine, const zqb__service_t *service, const zqb__command_t *command,
-                             zqb__command_t *reply)
+static uint64_t *zqb__serve (zqb__engine_t *engine, const zqb__service_t *service, const zqb__user_t *user,
+                             const zqb__command_t *command, zqb__command_t *reply)
 {
     *reply = zqb__command (ZQB__ERROR, 0);
+    engine->asks = user;
     engine->sink.serve (engine->sink.self, service, command, reply);
     if (reply->type == ZQB__REPLY)
         return &engine->stats.replied;
@@ -5828,7 +6842,7 @@ static void zqb__serve_here (zqb__engine_t *engine, const zqb__service_t *servic
                              const zqb__command_t *command)
 {
     zqb__command_t reply;
-    uint64_t *outcome = zqb__serve (engine, service, command, &reply);
+    uint64_t *outcome = zqb__serve (engine, service, client->user, command, &reply);
     engine->stats.accepted++; /* now, as the handler may look at the counters */
     reply.id = command->id;
     reply.service = command->service;
@@ -5847,7 +6861,7 @@ static void zqb__serve_queued (zqb__engine_t *engine, zqb__service_t *service)
         zqb__command_t command = zqb__request_command (request), reply;
         zqb__request_take_out (engine, request);
         engine->stats.running++;
-        uint64_t *outcome = zqb__serve (engine, service, &command, &reply);
+        uint64_t *outcome = zqb__serve (engine, service, zqb__request_user (request), &command, &reply);
         engine->stats.running--;
         zqb__request_end (engine, request, &reply, outcome);
     }
@@ -5912,15 +6926,17 @@ static int zqb__request_is_called (const zqb__request_t *request, const zqb__com
     return own.service_size == other->service_size && memcmp (own.service, other->service, own.service_size) == 0;
 }
 
-/* The request that one with its name and key joins, or NULL. */
-static zqb__request_t *zqb__unique_find (zqb__engine_t *engine, const zqb__service_t *service,
-                                         const zqb__command_t *command)
+/* The request that one of that user with its name and key joins, or NULL: who joins sees the reply, so that it must be
+   his own. */
+static zqb__request_t *zqb__unique_find (zqb__engine_t *engine, const zqb__service_t *service, const zqb__user_t *user,
+                                         int local, const zqb__command_t *command)
 {
     const zqb__rare_t *rare = command->rare;
-    uint64_t hash = zqb__unique_hash (engine, service, command);
+    uint64_t hash = zqb__unique_hash (engine, service, user, command);
     for (zqb__node_t *node = zqb__table_first (&engine->uniques, hash); node; node = zqb__table_next (node)) {
         zqb__extra_t *extra = ZQB__OF (zqb__extra_t, by_unique, node);
-        if (extra->request->lane->service == service && extra->unique_size == rare->unique_size
+        if (extra->request->lane->service == service && extra->user == user && extra->local == local
+            && extra->unique_size == rare->unique_size
             && memcmp (extra->unique, rare->unique, rare->unique_size) == 0
             && zqb__request_is_called (extra->request, command))
             return extra->request;
@@ -5941,12 +6957,12 @@ static void zqb__request_move_unique (zqb__engine_t *engine, zqb__request_t *req
     same.rare = &key;
     key.unique = (const unsigned char *) extra->unique;
     key.unique_size = extra->unique_size;
-    if (zqb__unique_find (engine, to, &same)) {
+    if (zqb__unique_find (engine, to, extra->user, extra->local, &same)) {
         zqb__request_forget_unique (engine, request);
         return;
     }
     zqb__table_remove (&engine->uniques, &extra->by_unique);
-    zqb__table_insert (&engine->uniques, &extra->by_unique, zqb__unique_hash (engine, to, &same));
+    zqb__table_insert (&engine->uniques, &extra->by_unique, zqb__unique_hash (engine, to, extra->user, &same));
 }
 
 static void zqb__request_begin (zqb__engine_t *engine, zqb__request_t *request);
@@ -6104,7 +7120,7 @@ static void zqb__survey_ask_all (zqb__engine_t *engine, zqb__request_t *survey, 
 }
 
 /* Why there is no room for a survey of so many: as zqb__refusal. */
-static int zqb__survey_refusal (zqb__engine_t *engine, const zqb__peer_t *client, const zqb__body_t *body,
+static int zqb__survey_refusal (zqb__engine_t *engine, zqb__peer_t *client, const zqb__body_t *body,
                                 uint64_t workers, uint64_t **counter)
 {
     const zqb__limits_t *limits = &engine->limits;
@@ -6118,6 +7134,8 @@ static int zqb__survey_refusal (zqb__engine_t *engine, const zqb__peer_t *client
         *counter = &stats->refused_outstanding;
     else if (zqb__too_many_bytes (engine, zqb__times (zqb__body_bytes (body), workers)))
         *counter = &stats->refused_bytes;
+    else if (zqb__user_has_too_many (engine, client, workers))
+        *counter = &stats->refused_user;
     return !*counter ? 0 : workers ? ZQB_EQUEUEFULL : ZQB_ENOWORKER;
 }
 
@@ -6259,6 +7277,7 @@ static int zqb__filtered (zqb__engine_t *engine, zqb__peer_t *client, zqb__comma
 {
     zqb__command_t refusal = zqb__command (ZQB__ERROR, 0);
     refusal.status = ZQB_EREFUSED - ZQB_ERRNO;
+    engine->asks = client->user;
     if (!engine->sink.filter || engine->sink.filter (engine->sink.self, command, rare, &refusal) == 0)
         return 0;
     zqb__refuse_with (engine, client, command, &refusal, &engine->stats.refused_filter);
@@ -6279,7 +7298,7 @@ static void zqb__accept_special (zqb__engine_t *engine, zqb__service_t *service,
         return;
     wanted.rare = &rare;
     if (rare.unique_size && service && !(wanted.flags & ZQB__SURVEY))
-        leader = zqb__unique_find (engine, service, &wanted);
+        leader = zqb__unique_find (engine, service, client->user, client->local, &wanted);
     if (wanted.flags & ZQB__SURVEY)
         zqb__survey_begin (engine, service, client, &wanted);
     else if (wanted.flags & ZQB__FAIL_FAST && !zqb__service_serves (service))
@@ -6288,6 +7307,22 @@ static void zqb__accept_special (zqb__engine_t *engine, zqb__service_t *service,
         zqb__follow (engine, leader, client, &wanted);
     else
         zqb__accept_by_name (engine, service, client, &wanted);
+}
+
+/* A request that has something to pass first. error: why it cannot be taken anyway, or 0. */
+static ZQB__SELDOM void zqb__on_guarded_request (zqb__engine_t *engine, zqb__service_t *service, zqb__peer_t *client,
+                                                 const zqb__command_t *command, int error, uint64_t *counter)
+{
+    if (zqb__guards_refuse (engine, service, client, command, error))
+        return;
+    if (error)
+        zqb__refuse (engine, client, command, error, counter);
+    else if (service && service->handler)
+        zqb__serve_here (engine, service, client, command);
+    else if (engine->sink.filter || engine->limits.user_outstanding || zqb__is_special (service, command))
+        zqb__accept_special (engine, service, client, command);
+    else
+        zqb__accept_by_name (engine, service, client, command);
 }
 
 /* RFC 7, "a client request"; RFC 18; ZQB/1 REQUEST. One that is sent again joins the first, if that is still here. */
@@ -6300,11 +7335,13 @@ static void zqb__on_request (zqb__engine_t *engine, zqb__peer_t *client, const z
     int error = zqb__refusal (engine, client, &command->body, &counter);
     if (!service && engine->mmi.handler && zqb__name_reserved (command->service, command->service_size))
         service = &engine->mmi;
-    if (error)
+    if (engine->guarded && !zqb__client_has_passed (engine, service, client, command))
+        zqb__on_guarded_request (engine, service, client, command, error, counter);
+    else if (error)
         zqb__refuse (engine, client, command, error, counter);
     else if (service && service->handler)
         zqb__serve_here (engine, service, client, command);
-    else if (engine->sink.filter || zqb__is_special (service, command))
+    else if (zqb__is_special (service, command))
         zqb__accept_special (engine, service, client, command);
     else
         zqb__accept_by_name (engine, service, client, command);
@@ -6332,14 +7369,6 @@ static void zqb__on_more (zqb__engine_t *engine, zqb__peer_t *client, const zqb_
 
 /* ---- what workers say */
 
-/* Tells a worker, or somebody who thinks that it is one, that it is not registered. error may be 0. */
-static void zqb__send_away (zqb__engine_t *engine, zqb__peer_t *peer, int error)
-{
-    zqb__command_t command = zqb__command (ZQB__DISCONNECT, 0);
-    command.status = error ? error - ZQB_ERRNO : 0;
-    zqb__engine_send (engine, peer, ZQB__WORKER, &command);
-}
-
 static void zqb__refuse_worker (zqb__engine_t *engine, zqb__peer_t *peer, const char *why, uint64_t *counter)
 {
     ++*counter;
@@ -6350,7 +7379,8 @@ static void zqb__refuse_worker (zqb__engine_t *engine, zqb__peer_t *peer, const 
 /* A worker has come over another connection than before: what it was there is over, and its life is the new peer's. */
 static void zqb__worker_succeed (zqb__engine_t *engine, zqb__peer_t *peer)
 {
-    zqb__peer_t *former = peer->said_life && !peer->life ? zqb__peer_of_life (engine, peer->said_life) : NULL;
+    uint64_t life = peer->life ? 0 : peer->said_life;
+    zqb__peer_t *former = life ? zqb__peer_of_life (engine, life, peer->user, peer->local) : NULL;
     if (!former)
         return;
     if (former->worker)
@@ -6371,6 +7401,10 @@ static void zqb__on_ready (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__
         return; /* it could not be told what became of a request of its own */
     if (zqb__name_reserved (command->service, command->service_size)) {
         zqb__refuse_worker (engine, peer, "mmi. names are the broker's", &engine->stats.refused_name);
+        return;
+    }
+    if (engine->guarded && !zqb__worker_may (engine, peer, command->service, command->service_size)) {
+        zqb__deny_worker (engine, peer, command->service, command->service_size);
         return;
     }
     if (engine->stats.workers >= (uint64_t) engine->limits.workers) {
@@ -6760,6 +7794,8 @@ static int zqb__engine_init (zqb__engine_t *engine, const zqb__limits_t *limits,
     engine->sink = *sink;
     engine->now = now;
     engine->caught_up = 1;
+    engine->rules_version = 1;
+    zqb__engine_guard (engine);
     engine->key.k0 = seed;
     engine->key.k1 = seed * 0x9e3779b97f4a7c15u + 1;
     zqb__list_init (&engine->idle_peers);
@@ -6769,7 +7805,7 @@ static int zqb__engine_init (zqb__engine_t *engine, const zqb__limits_t *limits,
     zqb__peer_init (&engine->nobody);
     engine->nobody.outstanding = 1; /* more than none, so that it never rests */
     zqb__table_t *tables[] = {&engine->peers, &engine->lives, &engine->connections, &engine->services, &engine->lanes,
-                              &engine->ids, &engine->uniques};
+                              &engine->ids, &engine->uniques, &engine->users};
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
         if (zqb__table_init (tables[i]) != 0) {
             while (i-- > 0)
@@ -6871,7 +7907,8 @@ static void zqb__peer_reborn (zqb__engine_t *engine, zqb__peer_t *peer)
     zqb__client_lost (engine, peer);
     if (peer->worker)
         zqb__worker_lost (engine, peer->worker, "replaced");
-    zqb__table_remove (&engine->lives, &peer->by_life);
+    if (peer->life)
+        zqb__table_remove (&engine->lives, &peer->by_life);
     peer->life = 0;
     zqb__engine_bury (engine);
     zqb__peer_in_use (engine, peer);
@@ -6879,10 +7916,70 @@ static void zqb__peer_reborn (zqb__engine_t *engine, zqb__peer_t *peer)
 
 /* The client that lives at another address, or NULL. A worker is known by the address of its READY alone: what it
    holds was sent there. If it speaks from another, it is told to register from there. */
-static zqb__peer_t *zqb__client_of_life (zqb__engine_t *engine, uint64_t life)
+static zqb__peer_t *zqb__client_of_life (zqb__engine_t *engine, uint64_t life, const zqb__user_t *user, int local)
 {
-    zqb__peer_t *peer = life ? zqb__peer_of_life (engine, life) : NULL;
+    zqb__peer_t *peer = life ? zqb__peer_of_life (engine, life, user, local) : NULL;
     return peer && !peer->worker ? peer : NULL;
+}
+
+static void zqb__engine_ask_who (zqb__engine_t *engine, zqb__identity_t *who)
+{
+    memset (who, 0, sizeof *who);
+    if (engine->sink.identify)
+        engine->sink.identify (engine->sink.self, who);
+}
+
+/* Who sends from an address that is not known: a client of ZQB/1 that has reconnected, or somebody new. NULL and
+   ENOMEM. */
+static zqb__peer_t *zqb__peer_come (zqb__engine_t *engine, int port, const void *address, size_t size, uint64_t hash,
+                                    uint64_t life)
+{
+    zqb__identity_t who;
+    zqb__user_t *user;
+    zqb__engine_ask_who (engine, &who);
+    if (zqb__user_require (engine, who.user, &user) != 0)
+        return NULL;
+    zqb__peer_t *peer = zqb__client_of_life (engine, life, user, who.local);
+    if (peer && peer->former != hash)
+        zqb__peer_move (engine, peer, port, address, size, hash);
+    int is_new = !peer;
+    if (is_new && (peer = zqb__peer_new (engine, port, address, size, hash)) != NULL) {
+        peer->user = zqb__user_share (user);
+        peer->local = who.local;
+    }
+    zqb__user_release (engine, user);
+    return peer;
+}
+
+static void zqb__peer_take_life (zqb__engine_t *engine, zqb__peer_t *peer, uint64_t life)
+{
+    if (life && !peer->life && !zqb__peer_of_life (engine, life, peer->user, peer->local))
+        zqb__peer_set_life (engine, peer, life);
+}
+
+/* The peer that is being heard may be another user than before, who has the same address now: then what that one had is
+   not his. -1 and ENOMEM: it is not known who he is, and what he says is not to be heard. */
+static int zqb__engine_recognise (zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    zqb__identity_t who;
+    zqb__user_t *user;
+    zqb__engine_ask_who (engine, &who);
+    if (zqb__user_require (engine, who.user, &user) != 0)
+        return -1;
+    if (user == peer->user && who.local == peer->local) {
+        zqb__user_release (engine, user);
+        return 0;
+    }
+    zqb__peer_reborn (engine, peer);
+    zqb__user_release (engine, peer->user);
+    peer->user = user;
+    peer->local = who.local;
+    ZQB_FREE (peer->grants);
+    peer->grants = NULL;
+    peer->passed_version = 0;
+    memset (&peer->quota, 0, sizeof peer->quota);
+    zqb__peer_take_life (engine, peer, peer->said_life);
+    return 0;
 }
 
 /* Who sends from this address on this port; life is 0 but in ZQB/1. To be released. NULL and ENOMEM. */
@@ -6890,11 +7987,7 @@ static zqb__peer_t *zqb__engine_peer (zqb__engine_t *engine, int port, const voi
 {
     uint64_t hash = zqb__hash (engine->key, address, size);
     zqb__peer_t *peer = zqb__peer_find (engine, port, address, size, hash);
-    if (!peer && (peer = zqb__client_of_life (engine, life)) != NULL && peer->former != hash)
-        zqb__peer_move (engine, peer, port, address, size, hash);
-    if (!peer)
-        peer = zqb__peer_new (engine, port, address, size, hash);
-    if (!peer)
+    if (!peer && (peer = zqb__peer_come (engine, port, address, size, hash, life)) == NULL)
         return NULL;
     peer->said_life = life;
     engine->heard = peer;
@@ -6903,8 +7996,7 @@ static zqb__peer_t *zqb__engine_peer (zqb__engine_t *engine, int port, const voi
     if (life && peer->life && peer->life != life)
         zqb__peer_reborn (engine, peer);
     zqb__heap_remove (&engine->timers, &peer->timer);
-    if (life && !peer->life && !zqb__peer_of_life (engine, life))
-        zqb__peer_set_life (engine, peer, life);
+    zqb__peer_take_life (engine, peer, life);
     return peer;
 }
 
@@ -7195,6 +8287,121 @@ static int zqb__engine_limit (zqb__engine_t *engine, const char *name, uint64_t 
     return 0;
 }
 
+/* ---- rules that change */
+
+/* Workers that may serve no more are sent away: none gets what another held. */
+static void zqb__engine_deny_workers (zqb__engine_t *engine)
+{
+    zqb__link_t denied, *services = &engine->all_services;
+    zqb__list_init (&denied);
+    for (zqb__link_t *at = services->next; at != services; at = at->next) {
+        zqb__service_t *service = ZQB__OF (zqb__service_t, all, at);
+        for (zqb__link_t *of = service->workers.next; of != &service->workers; of = of->next) {
+            zqb__worker_t *worker = ZQB__OF (zqb__worker_t, of_service, of);
+            if (zqb__worker_may (engine, worker->peer, service->name, service->name_size))
+                continue;
+            zqb__worker_retire (worker);
+            zqb__list_append (&denied, &worker->denied);
+        }
+    }
+    while (!zqb__list_empty (&denied)) {
+        zqb__worker_t *worker = ZQB__OF (zqb__worker_t, denied, denied.next);
+        zqb__peer_t *peer = worker->peer;
+        zqb__list_remove (&worker->denied);
+        zqb__deny_worker (engine, peer, worker->service->name, worker->service->name_size);
+        zqb__worker_remove (engine, worker);
+        zqb__peer_rest (engine, peer);
+    }
+}
+
+/* Whether a request that a client still has may be asked for. What a survey asks for goes with it. */
+static int zqb__request_may (zqb__engine_t *engine, const zqb__request_t *request)
+{
+    zqb__command_t name = zqb__command (ZQB__REQUEST, 0);
+    if (request->extra && request->extra->survey)
+        return 1;
+    zqb__request_name (request, &name);
+    int survey = zqb__request_aside (request) == ZQB__SURVEYING && !request->worker;
+    return zqb__client_may (engine, request->lane->service, request->lane->client,
+                            survey ? ZQB_MAY_MANAGE : ZQB_MAY_CALL, name.service, name.service_size);
+}
+
+/* The tokens of the requests that may not be asked for any more, or of as many as there is memory for. */
+static void zqb__engine_find_denied (zqb__engine_t *engine, zqb__buffer_t *tokens)
+{
+    zqb__link_t *services = &engine->all_services;
+    for (zqb__link_t *at = services->next; at != services; at = at->next) {
+        zqb__link_t *lanes = &ZQB__OF (zqb__service_t, all, at)->lanes;
+        for (zqb__link_t *of = lanes->next; of != lanes; of = of->next) {
+            zqb__lane_t *lane = ZQB__OF (zqb__lane_t, of_service, of);
+            for (zqb__link_t *in = lane->requests.next; in != &lane->requests; in = in->next) {
+                zqb__request_t *request = ZQB__OF (zqb__request_t, of_lane, in);
+                uint64_t token = zqb__slot_token (&request->slot);
+                if (lane->client == &engine->nobody || zqb__request_may (engine, request))
+                    continue;
+                unsigned char *room = zqb__buffer_add (tokens, sizeof token);
+                if (!room)
+                    return;
+                memcpy (room, &token, sizeof token);
+            }
+        }
+    }
+}
+
+/* A client may not ask for this any more: it is cancelled, and he is told. If others have joined it, it goes on for
+   them. */
+static void zqb__request_deny (zqb__engine_t *engine, zqb__request_t *request)
+{
+    zqb__command_t sorry = zqb__command (ZQB__ERROR, 0);
+    zqb__command_t name = zqb__command (ZQB__REQUEST, 0);
+    sorry.status = ZQB_EDENIED - ZQB_ERRNO;
+    engine->stats.denied_call++;
+    zqb__request_name (request, &name);
+    zqb__complain (engine, request->lane->client, 0, name.service, name.service_size);
+    zqb__request_tell (engine, request, &sorry);
+    zqb__request_abandon (engine, request, ZQB__CANCELLED);
+}
+
+/* What clients may not ask for any more ends; what takes the place of something that has ended, as it had joined that, may
+   be of that kind, too. */
+static void zqb__engine_deny_requests (zqb__engine_t *engine)
+{
+    zqb__buffer_t tokens;
+    memset (&tokens, 0, sizeof tokens);
+    do {
+        tokens.size = 0;
+        zqb__engine_find_denied (engine, &tokens);
+        for (size_t i = 0; i < tokens.size; i += sizeof (uint64_t)) {
+            uint64_t token;
+            memcpy (&token, tokens.bytes + i, sizeof token);
+            zqb__request_t *request = (zqb__request_t *) zqb__slab_find (&engine->requests, token);
+            if (request && request->lane && !zqb__request_may (engine, request))
+                zqb__request_deny (engine, request);
+        }
+    } while (tokens.size);
+    zqb__buffer_close (&tokens);
+}
+
+/* The rules have changed: what they say holds from now on, for what is there, too. */
+static void zqb__engine_rules_changed (zqb__engine_t *engine)
+{
+    engine->rules_version++;
+    zqb__engine_guard (engine);
+    if (engine->rules) {
+        zqb__engine_deny_workers (engine);
+        zqb__engine_deny_requests (engine);
+    }
+    zqb__engine_bury (engine);
+}
+
+/* Takes these over, instead of those before; NULL: everything is allowed. */
+static void zqb__engine_rules (zqb__engine_t *engine, zqb__rules_t *rules)
+{
+    zqb__rules_free (engine->rules);
+    engine->rules = rules;
+    zqb__engine_rules_changed (engine);
+}
+
 /* Sets by which policy the workers of a service are chosen. -1: ENOMEM, ENOSPC. */
 static int zqb__engine_policy (zqb__engine_t *engine, const char *name, int policy, zqb_choose_fn *choose, void *arg)
 {
@@ -7278,6 +8485,7 @@ static void zqb__engine_close (zqb__engine_t *engine)
         for (zqb__node_t *node = engine->peers.buckets[i], *next; node; node = next) {
             next = node->next;
             zqb__peer_leave_connection (engine, ZQB__OF (zqb__peer_t, by_address, node));
+            zqb__user_release (engine, ZQB__OF (zqb__peer_t, by_address, node)->user);
             zqb__peer_free (ZQB__OF (zqb__peer_t, by_address, node));
         }
     zqb__table_close (&engine->connections);
@@ -7287,6 +8495,9 @@ static void zqb__engine_close (zqb__engine_t *engine)
     zqb__table_close (&engine->lanes);
     zqb__table_close (&engine->ids);
     zqb__table_close (&engine->uniques);
+    zqb__table_close (&engine->users);
+    zqb__rules_free (engine->rules);
+    engine->rules = NULL;
     zqb__heap_close (&engine->timers);
     zqb__slab_close (&engine->requests);
 }
@@ -7543,6 +8754,9 @@ struct zqb_request_t {
     const char *service;
     size_t service_size;
     char *name; /* that of the service, if it is not the worker's own */
+    const char *user;  /* NULL: the worker cannot know */
+    char *user_copy;   /* or NULL */
+    int has_copies;    /* of either */
     uint64_t token;
     zqb_msg_t address; /* MDP: the client's, as another broker gave it */
     uint64_t registration; /* the worker's, at the time */
@@ -7569,6 +8783,11 @@ ZQB_API const char *zqb_request_service (zqb_request_t *request, size_t *size)
     if (size)
         *size = request ? request->service_size : 0;
     return request ? request->service : NULL;
+}
+
+ZQB_API const char *zqb_request_user (zqb_request_t *request)
+{
+    return request ? request->user : NULL;
 }
 
 ZQB_API int zqb_request_partial (zqb_request_t *request, zqb_msg_t *msg)
@@ -7841,7 +9060,9 @@ static int zqb__broker_options_valid (const zqb_broker_options_t *o)
                          o->max_workers, o->max_clients, o->max_requests, o->max_queue, o->max_no_worker,
                          o->max_outstanding, o->max_frames, o->max_message, o->max_bytes, o->max_unsent, o->send_hwm,
                          o->spin_us, o->log_level, o->ageing_ms, o->rest_failures, o->rest_ms, o->slow_ms};
+    int64_t users[] = {o->max_user_outstanding, o->max_user_requests, o->max_user_bytes};
     return zqb__all_valid (numbers, sizeof numbers / sizeof numbers[0])
+           && zqb__all_valid (users, sizeof users / sizeof users[0])
            && (o->when_full == ZQB_FULL_DROP || o->when_full == ZQB_FULL_WAIT);
 }
 
@@ -7891,6 +9112,9 @@ static zqb__limits_t zqb__broker_limits (const zqb_broker_options_t *options)
     limits.rest = zqb__option_us (options->rest_ms, 5000);
     limits.slow = options->slow_ms > 0 ? zqb__timeout_us (options->slow_ms) : UINT64_MAX;
     limits.rest_failures = options->rest_failures > 0 ? options->rest_failures : INT_MAX;
+    limits.user_outstanding = options->max_user_outstanding > 0 ? (uint64_t) options->max_user_outstanding : 0;
+    limits.user_requests = options->max_user_requests > 0 ? (uint64_t) options->max_user_requests : 0;
+    limits.user_bytes = options->max_user_bytes > 0 ? (uint64_t) options->max_user_bytes : 0;
     return limits;
 }
 
@@ -7903,6 +9127,8 @@ static void zqb__broker_outcome (void *self, const zqb_outcome_t *outcome);
 static size_t zqb__broker_choose (void *self, const zqb__service_t *service, const zqb_worker_info_t *workers,
                                   size_t count);
 static void zqb__broker_tell_scale (void *self, zqb_scale_fn *fn, const zqb_scale_t *scale, void *arg);
+static void zqb__broker_identify (void *self, zqb__identity_t *who);
+static int zqb__broker_access (void *self, const zqb_access_t *access);
 static int zqb__mmi (zqb_request_t *request, zqb_msg_t *reply, void *arg);
 static zqb_handler_fn *zqb__mmi_find (const void *name, size_t size);
 
@@ -7919,6 +9145,8 @@ static int zqb__broker_init_engine (zqb_broker_t *broker)
     sink.outcome = broker->options.outcome ? zqb__broker_outcome : NULL;
     sink.choose = zqb__broker_choose;
     sink.scale = zqb__broker_tell_scale;
+    sink.identify = zqb__broker_identify;
+    sink.access = broker->options.access ? zqb__broker_access : NULL;
     if (zqb__engine_init (&broker->engine, &limits, &sink, zqb__random (), zqb__clock ()) != 0)
         return -1;
     broker->engine.mmi.handler = zqb__mmi;
@@ -8225,21 +9453,51 @@ static int zqb__peer_named_itself (const zqb__peer_t *peer)
     return peer->address_size > 4 && peer->address[4] != 0;
 }
 
+/* A property of the message at hand, which libzmq knows of its connection; NULL none. The frame behind the address always
+   has them. */
+static const char *zqb__broker_property (zqb_broker_t *broker, const char *name)
+{
+    zqb__inbox_t *inbox = &broker->inbox;
+    return inbox->count ? zmq_msg_gets (&inbox->frames[inbox->count > 1], name) : NULL;
+}
+
+/* Who has sent the message at hand. What comes over inproc has no properties at all. */
+static void zqb__broker_identify (void *self, zqb__identity_t *who)
+{
+    zqb_broker_t *broker = (zqb_broker_t *) self;
+    who->user = zqb__broker_property (broker, "User-Id");
+    who->local = !who->user && !zqb__broker_property (broker, "Socket-Type")
+                 && !zqb__broker_property (broker, "Peer-Address") && zmq_msg_get (&broker->inbox.frames[0], ZMQ_SRCFD) < 0;
+}
+
+/* The first that comes over a connection tells where its other end is. Without memory that is not known. */
+static void zqb__broker_note_place (zqb_broker_t *broker, zqb__connection_t *connection)
+{
+    const char *address = connection && !connection->address ? zqb__broker_property (broker, "Peer-Address") : NULL;
+    if (address)
+        connection->address = zqb__copy_text (address, strlen (address));
+}
+
 /* Remembers the connection that the message at hand came over. Its number may have been another's, of whose end we have
    not read yet: that is done first, so that it cannot be taken for the end of the new one, which may have ended as
-   well, before it was heard. */
-static void zqb__broker_note_connection (zqb_broker_t *broker, int index, zqb__peer_t *peer)
+   well, before it was heard. Over another connection somebody else may have a name that a peer chose before. -1: ENOMEM,
+   it is not known who that is. */
+static int zqb__broker_note_connection (zqb_broker_t *broker, int index, zqb__peer_t *peer)
 {
     int connection = zmq_msg_get (&broker->inbox.frames[0], ZMQ_SRCFD);
     if (!zqb__peer_is_at (peer, broker->address.bytes, broker->address.size))
-        return; /* it came from where the peer was before */
-    if (connection < 0 || (zqb__peer_came_over (peer, connection) && !zqb__peer_named_itself (peer)))
-        return;
+        return 0; /* it came from where the peer was before */
+    if (connection < 0)
+        return peer->connection ? zqb__engine_recognise (&broker->engine, peer) : 0;
+    if (zqb__peer_came_over (peer, connection) && !zqb__peer_named_itself (peer))
+        return 0;
     zqb__port_read_monitor (broker->ports[index], &broker->events);
     int ended = zqb__broker_bury_one (broker, index, connection);
     zqb__peer_set_connection (&broker->engine, peer, connection);
     if (ended) /* there is room: it was in there */
         broker->ports[index]->gone[broker->ports[index]->gone_count++] = connection;
+    zqb__broker_note_place (broker, peer->connection);
+    return zqb__engine_recognise (&broker->engine, peer);
 }
 
 /* Who sent the message at hand; NULL if that cannot be told or remembered, which is counted. */
@@ -8255,7 +9513,11 @@ static zqb__peer_t *zqb__broker_sender (zqb_broker_t *broker, const zqb__incomin
         broker->engine.stats.no_memory++;
         return NULL;
     }
-    zqb__broker_note_connection (broker, port, peer);
+    if (zqb__broker_note_connection (broker, port, peer) != 0) {
+        broker->engine.stats.no_memory++;
+        zqb__engine_release (&broker->engine, peer);
+        return NULL;
+    }
     if (in->dialect == ZQB__ZQB1)
         peer->dialect[ZQB__CLIENT] = peer->dialect[ZQB__WORKER] = ZQB__ZQB1;
     return peer;
@@ -8862,6 +10124,103 @@ ZQB_API int zqb_broker_scale (zqb_broker_t *broker, const char *service, const z
     return zqb__broker_unlock (broker, failed);
 }
 
+/* What is wrong with a rule, or with all rules of a file, as an errno. */
+static int zqb__rules_errno (const char *wrong)
+{
+    errno = wrong == zqb__no_memory ? ENOMEM : wrong == zqb__rules_full ? ENOSPC : EINVAL;
+    return -1;
+}
+
+/* Adds to the rules that are there. */
+static int zqb__broker_add_rule (zqb_broker_t *broker, int allow, const char *who, int actions, const char *services)
+{
+    zqb__engine_t *engine = &broker->engine;
+    zqb__rules_t *rules = engine->rules ? engine->rules : zqb__rules_new ();
+    zqb__word_t words, whom;
+    words.at = services;
+    words.size = strlen (services);
+    whom.at = who;
+    whom.size = strlen (who);
+    const char *wrong = rules ? zqb__rules_add (rules, allow != 0, &whom, actions, words) : zqb__no_memory;
+    if (wrong) {
+        if (!engine->rules)
+            zqb__rules_free (rules);
+        return zqb__rules_errno (wrong);
+    }
+    engine->rules = rules;
+    zqb__engine_rules_changed (engine);
+    return 0;
+}
+
+ZQB_API int zqb_broker_rule (zqb_broker_t *broker, int allow, const char *who, int actions, const char *services)
+{
+    enum { ALL = ZQB_MAY_CALL | ZQB_MAY_SERVE | ZQB_MAY_MANAGE };
+    if (!broker || !who || !services || !actions || actions & ~ALL)
+        return zqb__invalid ();
+    if (zqb__broker_lock (broker) != 0)
+        return -1;
+    broker->engine.now = zqb__clock ();
+    int failed = zqb__broker_add_rule (broker, allow, who, actions, services), error = errno;
+    zqb__broker_flush (broker); /* now, whether or not anybody runs it */
+    errno = error;
+    return zqb__broker_unlock (broker, failed);
+}
+
+/* The rules in a text; NULL: EINVAL, and the log says in which line; ENOMEM. */
+static zqb__rules_t *zqb__broker_read_rules (zqb_broker_t *broker, const char *path, const char *text, size_t size)
+{
+    int line = 0;
+    zqb__rules_t *rules = zqb__rules_new ();
+    const char *wrong = rules ? zqb__rules_read (rules, text, size, &line) : zqb__no_memory;
+    if (!wrong)
+        return rules;
+    zqb__rules_free (rules);
+    zqb__engine_log (&broker->engine, ZQB_LOG_ERROR, "%.500s, line %d: %s; the rules are as before", path, line, wrong);
+    if (zqb__rules_errno (wrong) != 0 && errno == ENOSPC)
+        errno = EINVAL;
+    return NULL;
+}
+
+static int zqb__broker_load_rules (zqb_broker_t *broker, const char *path)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *file = zqb__file_open_trusted (path);
+    if (!file)
+        return -1;
+    int failed = zqb__stream_read (file, ZQB__RULES_BYTES, &text, &size), error = errno;
+    fclose (file);
+    errno = error == EFBIG ? EINVAL : error;
+    if (failed)
+        return -1;
+    zqb__rules_t *rules = zqb__broker_read_rules (broker, path, text, size);
+    error = errno;
+    ZQB_FREE (text);
+    errno = error;
+    if (!rules)
+        return -1;
+    zqb__engine_rules (&broker->engine, rules);
+    return 0;
+}
+
+ZQB_API int zqb_broker_rules (zqb_broker_t *broker, const char *path)
+{
+    int failed = 0;
+    if (!broker)
+        return zqb__invalid ();
+    if (zqb__broker_lock (broker) != 0)
+        return -1;
+    broker->engine.now = zqb__clock ();
+    if (path)
+        failed = zqb__broker_load_rules (broker, path);
+    else
+        zqb__engine_rules (&broker->engine, NULL);
+    int error = errno;
+    zqb__broker_flush (broker);
+    errno = error;
+    return zqb__broker_unlock (broker, failed);
+}
+
 ZQB_API int zqb_broker_stats (zqb_broker_t *broker, zqb_stats_t *stats)
 {
     if (!broker || !stats)
@@ -8962,6 +10321,7 @@ static int zqb__broker_show (zqb_broker_t *broker, const zqb__command_t *command
     name[command->service_size] = 0;
     request->service = name;
     request->service_size = command->service_size;
+    request->user = zqb__user_name (broker->engine.asks);
     return zqb__body_to_msg (&command->body, &request->body);
 }
 
@@ -9143,6 +10503,15 @@ static void zqb__broker_tell_scale (void *self, zqb_scale_fn *fn, const zqb_scal
     broker->busy++;
     fn (scale, arg);
     broker->busy--;
+}
+
+static int zqb__broker_access (void *self, const zqb_access_t *access)
+{
+    zqb_broker_t *broker = (zqb_broker_t *) self;
+    broker->busy++;
+    int says = broker->options.access (access, broker->options.access_arg);
+    broker->busy--;
+    return says < 0 ? -1 : says > 0;
 }
 
 /* ---- mmi: handlers of our own (RFC 8; manual, 6) */
@@ -9697,9 +11066,13 @@ static void zqb__worker_empty (zqb_request_t *request)
 {
     zqb_msg_close (&request->body);
     zqb_msg_close (&request->address);
-    if (request->name)
-        ZQB_FREE (request->name);
-    request->name = NULL;
+    if (!request->has_copies)
+        return;
+    ZQB_FREE (request->name);
+    ZQB_FREE (request->user_copy);
+    request->name = request->user_copy = NULL;
+    request->user = ""; /* again */
+    request->has_copies = 0;
 }
 
 static void zqb__worker_release (zqb_request_t *request)
@@ -9876,6 +11249,7 @@ static zqb_request_t *zqb__worker_new_request (zqb_worker_t *worker)
         zqb_msg_init (&request->body);
         zqb_msg_init (&request->address);
         request->owner = worker;
+        request->user = worker->line.dialect == ZQB__ZQB1 ? "" : NULL; /* MDP does not tell */
         request->send = zqb__worker_send;
         request->unwanted = zqb__worker_ask;
         request->release = zqb__worker_release;
@@ -9907,10 +11281,24 @@ static int zqb__worker_take_name (zqb_request_t *request, const zqb__command_t *
     size_t size = command->service_size;
     if (size == request->service_size && memcmp (command->service, request->service, size) == 0)
         return 0;
+    request->has_copies = 1;
     request->name = zqb__copy_text (command->service, size);
     request->service = request->name;
     request->service_size = size;
     return request->name ? 0 : -1;
+}
+
+/* How long there is a use for it, and whose it is. -1 and ENOMEM. */
+static ZQB__SELDOM int zqb__worker_take_rare (const zqb_worker_t *worker, zqb_request_t *request,
+                                              const zqb__rare_t *rare)
+{
+    if (rare->deadline_ms)
+        request->deadline = worker->line.now + (uint64_t) rare->deadline_ms * 1000u;
+    if (!rare->user_size)
+        return 0;
+    request->has_copies = 1;
+    request->user = request->user_copy = zqb__copy_text (rare->user, rare->user_size);
+    return request->user ? 0 : -1;
 }
 
 /* -1 and ENOMEM */
@@ -9922,8 +11310,8 @@ static int zqb__worker_fill (const zqb_worker_t *worker, zqb_request_t *request,
     request->cancelled = request->is_long = 0;
     if (command->flags & ZQB__WINDOW)
         request->parts = ZQB__WINDOW_PARTS;
-    if (command->rare && command->rare->deadline_ms)
-        request->deadline = worker->line.now + (uint64_t) command->rare->deadline_ms * 1000u;
+    if (command->rare && zqb__worker_take_rare (worker, request, command->rare) != 0)
+        return -1;
     if (command->service_size && zqb__worker_take_name (request, command) != 0)
         return -1;
     return zqb__body_to_msg (&command->body, &request->body) == 0 ? zqb__worker_take_address (request, command) : -1;
@@ -9992,15 +11380,20 @@ static void zqb__worker_on_more (zqb_worker_t *worker, const zqb__command_t *com
         request->parts = ZQB__PARTS_ALL; /* nobody counts them any more */
 }
 
-static void zqb__worker_on (zqb_worker_t *worker, const zqb__command_t *command)
+/* The broker may say why it does not want us. */
+static void zqb__worker_on_disconnect (zqb_worker_t *worker, int status)
+{
+    int refused = status == ZQB_EREFUSED - ZQB_ERRNO || status == ZQB_EDENIED - ZQB_ERRNO;
+    worker->refused = refused && !worker->leaving ? ZQB_ERRNO + status : 0;
+    zqb__worker_unregister (worker, "the broker said so");
+}
+
+static inline void zqb__worker_on (zqb_worker_t *worker, const zqb__command_t *command)
 {
     switch (command->type) {
         case ZQB__REQUEST: zqb__worker_on_request (worker, command); break;
         case ZQB__HEARTBEAT: worker->pause = 0; break;
-        case ZQB__DISCONNECT:
-            worker->refused = command->status == ZQB_EREFUSED - ZQB_ERRNO && !worker->leaving ? ZQB_EREFUSED : 0;
-            zqb__worker_unregister (worker, "the broker said so");
-            break;
+        case ZQB__DISCONNECT: zqb__worker_on_disconnect (worker, command->status); break;
         case ZQB__CANCEL: zqb__worker_on_cancel (worker, command->id); break;
         case ZQB__MORE: zqb__worker_on_more (worker, command); break;
         case ZQB__DRAIN: worker->leaving = ZQB__DRAINED; break;

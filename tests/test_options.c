@@ -1736,6 +1736,7 @@ TEST (a_host_may_refuse_a_request_and_change_its_priority_and_deadline)
 {
     begin ();
     world.engine.sink.filter = sink_filter;
+    zqb__engine_guard (&world.engine);
     world.filter = filter_by_body;
     say ("zqb client", request ("echo", 1, "bad"));
     const sent_t *told = heard ("zqb client", ZQB__ERROR);

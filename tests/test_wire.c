@@ -528,7 +528,7 @@ TEST (a_type_a_flag_and_a_field_that_are_not_known_are_passed_over)
         {"00000015 ff 00 0000 0000000000000000 00000001 78 00000010 06 00 0000 0000000000000000",
          "UNKNOWN 1:x; HEARTBEAT"},
         {"00000010 06 c0 0000 0000000000000000", "HEARTBEAT"},
-        {"0000001a 06 00 000a 0000000000000000 0f 00 1f 02 aaaa ff 02 bbbb", "HEARTBEAT"},
+        {"0000001a 06 00 000a 0000000000000000 10 00 1f 02 aaaa ff 02 bbbb", "HEARTBEAT"},
         {"0000001b 01 00 000b 0000000000000000 63 03 010203 01 04 6563686f", "READY @echo"},
     };
     for (size_t i = 0; i < COUNT (cases); i++) {
@@ -547,7 +547,8 @@ TEST (a_field_of_another_size_than_its_own_is_malformed)
         unsigned tag, size;
     } fields[] = {{ZQB__FIELD_CREDIT, 2},   {ZQB__FIELD_STATUS, 2},  {ZQB__FIELD_HEARTBEAT, 4}, {ZQB__FIELD_PRIORITY, 1},
                   {ZQB__FIELD_DEADLINE, 4}, {ZQB__FIELD_DELAY, 4},   {ZQB__FIELD_ATTEMPTS, 2},  {ZQB__FIELD_BACKOFF, 8},
-                  {ZQB__FIELD_UNIQUE, 0},   {ZQB__FIELD_AFFINITY, 0}, {ZQB__FIELD_PROGRESS, 16}, {ZQB__FIELD_CODE, 4}};
+                  {ZQB__FIELD_UNIQUE, 0},   {ZQB__FIELD_AFFINITY, 0}, {ZQB__FIELD_PROGRESS, 16}, {ZQB__FIELD_CODE, 4},
+                  {ZQB__FIELD_USER, 0}};
     for (size_t i = 0; i < COUNT (fields); i++)
         for (unsigned size = 0; size <= 255; size++) {
             char hex[TEXT] = HEAD, text[TEXT] = "";
@@ -652,8 +653,8 @@ static zqb__rare_t everything (void)
     memset (&rare, 0, sizeof rare);
     rare.priority = -1;
     rare.deadline_ms = rare.delay_ms = rare.backoff_ms = rare.backoff_max_ms = rare.attempts = rare.code = 1;
-    rare.unique = rare.affinity = (const unsigned char *) "key";
-    rare.unique_size = rare.affinity_size = 3;
+    rare.unique = rare.affinity = rare.user = (const unsigned char *) "key";
+    rare.unique_size = rare.affinity_size = rare.user_size = 3;
     rare.done = rare.total = rare.has_progress = 1;
     return rare;
 }
@@ -863,8 +864,8 @@ TEST (all_fields_at_their_longest_fit)
     command.text_size = sizeof key;
     command.status = 65535;
     command.heartbeat_ms = 1;
-    rare.unique = rare.affinity = command.service;
-    rare.unique_size = rare.affinity_size = sizeof key;
+    rare.unique = rare.affinity = rare.user = command.service;
+    rare.unique_size = rare.affinity_size = rare.user_size = sizeof key;
     command.rare = &rare;
     assert_ok (zqb__wire_pack (&parcel, LIFE, &command));
     assert_int_equal (parcel.bytes.size, 12 + 16 + ZQB__FIELDS_MOST);

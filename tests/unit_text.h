@@ -83,6 +83,8 @@ static void put_rare (char *text, const zqb__rare_t *rare)
     if (rare->has_progress)
         put (text, " progress=%llu/%llu", (unsigned long long) rare->done, (unsigned long long) rare->total);
     put (text, rare->code ? " code=%u" : "", rare->code);
+    if (rare->user)
+        put (text, " user="), put_bytes (text, rare->user, rare->user_size);
 }
 
 /* "REQUEST #7 @echo 2:a|b": the number, the service, how many frames of body, and these. */

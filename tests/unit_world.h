@@ -15,7 +15,7 @@ static zqb_broker_t *start_broker (const char *endpoint, const zqb_broker_option
     return other;
 }
 
-static int set_up (UNUSED void **state)
+UNUSED static int set_up (UNUSED void **state)
 {
     ctx = zmq_ctx_new ();
     broker = start_broker (ENDPOINT, NULL);
@@ -34,7 +34,7 @@ UNUSED static const char *new_ipc (void)
     return endpoint;
 }
 
-static int tear_down (UNUSED void **state)
+UNUSED static int tear_down (UNUSED void **state)
 {
     zqb_broker_destroy (&broker);
     int failed = zmq_ctx_term (ctx);

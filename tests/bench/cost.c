@@ -1,7 +1,8 @@
 /*  cost.c - requests to count the instructions of, under callgrind; see cost.py
 
-        cost engine ROUNDS WORKERS QUEUED SERVICES CLIENTS [OPTION]
+        cost engine ROUNDS WORKERS QUEUED SERVICES CLIENTS [OPTION [RULES]]
                                                        the engine alone: no socket, no clock; its requests ask for that
+                                                       ("-": nothing), and there are so many rules
         cost path ROUNDS                               client, broker and worker over inproc, in one thread
 
     A round is 100 requests of 10 bytes and their replies. The clock that zqbroker.h sees moves by itself, always alike,
@@ -185,6 +186,20 @@ static void drive_engine (int rounds, const char *option)
     must (replies == rounds * WINDOW);
 }
 
+/* So many rules, of which the last is about our client and our worker. */
+static void add_rules (int count)
+{
+    zqb__rules_t *rules = zqb__rules_new ();
+    char line[64];
+    int at;
+    must (rules != NULL);
+    for (int i = 1; i <= count; i++) {
+        int size = snprintf (line, sizeof line, i < count ? "deny user-%d call,serve echo" : "allow - call,serve *", i);
+        must (zqb__rules_read (rules, line, (size_t) size, &at) == NULL);
+    }
+    zqb__engine_rules (&engine, rules);
+}
+
 /* ---- the whole path */
 
 static void submit_window (zqb_client_t *client)
@@ -239,8 +254,10 @@ int main (int argc, char **argv)
         drive_path (numbers[0]);
     else {
         start_engine ();
+        if (argc > 8)
+            add_rules (atoi (argv[8]));
         fill_engine (numbers[1], numbers[2], numbers[3], numbers[4]);
-        drive_engine (numbers[0], argc > 7 ? argv[7] : NULL);
+        drive_engine (numbers[0], argc > 7 && argv[7][0] != '-' ? argv[7] : NULL);
     }
     return 0;
 }

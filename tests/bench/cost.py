@@ -30,6 +30,7 @@ SCALES = [
     ("50,000 other services", [1, 0, 50000, 0]),
     ("50,000 other clients, each with a request queued", [1, 0, 0, 50000]),
 ]
+RULES = [10, 1000]  # what they say is remembered, so that it does not matter how many there are
 SAME = 1.02
 
 
@@ -66,6 +67,9 @@ def main():
     for name, numbers in SCALES:
         ratio = per_request(program, "engine", numbers) / alone
         tell(ratio <= SAME, "beside %s a request costs %.3f times as many, at most %.2f" % (name, ratio, SAME))
+    for rules in RULES:
+        ratio = per_request(program, "engine", [1, 0, 0, 0, "-", rules]) / alone
+        tell(ratio <= SAME, "with %d rules a request costs %.3f times as many, at most %.2f" % (rules, ratio, SAME))
     for name, most in OPTIONS:
         ratio = per_request(program, "engine", [1, 0, 0, 0, name]) / alone
         tell(ratio <= most, "one with %s costs the engine %.2f times as much, at most %.1f" % (name, ratio, most))

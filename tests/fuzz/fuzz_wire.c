@@ -240,7 +240,8 @@ static int judge_field (unsigned tag, unsigned size)
         case 14: return size == 4;
         case 10: return size == 8;
         case 11:
-        case 12: return size > 0;
+        case 12:
+        case 15: return size > 0;
         case 13: return size == 16;
         default: return 1;
     }

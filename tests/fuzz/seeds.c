@@ -44,11 +44,9 @@ static void step_with (unsigned kind, unsigned first)
     put (first);
 }
 
-static void write_script (const char *folder, const char *fuzzer, const char *name, int number)
+static void write_bytes (const char *folder, const char *fuzzer, const char *name, int number)
 {
     char path[600];
-    if (size)
-        end_step ();
     snprintf (path, sizeof path, "%s/%s", folder, fuzzer);
     mkdir (path, 0777);
     snprintf (path, sizeof path, "%s/%s/%s-%d", folder, fuzzer, name, number);
@@ -58,6 +56,13 @@ static void write_script (const char *folder, const char *fuzzer, const char *na
         exit (1);
     }
     size = 0;
+}
+
+static void write_script (const char *folder, const char *fuzzer, const char *name, int number)
+{
+    if (size)
+        end_step ();
+    write_bytes (folder, fuzzer, name, number);
 }
 
 /* ---- frames as text: words with spaces between them; "." is an empty one, "1" to "6" are codes, "$" is the last token,
@@ -634,6 +639,30 @@ static void seeds_of_worker (const char *folder)
         }
 }
 
+/* Not scripts, but when memory runs out, how long a user and a service are, both, and a file. */
+static void seeds_of_rules (const char *folder)
+{
+    static const char *const files[] = {
+        "allow alice call echo\n",
+        "group g alice b* -\nallow @g call,serve echo mmi.*\ndeny * manage *\n",
+        "# none\r\n\n deny  alice\tserve ech*  # but\nallow @inproc call,serve,manage e\\x63ho\nallow * serve *\n",
+        "allow - manage *\nallow alice\\x20 calls echo\n",
+        "allow @h call echo\ngroup h",
+    };
+    for (unsigned i = 0; i < COUNT (files); i++)
+        for (unsigned fails = 0; fails < 6; fails += 3) {
+            put (fails), put (5);
+            for (const char *at = "alice"; *at; at++)
+                put ((unsigned char) *at);
+            put (3);
+            for (const char *at = "echo"; *at; at++)
+                put ((unsigned char) *at);
+            for (const char *at = files[i]; *at; at++)
+                put ((unsigned char) *at);
+            write_bytes (folder, "fuzz_rules", "file", (int) (2 * i + fails / 3));
+        }
+}
+
 int main (int argc, char **argv)
 {
     if (argc != 2) {
@@ -647,5 +676,6 @@ int main (int argc, char **argv)
     seeds_of_client (argv[1]);
     seeds_of_worker (argv[1]);
     seeds_of_wide_worker (argv[1]);
+    seeds_of_rules (argv[1]);
     return 0;
 }
