@@ -1,6 +1,6 @@
 # The fuzzers. To be included by the Makefile, or alone: make -f tests/fuzz/fuzz.mk fuzz
 #
-#   make fuzz            each for FUZZ_SECONDS=60; FUZZ="fuzz_wire fuzz_broker fuzz_client fuzz_worker fuzz_rules"; needs clang
+#   make fuzz            each for FUZZ_SECONDS=60; FUZZ="fuzz_wire fuzz_broker fuzz_client fuzz_worker fuzz_auth fuzz_rules"; needs clang
 #   make fuzz-build      only builds them, and the seeds
 #   make fuzz-replay     the seeds, and what tests/fuzz/kept has, with any compiler: CC, FUZZ_REPLAY_FLAGS
 #   make fuzz-coverage   which lines of zqbroker.h the corpora reach; needs llvm-cov
@@ -8,7 +8,7 @@
 CC           ?= cc
 PYTHON       ?= python3
 FUZZ_SECONDS ?= 60
-FUZZ         ?= fuzz_wire fuzz_broker fuzz_client fuzz_worker fuzz_rules
+FUZZ         ?= fuzz_wire fuzz_broker fuzz_client fuzz_worker fuzz_auth fuzz_rules
 FUZZ_CLANG   ?= clang
 FUZZ_NICE    ?= nice -n 15
 

@@ -663,6 +663,76 @@ static void seeds_of_rules (const char *folder)
         }
 }
 
+static void put_text (const char *text)
+{
+    while (*text)
+        put ((unsigned char) *text++);
+}
+
+/* A line of a file, which begins with the word of that number. */
+static void line (unsigned first, const char *text)
+{
+    step_with (AUTH_TEXT, first);
+    put_text (text);
+    step ();
+    put (AUTH_LINE);
+}
+
+static void ask_auth (unsigned mechanism, unsigned address, unsigned user, unsigned password, unsigned field, unsigned how)
+{
+    const unsigned bytes[] = {address, user, password, field, how};
+    step_with (AUTH_ASK, mechanism);
+    for (size_t i = 0; i < COUNT (bytes); i++)
+        put (bytes[i]);
+    put_text ("any bytes");
+}
+
+static void call_auth (unsigned what, unsigned first, unsigned second)
+{
+    step_with (AUTH_CALL, what);
+    put (first);
+    put (second);
+}
+
+static void seeds_of_auth (const char *folder)
+{
+    static const char *const addresses[] = {"192.0.2.1", "10.0.0.0/8", "2001:db8::/32", "::ffff:192.0.2.0/120", "ipc",
+                                            "fe80::1%eth0", "localhost:1:2:3"};
+    int number = 0;
+    for (unsigned mechanism = 0; mechanism < 4; mechanism++)
+        for (unsigned field = 0; field < 22; field++) { /* each field is wrong in each way */
+            call_auth (3, 0, 4);
+            call_auth (2, 0, 1);
+            ask_auth (mechanism, field % 16, 0, 4, field ? (field - 1) / 3 + 1 : 0, field ? (field - 1) % 3 + 1 : 0);
+            write_script (folder, "fuzz_auth", "asks", number++);
+        }
+    for (unsigned what = 0; what < 12; what++) {
+        line (5, "who may connect");
+        line (1, addresses[what % COUNT (addresses)]);
+        line (2, "203.0.113.0/24");
+        line (3, what & 1 ? "* guest" : "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7 alice");
+        line (4, what & 2 ? "alice secret" : "alice");
+        if (what & 4) {
+            step_with (AUTH_MEMORY, what);
+            put (1);
+        }
+        step_with (AUTH_RELOAD, what == 3 ? 3 : 2);
+        ask_auth (1, 0, 0, 4, 0, 0);
+        ask_auth (6, 0, 0, 4, 0, 0);
+        call_auth (what, what, 8);
+        call_auth (4, 0, what);
+        ask_auth (1, what, 0, 4, 0, 0);
+        step_with (AUTH_RELOAD, 0);
+        write_script (folder, "fuzz_auth", "file", number++);
+    }
+    for (unsigned i = 0; i < COUNT (addresses); i++) {
+        step ();
+        put (AUTH_ADDRESS);
+        put_text (addresses[i]);
+        write_script (folder, "fuzz_auth", "address", number++);
+    }
+}
+
 int main (int argc, char **argv)
 {
     if (argc != 2) {
@@ -677,5 +747,6 @@ int main (int argc, char **argv)
     seeds_of_worker (argv[1]);
     seeds_of_wide_worker (argv[1]);
     seeds_of_rules (argv[1]);
+    seeds_of_auth (argv[1]);
     return 0;
 }

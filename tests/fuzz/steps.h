@@ -59,6 +59,19 @@ enum {
     WORKER_DRAIN     /* 'D' */
 };
 
+/* fuzz_auth */
+enum {
+    AUTH_ASK,     /* mechanism, address, user, password, which field is wrong (0 none), how, bytes for it */
+    AUTH_FRAMES,  /* frames */
+    AUTH_TEXT,    /* of a file: how it begins, bytes */
+    AUTH_LINE,    /* of a file: its end */
+    AUTH_RELOAD,  /* bits: 1 others may read the file, 2 the text is kept */
+    AUTH_CALL,    /* which, and two arguments */
+    AUTH_ADDRESS, /* bytes */
+    AUTH_MEMORY,  /* so many allocations succeed, so many fail */
+    AUTH_STEPS
+};
+
 enum { OWN_KINDS = 32 }; /* kinds of client, worker and hostile broker are taken modulo this */
 
 #endif
