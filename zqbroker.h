@@ -186,6 +186,10 @@
     - Requests live in memory: when the broker's process ends, they are gone. Clients then try again.
     - If a worker is lost after some partial replies, those already sent come again from the next one.
     - Without rules (10) everybody who can connect may call and serve everything.
+    - With CURVE (server_secret, server_public) nobody on the network reads or changes what is said, and a client or
+      worker talks to the broker that has that key, or to none. Whom the broker talks to, a ZAP handler decides; without
+      one, everybody who has its public key. With PLAIN passwords and all else can be read on the way.
+    - Without a mechanism there is no encryption and no authentication: bind tcp only where you trust who can connect.
 
     4 OPTIONS
 
@@ -203,6 +207,16 @@
     because every worker of the service has refused the request, or eight have. Neither is tried again: that is for the
     caller to decide. ETIMEDOUT is the client's own: nobody answered any try. With a deadline it is ZQB_EEXPIRED, but for
     a client with retries = -1 that loses its connection.
+
+    A CONNECTION THAT IS REFUSED, as the client or worker sees it, with libzmq 4.3 or newer:
+
+        the ZAP handler says no, with 400 or 500     client: EACCES at once; worker: log, and longer and longer pauses
+        mechanisms differ, or no broker is there     client: EPROTO at once; worker: the same
+        server_public is not the broker's            silence: client: ETIMEDOUT after the last try, or ZQB_EEXPIRED;
+        the handler says 300 (later), or is missing  worker: log after liveness x heartbeat_ms. libzmq tries again and
+        where it is needed (plain, zap_domain)       again, so that it goes on when that is put right
+
+    What the broker refuses it does not count: its sockets do not tell it. The handler knows.
 
     6 THE MMI SERVICES (RFC 8, and three of our own)
 
@@ -704,6 +718,19 @@ ZQB_API int zqb_request_fail (zqb_request_t *request, int code, const char *text
    the broker fails the request with that. */
 ZQB_API int zqb_request_refuse (zqb_request_t *request);
 
+/* ---- security ----------------------------------------------------------------------------------------------
+   The mechanisms of libzmq, for tcp and ipc; over inproc there is none. Whatever a broker asks for, it asks for on all
+   of its endpoints, in any dialect. Where a peer does not fit, nothing is exchanged with it.
+
+   A KEY in options is 40 characters of Z85, or "file:PATH": a file of zqkeygen's, or a certificate of CZMQ's or pyzmq's,
+   which has a line public-key = "KEY" or secret-key = "KEY". It is read when the object is made, with these errors: what
+   open says (ENOENT, EACCES ...); EPERM: it has a secret key, and others than its owner may read or write it; EINVAL:
+   there is no such line, or what is given is no key; ENOTSUP: this libzmq has no CURVE. Our copies of secrets are wiped
+   when the object is destroyed; libzmq has its own, and the strings are yours. */
+
+/* A new pair of keys as text, with a NUL each. EINVAL; ENOTSUP: this libzmq has no CURVE. Any thread. */
+ZQB_API int zqb_curve_keypair (char public_key[41], char secret_key[41]);
+
 /* ---- the broker --------------------------------------------------------------------------------------------
    Any thread may call any function of a broker at any time, except that nothing may be called while or after it is
    destroyed, and that nobody may be in run or step by then. A handler inside it, or a log function, runs while the
@@ -813,10 +840,14 @@ typedef struct zqb_broker_options_t {
     int max_user_requests;       /* 0 off   requests a second of one user, of whom a second's may come at once */
     int64_t max_user_bytes;      /* 0 off   the same, of the bytes of their bodies; one larger than that may come now and
                                             then */
+    const char *server_secret; /* NULL CURVE: the broker's secret key: see below */
+    int plain;                 /* 0    1: PLAIN: users with passwords, of which a ZAP handler is asked */
+    const char *zap_domain;    /* NULL what ZAP handlers are told: with CURVE and PLAIN "zqbroker"; else none is asked. If
+                                       it is given, or with PLAIN, nobody gets in as long as there is no handler */
 } zqb_broker_options_t;
 
 /* A broker in this context. options may be NULL, and is copied. EINVAL, ENOMEM, or what zmq_socket says (ETERM,
-   EMFILE). */
+   EMFILE). Of server_secret: see zqb_curve_keypair. */
 ZQB_API zqb_broker_t *zqb_broker_new (void *ctx, const zqb_broker_options_t *options);
 
 /* An endpoint for clients and workers that speak Majordomo or ZQB/1. As often as wanted, before or while it runs.
@@ -1031,13 +1062,19 @@ typedef struct zqb_worker_options_t {
     void *log_arg;
     zqb_cancelled_fn *cancelled; /* NULL */
     void *cancelled_arg;
+    const char *server_public; /* NULL CURVE: the broker's public key. All three: see zqb_curve_keypair */
+    const char *public_key;    /* NULL CURVE: its own; NULL: the one that belongs to secret_key */
+    const char *secret_key;    /* NULL CURVE: NULL: a new pair, which the broker does not know, as long as it lives */
+    const char *user;          /* NULL PLAIN: 1 to 255 bytes, not together with CURVE. Both go over the network as they */
+    const char *password;      /* NULL PLAIN: are, to whoever is there: over ipc or a tunnel only */
 } zqb_worker_options_t;
 
 /* A worker for this service (1 to 255 bytes) at this endpoint, or at the first of several that answers, separated by
    commas. Returns at once; the broker need not be there yet. A name that ends with "*" is a pattern: it serves all names
    that start with what stands before, as long as these have no worker of their own, nor one with a longer pattern.
    EINVAL for a bad endpoint, name or option, or a name that starts with "mmi."; ENOMEM; what zmq_socket and zmq_connect
-   say. */
+   say; of keys: see zqb_curve_keypair. A broker that refuses its key or password is tried again, after longer and longer
+   pauses, and the log says so. */
 ZQB_API zqb_worker_t *zqb_worker_new (
     void *ctx, const char *endpoints, const char *service, const zqb_worker_options_t *options);
 
@@ -1082,6 +1119,11 @@ typedef struct zqb_client_options_t {
     int retries;     /* 2       how often it is tried again after the first time; -1 never */
     int max_pending; /* 100000  requests outstanding at once */
     int spin_us;     /* 0       how long to look again and again before sleeping: buys latency with a core */
+    const char *server_public; /* NULL CURVE: the broker's public key. All three: see zqb_curve_keypair */
+    const char *public_key;    /* NULL CURVE: its own; NULL: the one that belongs to secret_key */
+    const char *secret_key;    /* NULL CURVE: NULL: a new pair, which the broker does not know, as long as it lives */
+    const char *user;          /* NULL PLAIN: 1 to 255 bytes, not together with CURVE. Both go over the network as they */
+    const char *password;      /* NULL PLAIN: are, to whoever is there: over ipc or a tunnel only */
 } zqb_client_options_t;
 
 /* What zqb_client_recv gives. */
@@ -1090,21 +1132,27 @@ enum { ZQB_REPLY_FINAL = 0, ZQB_REPLY_PARTIAL = 1, ZQB_REPLY_ERROR = 2, ZQB_REPL
 typedef struct zqb_reply_t {
     uint64_t id;          /* which request this is about */
     int kind;             /* FINAL and ERROR end a request, PARTIAL and PROGRESS are followed by more */
-    int error;            /* why, for ERROR: ETIMEDOUT, ENOMEM (what came of it is lost) or one of ZQB_ERRORS; else 0 */
+    int error;            /* why, for ERROR: ETIMEDOUT, ENOMEM (what came of it is lost), EACCES or EPROTO (the broker
+                             wants none of ours: zqb_client_new) or one of ZQB_ERRORS; else 0 */
     int code;             /* of ZQB_EFAILED: the worker's own; else 0 */
     uint64_t done, total; /* of PROGRESS; and of the end of a survey: how many answered, of how many; else 0 */
     zqb_msg_t body;       /* the reply, or a text about the error or the progress in one frame, or nothing */
 } zqb_reply_t;
 
 /* A client of the broker at this endpoint, or, with several separated by commas, of one after the other when one does
-   not answer. Returns at once; the broker need not be there yet. EINVAL, ENOMEM; what zmq_socket, zmq_connect say. */
+   not answer. Returns at once; the broker need not be there yet. EINVAL, ENOMEM; what zmq_socket, zmq_connect say; of keys:
+   see zqb_curve_keypair.
+   When the broker (or, of several, each) refuses its key or password, requests end at once with EACCES; with EPROTO, if
+   it wants another mechanism, or what is there is no broker. The next request tries again. If server_public is wrong, or
+   the broker has no ZAP handler where it needs one, it ends the connection without a word: that looks like a broker that
+   is away, and ends with ETIMEDOUT. */
 ZQB_API zqb_client_t *zqb_client_new (void *ctx, const char *endpoints, const zqb_client_options_t *options);
 
 /* Sends a request and waits for its reply, which replaces what was in reply, another message; the parts of a partial
    reply come as the frames of one. On success request is left empty. On failure request is as it was, and reply holds
    the text of the error, if there is one: ETIMEDOUT (no answer to any try), one of ZQB_ERRORS, EINVAL (bad service
-   name: 1 to 255 bytes), EMSGSIZE (a frame of 2 GiB or more), EAGAIN (max_pending), ENOMEM, EINTR, ETERM. After EINTR
-   the request is cancelled. */
+   name: 1 to 255 bytes), EMSGSIZE (a frame of 2 GiB or more), EAGAIN (max_pending), ENOMEM, EINTR, ETERM; EACCES and
+   EPROTO: see zqb_client_new. After EINTR the request is cancelled. */
 ZQB_API int zqb_client_call (zqb_client_t *client, const char *service, zqb_msg_t *request, zqb_msg_t *reply);
 
 /* The same, with options, which may be NULL, and need not outlive the call. One that is one_way returns as soon as it is
@@ -1931,6 +1979,78 @@ static int zqb__wait (zqb__poll_t *items, int count, uint64_t timeout_us)
     uint64_t ms = timeout_us / 1000 + (timeout_us % 1000 ? 1 : 0);
     int timeout = timeout_us == UINT64_MAX ? -1 : ms > INT_MAX ? INT_MAX : (int) ms;
     return zqb__poll (items, count, timeout);
+}
+
+/* ---- secrets */
+
+/* Overwrites what nobody is to find there; a compiler may not leave that out. */
+static void zqb__wipe (void *memory, size_t size)
+{
+    volatile unsigned char *at = (volatile unsigned char *) memory;
+    while (size--)
+        *at++ = 0;
+}
+
+#ifdef _WIN32
+
+/* Who may read it, the lists of its owner say, which we do not look at. */
+static int zqb__file_open (const char *path, int is_secret, FILE **file)
+{
+    (void) is_secret;
+    *file = fopen (path, "rb");
+    if (!*file)
+        return -1;
+    setvbuf (*file, NULL, _IONBF, 0);
+    return 0;
+}
+
+#define zqb__file_read(file, text, size) ((int) fread ((text), 1, (size), (file)))
+#define zqb__file_close(file) fclose (file)
+typedef FILE *zqb__file_t;
+
+#else
+
+typedef int zqb__file_t;
+#define zqb__file_read(file, text, size) ((int) read ((file), (text), (size)))
+#define zqb__file_close(file) close (file)
+
+/* -1: what open says; EPERM: it is secret, and not its owner's alone. */
+static int zqb__file_open (const char *path, int is_secret, zqb__file_t *file)
+{
+    struct stat about;
+    *file = open (path, O_RDONLY | O_CLOEXEC);
+    if (*file < 0)
+        return -1;
+    if (fstat (*file, &about) == 0 && (!is_secret || !(about.st_mode & (S_IRWXG | S_IRWXO))))
+        return 0;
+    close (*file);
+    errno = EPERM;
+    return -1;
+}
+
+#endif
+
+/* The text of a small file, with a NUL behind it; no library keeps a copy. -1: as for zqb__file_open and read; EINVAL:
+   there is no room for it. */
+static int zqb__file_text (const char *path, int is_secret, char *text, size_t room)
+{
+    zqb__file_t file;
+    size_t size = 0;
+    int got = 1;
+    if (zqb__file_open (path, is_secret, &file) != 0)
+        return -1;
+    while (got > 0 && size < room) {
+        got = zqb__file_read (file, text + size, room - size);
+        size += got > 0 ? (size_t) got : 0;
+    }
+    int error = got < 0 ? errno : EINVAL;
+    zqb__file_close (file);
+    if (got == 0 && size < room) {
+        text[size] = 0;
+        return 0;
+    }
+    errno = error;
+    return -1;
 }
 
 static zqb__poll_t zqb__poll_item (zmq_fd_t fd)
@@ -8771,6 +8891,261 @@ static void zqb__engine_close (zqb__engine_t *engine)
 }
 
 /* ================================================================================================================
+   >>keys
+   Owns:    what a socket has to prove and to ask for: CURVE keys, PLAIN users and passwords, the ZAP domain; and that
+            our copies of secrets are wiped
+   Door:    zqb__keys_*, zqb_curve_keypair
+   Uses:    platform, what libzmq has for it
+   Never:   logs a secret; decides who may do what
+   ================================================================================================================ */
+
+enum { ZQB__KEY = 32, ZQB__KEY_TEXT = 40, ZQB__KEY_FILE = 4096, ZQB__PLAIN_MAX = 255 };
+
+/* An allocation that only those have who want security. */
+typedef struct zqb__keys_t {
+    int mechanism; /* ZMQ_NULL, ZMQ_PLAIN, ZMQ_CURVE */
+    int is_broker;
+    int enforced;  /* without a ZAP handler nobody gets in */
+    unsigned char server_public[ZQB__KEY], public_key[ZQB__KEY], secret_key[ZQB__KEY];
+    char user[ZQB__PLAIN_MAX + 1], password[ZQB__PLAIN_MAX + 1], domain[ZQB__PLAIN_MAX + 1];
+} zqb__keys_t;
+
+static void zqb__keys_free (zqb__keys_t **keys)
+{
+    if (!*keys)
+        return;
+    zqb__wipe (*keys, sizeof **keys);
+    ZQB_FREE (*keys);
+    *keys = NULL;
+}
+
+/* NULL of NULL; NULL and ENOMEM. */
+static zqb__keys_t *zqb__keys_copy (const zqb__keys_t *keys)
+{
+    zqb__keys_t *copy = keys ? (zqb__keys_t *) zqb__alloc (sizeof *copy) : NULL;
+    if (copy)
+        *copy = *keys;
+    return copy;
+}
+
+/* libzmq may have been built without CURVE. -1 and ENOTSUP. */
+static int zqb__keys_have_curve (void)
+{
+    if (zmq_has ("curve"))
+        return 0;
+    errno = ENOTSUP;
+    return -1;
+}
+
+ZQB_API int zqb_curve_keypair (char public_key[41], char secret_key[41])
+{
+    if (!public_key || !secret_key)
+        return zqb__invalid ();
+    return zqb__keys_have_curve () == 0 ? zmq_curve_keypair (public_key, secret_key) : -1;
+}
+
+/* ---- keys as text */
+
+/* The 40 characters that begin here, behind which only `end` may follow. Some versions of libzmq take anything for Z85.
+   -1 and EINVAL. */
+static int zqb__key_decode (const char *text, char end, unsigned char key[ZQB__KEY])
+{
+    static const char letters[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                  ".-:+=^!/*?&<>()[]{}@%$#";
+    char copy[ZQB__KEY_TEXT + 1];
+    if (strspn (text, letters) != ZQB__KEY_TEXT || text[ZQB__KEY_TEXT] != end)
+        return zqb__invalid ();
+    memcpy (copy, text, ZQB__KEY_TEXT);
+    copy[ZQB__KEY_TEXT] = 0;
+    int is_key = zmq_z85_decode (key, copy) != NULL;
+    zqb__wipe (copy, sizeof copy);
+    return is_key ? 0 : zqb__invalid ();
+}
+
+/* If this line gives what has that name, where that begins; else NULL. */
+static const char *zqb__key_value (const char *line, const char *name)
+{
+    line += strspn (line, " \t");
+    if (strncmp (line, name, strlen (name)) != 0)
+        return NULL;
+    line += strlen (name);
+    line += strspn (line, " \t");
+    return *line == '=' ? line + 1 + strspn (line + 1, " \t") : NULL;
+}
+
+/* Looks for the line of a certificate that has the key. -1 and EINVAL. */
+static int zqb__key_find (const char *text, const char *name, unsigned char key[ZQB__KEY])
+{
+    for (const char *line = text; line; line = strchr (line, '\n')) {
+        line += *line == '\n';
+        const char *value = zqb__key_value (line, name);
+        if (value && (*value == '"' || *value == '\''))
+            return zqb__key_decode (value + 1, *value, key);
+    }
+    return zqb__invalid ();
+}
+
+/* -1: see zqb_curve_keypair. */
+static int zqb__key_read (const char *given, int is_secret, unsigned char key[ZQB__KEY])
+{
+    char text[ZQB__KEY_FILE];
+    if (strncmp (given, "file:", 5) != 0)
+        return zqb__key_decode (given, 0, key);
+    int failed = zqb__file_text (given + 5, is_secret, text, sizeof text);
+    if (!failed)
+        failed = zqb__key_find (text, is_secret ? "secret-key" : "public-key", key);
+    int error = errno;
+    zqb__wipe (text, sizeof text);
+    errno = error;
+    return failed;
+}
+
+/* A new pair, or the public key of the secret one that is there. -1: what libzmq says. */
+static int zqb__keys_complete (zqb__keys_t *keys, int has_secret)
+{
+    char public_text[ZQB__KEY_TEXT + 1], secret_text[ZQB__KEY_TEXT + 1];
+    int failed = has_secret ? !zmq_z85_encode (secret_text, keys->secret_key, ZQB__KEY)
+                                || zmq_curve_public (public_text, secret_text) != 0
+                            : zmq_curve_keypair (public_text, secret_text) != 0;
+    if (!failed)
+        failed = zqb__key_decode (public_text, 0, keys->public_key) != 0
+                 || (!has_secret && zqb__key_decode (secret_text, 0, keys->secret_key) != 0);
+    zqb__wipe (secret_text, sizeof secret_text);
+    return failed ? -1 : 0;
+}
+
+/* ---- what the options say */
+
+/* A text of so many bytes at most. -1 and EINVAL. */
+static int zqb__keys_keep_text (char to[ZQB__PLAIN_MAX + 1], const char *text, size_t least)
+{
+    size_t size = text ? strlen (text) : 0;
+    if (size < least || size > ZQB__PLAIN_MAX)
+        return zqb__invalid ();
+    if (size)
+        memcpy (to, text, size);
+    return 0;
+}
+
+static int zqb__keys_set_curve (zqb__keys_t *keys, const char *server_public, const char *public_key,
+                                const char *secret_key)
+{
+    keys->mechanism = ZMQ_CURVE;
+    if (!server_public || (public_key && !secret_key))
+        return zqb__invalid ();
+    if (zqb__keys_have_curve () != 0 || zqb__key_read (server_public, 0, keys->server_public) != 0
+        || (secret_key && zqb__key_read (secret_key, 1, keys->secret_key) != 0))
+        return -1;
+    return public_key ? zqb__key_read (public_key, 0, keys->public_key) : zqb__keys_complete (keys, secret_key != NULL);
+}
+
+static int zqb__keys_set_plain (zqb__keys_t *keys, const char *user, const char *password)
+{
+    keys->mechanism = ZMQ_PLAIN;
+    return zqb__keys_keep_text (keys->user, user, 1) == 0 ? zqb__keys_keep_text (keys->password, password, 1) : -1;
+}
+
+/* NULL and errno, if what was set is not all right. */
+static zqb__keys_t *zqb__keys_unless (int failed, zqb__keys_t *keys)
+{
+    int error = errno;
+    if (failed)
+        zqb__keys_free (&keys);
+    errno = error;
+    return keys;
+}
+
+/* Those of a worker or a client, or NULL if it has none. -1: see zqb_curve_keypair; ENOMEM; EINVAL: half of something,
+   or both. */
+static int zqb__keys_of_peer (zqb__keys_t **keys, const char *server_public, const char *public_key,
+                              const char *secret_key, const char *user, const char *password)
+{
+    int curve = server_public || public_key || secret_key, plain = user || password;
+    *keys = NULL;
+    if (!curve && !plain)
+        return 0;
+    if (curve && plain)
+        return zqb__invalid ();
+    zqb__keys_t *filled = (zqb__keys_t *) zqb__alloc (sizeof *filled);
+    if (!filled)
+        return -1;
+    int failed = curve ? zqb__keys_set_curve (filled, server_public, public_key, secret_key)
+                       : zqb__keys_set_plain (filled, user, password);
+    *keys = zqb__keys_unless (failed, filled);
+    return failed;
+}
+
+static int zqb__keys_set_broker (zqb__keys_t *keys, const zqb_broker_options_t *options)
+{
+    keys->is_broker = 1;
+    keys->mechanism = options->server_secret ? ZMQ_CURVE : options->plain ? ZMQ_PLAIN : ZMQ_NULL;
+    keys->enforced = options->plain || options->zap_domain;
+    if (zqb__keys_keep_text (keys->domain, options->zap_domain ? options->zap_domain : "zqbroker", 1) != 0)
+        return -1;
+    if (!options->server_secret)
+        return 0;
+    return zqb__keys_have_curve () == 0 ? zqb__key_read (options->server_secret, 1, keys->secret_key) : -1;
+}
+
+/* The same for a broker. */
+static int zqb__keys_of_broker (zqb__keys_t **keys, const zqb_broker_options_t *options)
+{
+    *keys = NULL;
+    if (options->plain < 0 || options->plain > 1 || (options->plain && options->server_secret))
+        return zqb__invalid ();
+    if (!options->plain && !options->server_secret && !options->zap_domain)
+        return 0;
+    zqb__keys_t *filled = (zqb__keys_t *) zqb__alloc (sizeof *filled);
+    if (!filled)
+        return -1;
+    int failed = zqb__keys_set_broker (filled, options);
+    *keys = zqb__keys_unless (failed, filled);
+    return failed;
+}
+
+/* ---- sockets */
+
+/* libzmq has it since 4.3, though its header shows it only to those who want drafts. */
+enum { ZQB__ZAP_ENFORCE_DOMAIN = 93 };
+
+static int zqb__keys_apply_broker (const zqb__keys_t *keys, void *socket)
+{
+    int on = 1;
+    if (zmq_setsockopt (socket, ZMQ_ZAP_DOMAIN, keys->domain, strlen (keys->domain)) != 0)
+        return -1;
+    if (keys->enforced)
+        zqb__set_int (socket, ZQB__ZAP_ENFORCE_DOMAIN, 1);
+    if (keys->mechanism == ZMQ_PLAIN)
+        return zmq_setsockopt (socket, ZMQ_PLAIN_SERVER, &on, sizeof on);
+    if (keys->mechanism == ZMQ_NULL)
+        return 0;
+    return zmq_setsockopt (socket, ZMQ_CURVE_SERVER, &on, sizeof on) == 0
+             ? zmq_setsockopt (socket, ZMQ_CURVE_SECRETKEY, keys->secret_key, ZQB__KEY)
+             : -1;
+}
+
+static int zqb__keys_apply_peer (const zqb__keys_t *keys, void *socket)
+{
+    if (keys->mechanism == ZMQ_PLAIN)
+        return zmq_setsockopt (socket, ZMQ_PLAIN_USERNAME, keys->user, strlen (keys->user)) == 0
+                 ? zmq_setsockopt (socket, ZMQ_PLAIN_PASSWORD, keys->password, strlen (keys->password))
+                 : -1;
+    if (zmq_setsockopt (socket, ZMQ_CURVE_SERVERKEY, keys->server_public, ZQB__KEY) != 0
+        || zmq_setsockopt (socket, ZMQ_CURVE_PUBLICKEY, keys->public_key, ZQB__KEY) != 0)
+        return -1;
+    return zmq_setsockopt (socket, ZMQ_CURVE_SECRETKEY, keys->secret_key, ZQB__KEY);
+}
+
+/* Sets up a socket before it is bound or connected. -1: what zmq_setsockopt says; then it must not be used, as nothing
+   would protect it. */
+static int zqb__keys_apply (const zqb__keys_t *keys, void *socket)
+{
+    if (!keys)
+        return 0;
+    return keys->is_broker ? zqb__keys_apply_broker (keys, socket) : zqb__keys_apply_peer (keys, socket);
+}
+
+/* ================================================================================================================
    >>transport
    Owns:    messages of several frames on sockets: receiving into an inbox, sending from an outbox, how much waits there
    Door:    zqb__inbox_*, zqb__outbox_*, zqb__monitor_*
@@ -9199,6 +9574,7 @@ struct zqb_broker_t {
     int interrupted;       /* by a signal, in a receive */
     int busy;              /* a function of the host is at work: a handler, or one that writes a log */
     int epoll;             /* -1, or what zqb_broker_fd returned */
+    zqb__keys_t *keys;     /* NULL: no security */
 };
 
 enum { ZQB__MONITOR_PASSES = 16 }; /* a broker that never has to wait looks at its monitors so often */
@@ -9309,7 +9685,7 @@ static zqb__port_t *zqb__port_new (zqb_broker_t *broker, int place, int for_clie
         port->socket = zmq_socket (broker->ctx, ZMQ_ROUTER);
     if (port->socket)
         zqb__port_configure (broker, port);
-    if (port->socket)
+    if (port->socket && zqb__keys_apply (broker->keys, port->socket) == 0)
         port->monitor = zqb__monitor_open (broker->ctx, port->socket, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED);
     if (!port->monitor) {
         zqb__port_close (port);
@@ -9450,6 +9826,7 @@ static void zqb__broker_free (zqb_broker_t *broker)
     while (broker->spare_count)
         zqb__buffer_close (&broker->spares[--broker->spare_count]);
     zqb__buffer_close (&broker->address);
+    zqb__keys_free (&broker->keys);
     zqb__parcel_close (&broker->packed);
     zqb__parcel_close (&broker->served);
     zqb__ledger_release (broker->unsent);
@@ -9471,6 +9848,10 @@ static int zqb__broker_reserve (zqb_broker_t *broker)
 /* The parts that can fail. The first has been made when this is called. */
 static int zqb__broker_fill (zqb_broker_t *broker)
 {
+    int failed = zqb__keys_of_broker (&broker->keys, &broker->options);
+    broker->options.server_secret = broker->options.zap_domain = NULL; /* the caller's */
+    if (failed)
+        return -1;
     zqb__port_t *port = zqb__port_new (broker, ZQB__MAJORDOMO, 0, NULL);
     if (zqb__broker_add_port (broker, port) != 0) {
         zqb__port_close (port);
@@ -10948,6 +11329,10 @@ typedef struct zqb__line_t {
     zqb__incoming_t in; /* the message in the inbox, while it is read */
     int reading;
     zqb_msg_t outbox;
+    zqb__keys_t *keys;    /* its own; NULL: no security */
+    int refused;          /* lost is set, too: the broker does not let us in: EACCES; EPROTO: it wants something else */
+    size_t refusals;      /* in a row */
+    int failed, excused;  /* handshakes that failed without a word, and how many of these have ended */
 } zqb__line_t;
 
 /* Splits "a,b,c". -1: EINVAL (an empty one), ENOMEM. */
@@ -10983,7 +11368,8 @@ static void zqb__line_disconnect (zqb__line_t *line)
     if (line->socket)
         zmq_close (line->socket);
     line->socket = line->monitor = NULL;
-    line->connected = line->lost = line->answered = 0;
+    line->connected = line->lost = line->answered = line->refused = 0;
+    line->failed = line->excused = 0;
     line->reading = 0;
     zqb__parcel_clear (&line->out);
     zqb__inbox_clear (&line->inbox);
@@ -10993,8 +11379,12 @@ static void zqb__line_disconnect (zqb__line_t *line)
    in front of a broker that is away, is not. */
 #ifdef ZMQ_EVENT_HANDSHAKE_SUCCEEDED
 #define ZQB__EVENT_THERE ZMQ_EVENT_HANDSHAKE_SUCCEEDED
+#define ZQB__EVENT_FAILED ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL
+#define ZQB__EVENT_DENIED ZMQ_EVENT_HANDSHAKE_FAILED_AUTH
 #else
 #define ZQB__EVENT_THERE ZMQ_EVENT_CONNECTED
+#define ZQB__EVENT_FAILED 0
+#define ZQB__EVENT_DENIED 0
 #endif
 
 /* Ends a connection that is given up. What it has not delivered is of no use any more: a worker that registers again
@@ -11015,11 +11405,45 @@ static int zqb__line_watch (zqb__line_t *line)
 {
     if (zqb__line_is_inproc (line))
         return 0;
-    line->monitor = zqb__monitor_open (line->ctx, line->socket, ZQB__EVENT_THERE | ZMQ_EVENT_DISCONNECTED);
+    int events = ZQB__EVENT_THERE | ZQB__EVENT_FAILED | ZQB__EVENT_DENIED | ZMQ_EVENT_DISCONNECTED;
+    line->monitor = zqb__monitor_open (line->ctx, line->socket, events);
     if (!line->monitor)
         return -1;
     line->monitor_fd = zqb__socket_fd (line->monitor);
     return 0;
+}
+
+/* The broker does not let us in, and libzmq does not try again. */
+static void zqb__line_refuse (zqb__line_t *line, int error)
+{
+    line->refusals += !line->refused;
+    line->refused = line->refused ? line->refused : error;
+    line->lost = 1;
+}
+
+/* A connection ends. If that was before it began, and not for want of an answer, mechanisms did not fit. */
+static void zqb__line_on_disconnected (zqb__line_t *line)
+{
+    if (line->connected)
+        line->lost = 1;
+    else if (ZQB__EVENT_FAILED && line->failed == line->excused)
+        zqb__line_refuse (line, EPROTO);
+    line->excused = line->failed;
+    line->connected = 0;
+}
+
+static void zqb__line_on_event (zqb__line_t *line, uint16_t event)
+{
+    if (event == ZMQ_EVENT_DISCONNECTED)
+        zqb__line_on_disconnected (line);
+    else if (event == ZQB__EVENT_THERE) {
+        line->connected = 1;
+        line->refusals = 0;
+        line->failed = line->excused = 0;
+    } else if (event == ZQB__EVENT_DENIED)
+        zqb__line_refuse (line, EACCES);
+    else
+        line->failed++;
 }
 
 /* Looks what became of the connection meanwhile. */
@@ -11027,10 +11451,21 @@ static void zqb__line_look_at_monitor (zqb__line_t *line)
 {
     uint16_t event;
     int32_t value;
-    while (line->monitor && zqb__monitor_next (line->monitor, &line->events, &event, &value)) {
-        line->lost |= line->connected && event == ZMQ_EVENT_DISCONNECTED;
-        line->connected = event != ZMQ_EVENT_DISCONNECTED;
-    }
+    while (line->monitor && zqb__monitor_next (line->monitor, &line->events, &event, &value))
+        zqb__line_on_event (line, event);
+}
+
+/* Why a connection is lost, or, if it is not, why nobody may be heard, for people. */
+static const char *zqb__line_why (const zqb__line_t *line)
+{
+    if (line->refused == EACCES)
+        return "the broker refuses our key or password";
+    if (line->refused)
+        return "the broker wants another security mechanism, or is none";
+    if (line->lost)
+        return "the connection was lost";
+    return line->failed && line->keys ? "handshakes fail: is the broker's key another, or its ZAP handler missing?"
+                                      : "the broker is silent";
 }
 
 /* Connects anew to the current endpoint. -1: what zmq_socket and zmq_connect say, and there is no socket. */
@@ -11049,7 +11484,8 @@ static int zqb__line_connect (zqb__line_t *line)
     zqb__set_int (line->socket, ZMQ_RCVTIMEO, ZQB__BLOCK_MS);
     line->fd = zqb__socket_fd (line->socket);
     line->heard = line->told = line->now;
-    if (zqb__line_watch (line) == 0 && zmq_connect (line->socket, zqb__line_endpoint (line)) == 0)
+    if (zqb__keys_apply (line->keys, line->socket) == 0 && zqb__line_watch (line) == 0
+        && zmq_connect (line->socket, zqb__line_endpoint (line)) == 0)
         return 0;
     int error = errno;
     zqb__line_disconnect (line);
@@ -11077,6 +11513,7 @@ static void zqb__line_close (zqb__line_t *line)
     zqb__line_disconnect (line);
     ZQB_FREE (line->endpoints);
     line->endpoints = NULL;
+    zqb__keys_free (&line->keys);
     zqb__parcel_close (&line->out);
     zqb__parcel_close (&line->packed);
     zqb__inbox_close (&line->inbox);
@@ -11758,7 +12195,7 @@ static void zqb__worker_keep (zqb_worker_t *worker)
         if (!worker->leaving && now >= worker->register_at)
             zqb__worker_register (worker);
     } else if (now >= zqb__after (worker->line.heard, worker->expiry))
-        zqb__worker_hang_up (worker, "the broker is silent");
+        zqb__worker_hang_up (worker, zqb__line_why (&worker->line));
     else if (now >= zqb__after (worker->line.told, worker->heartbeat))
         zqb__worker_report (worker, &beat);
 }
@@ -11811,7 +12248,7 @@ static void zqb__worker_look_up (zqb_worker_t *worker)
     zqb__worker_starve (worker);
     zqb__line_look_at_monitor (&worker->line);
     if (worker->line.lost)
-        zqb__worker_hang_up (worker, "the connection was lost");
+        zqb__worker_hang_up (worker, zqb__line_why (&worker->line));
     zqb__line_look_at_clock (&worker->line);
     if (worker->registered)
         zqb__worker_keep (worker);
@@ -11862,9 +12299,10 @@ static void zqb__worker_free (zqb_worker_t *worker)
     ZQB_FREE (worker);
 }
 
-/* As zqb_worker_new, with valid arguments; shared is NULL, or whose stop ends it, and others. */
+/* As zqb_worker_new, with valid arguments; keys are copied; shared is NULL, or whose stop ends it, and others. */
 static zqb_worker_t *zqb__worker_make (void *ctx, const char *endpoints, const char *service,
-                                       const zqb_worker_options_t *options, zqb__signal_t *shared)
+                                       const zqb_worker_options_t *options, const zqb__keys_t *keys,
+                                       zqb__signal_t *shared)
 {
     zqb_worker_t *worker = (zqb_worker_t *) zqb__alloc (sizeof *worker);
     if (!worker)
@@ -11883,7 +12321,8 @@ static zqb_worker_t *zqb__worker_make (void *ctx, const char *endpoints, const c
         ZQB_FREE (worker);
         return NULL;
     }
-    if (zqb__line_open (&worker->line, endpoints) != 0) {
+    worker->line.keys = zqb__keys_copy (keys);
+    if ((keys && !worker->line.keys) || zqb__line_open (&worker->line, endpoints) != 0) {
         int error = errno;
         zqb__worker_free (worker);
         errno = error;
@@ -11892,6 +12331,11 @@ static zqb_worker_t *zqb__worker_make (void *ctx, const char *endpoints, const c
     worker->dice = worker->line.life;
     zqb__worker_register (worker);
     return worker;
+}
+
+static int zqb__worker_keys (zqb__keys_t **keys, const zqb_worker_options_t *o)
+{
+    return zqb__keys_of_peer (keys, o->server_public, o->public_key, o->secret_key, o->user, o->password);
 }
 
 ZQB_API zqb_worker_t *zqb_worker_new (
@@ -11905,7 +12349,14 @@ ZQB_API zqb_worker_t *zqb_worker_new (
         errno = EINVAL;
         return NULL;
     }
-    return zqb__worker_make (ctx, endpoints, service, options, NULL);
+    zqb__keys_t *keys;
+    if (zqb__worker_keys (&keys, options) != 0)
+        return NULL;
+    zqb_worker_t *worker = zqb__worker_make (ctx, endpoints, service, options, keys, NULL);
+    int error = errno;
+    zqb__keys_free (&keys);
+    errno = error;
+    return worker;
 }
 
 /* The next request that waits, now the user's; NULL: there is none. */
@@ -11942,7 +12393,7 @@ static int zqb__worker_turn (zqb_worker_t *worker, int flags)
     if (zqb__worker_read (worker, flags) < 0)
         return -1;
     if (worker->line.lost)
-        zqb__worker_hang_up (worker, "the connection was lost");
+        zqb__worker_hang_up (worker, zqb__line_why (&worker->line));
     if (worker->refused) {
         errno = worker->refused;
         worker->refused = 0;
@@ -12141,6 +12592,7 @@ struct zqb_client_t {
     int submitted;       /* since the user looked for replies */
     int in_bursts;       /* he had submitted several before he did, and may do so again */
     zqb__name_t *name;   /* the last one */
+    int turned_away;     /* there is no connection, as the broker did not let us in: nothing was ever sent */
 };
 
 static int zqb__client_is_mdp (const zqb_client_t *client)
@@ -12446,14 +12898,20 @@ static zqb__pending_t *zqb__pending_new (zqb_client_t *client, const char *servi
 /* Everything is sent again: the broker is another, or the same one with no memory, or over a new connection. But not by
    a client that is not to try again: what it has sent may have been executed. Parts that were lost with a connection
    will never be read, and so as many are granted anew. */
-static void zqb__client_transmit_all (zqb_client_t *client)
+static void zqb__client_transmit_anyway (zqb_client_t *client)
 {
     zqb__link_t *all = &client->pending;
-    for (zqb__link_t *at = all->next; client->retries > 0 && at != all; at = at->next) {
+    for (zqb__link_t *at = all->next; at != all; at = at->next) {
         zqb__pending_t *pending = ZQB__OF (zqb__pending_t, link, at);
         zqb__client_transmit (client, pending, ZQB__AGAIN);
         zqb__client_grant (client, pending, ZQB__WINDOW_PARTS);
     }
+}
+
+static void zqb__client_transmit_all (zqb_client_t *client)
+{
+    if (client->retries > 0)
+        zqb__client_transmit_anyway (client);
 }
 
 /* What was sent ends without a reply: everything, or, in MDP, the first. */
@@ -12520,6 +12978,30 @@ static void zqb__client_time_out_mdp (zqb_client_t *client, zqb__pending_t *pend
         zqb__client_send_first (client);
 }
 
+/* Sends what waits over a new connection, as nothing of it was ever sent over another. */
+static void zqb__client_send_all (zqb_client_t *client)
+{
+    if (zqb__client_is_mdp (client))
+        zqb__client_send_first (client);
+    else
+        zqb__client_transmit_anyway (client);
+}
+
+/* The broker does not let us in. If there are others, perhaps they do; if all have refused, it has no sense to wait. A
+   new connection, and a new refusal, is for what is submitted from now on. */
+static void zqb__client_turn_away (zqb_client_t *client, int error)
+{
+    zqb__line_t *line = &client->line;
+    if (line->refusals < line->endpoint_count && zqb__line_connect_next (line) == 0) {
+        zqb__client_send_all (client);
+        return;
+    }
+    zqb__line_drop (line);
+    line->refusals = 0;
+    client->turned_away = 1;
+    zqb__client_end_sent (client, error);
+}
+
 /* The connection was lost: all that has no answer is sent again, once, over a new one, where it waits for the broker;
    or ends, if it is not to be tried again.
    What may still have waited in the old one is dropped with it, or it would arrive twice. */
@@ -12528,15 +13010,19 @@ static void zqb__client_catch_up (zqb_client_t *client)
     zqb__line_t *line = &client->line;
     if (line->socket ? !line->lost : line->now < line->opened + ZQB__SOCKET_AGAIN_US)
         return;
+    if (line->refused) {
+        zqb__client_turn_away (client, line->refused);
+        return;
+    }
+    int was_turned_away = client->turned_away;
     if (zqb__line_connect (line) != 0)
         return;
+    client->turned_away = 0;
     client->line.broker_life = 0; /* whichever broker answers is the one that was asked (again) */
-    if (client->retries == 0)
+    if (client->retries == 0 && !was_turned_away)
         zqb__client_end_sent (client, ETIMEDOUT);
-    else if (zqb__client_is_mdp (client))
-        zqb__client_send_first (client);
     else
-        zqb__client_transmit_all (client);
+        zqb__client_send_all (client);
 }
 
 static void zqb__client_tick_timed (zqb_client_t *client)
@@ -12825,16 +13311,10 @@ static void zqb__client_options (zqb_client_t *client, const zqb_client_options_
     client->line.send_timeout_ms = 0; /* what cannot be sent is sent when the time-out comes */
 }
 
-ZQB_API zqb_client_t *zqb_client_new (void *ctx, const char *endpoints, const zqb_client_options_t *options)
+/* As zqb_client_new, with valid arguments; keys are copied. */
+static zqb_client_t *zqb__client_make (void *ctx, const char *endpoints, const zqb_client_options_t *options,
+                                       const zqb__keys_t *keys)
 {
-    zqb_client_options_t standard;
-    memset (&standard, 0, sizeof standard);
-    if (!options)
-        options = &standard;
-    if (!ctx || !endpoints || !zqb__client_options_valid (options)) {
-        errno = EINVAL;
-        return NULL;
-    }
     zqb_client_t *client = (zqb_client_t *) zqb__alloc (sizeof *client);
     if (!client)
         return NULL;
@@ -12845,11 +13325,33 @@ ZQB_API zqb_client_t *zqb_client_new (void *ctx, const char *endpoints, const zq
     zqb__list_init (&client->untimed);
     zqb__client_options (client, options);
     client->line.ctx = ctx;
-    if (zqb__line_open (&client->line, endpoints) != 0) {
+    client->line.keys = zqb__keys_copy (keys);
+    if ((keys && !client->line.keys) || zqb__line_open (&client->line, endpoints) != 0) {
         ZQB_FREE (client);
         return NULL;
     }
     zqb__slab_init (&client->slots, sizeof (zqb__pending_t), (uint32_t) (client->line.life >> 32));
+    return client;
+}
+
+ZQB_API zqb_client_t *zqb_client_new (void *ctx, const char *endpoints, const zqb_client_options_t *options)
+{
+    zqb_client_options_t standard;
+    zqb__keys_t *keys;
+    memset (&standard, 0, sizeof standard);
+    if (!options)
+        options = &standard;
+    if (!ctx || !endpoints || !zqb__client_options_valid (options)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    if (zqb__keys_of_peer (&keys, options->server_public, options->public_key, options->secret_key, options->user,
+                           options->password) != 0)
+        return NULL;
+    zqb_client_t *client = zqb__client_make (ctx, endpoints, options, keys);
+    int error = errno;
+    zqb__keys_free (&keys);
+    errno = error;
     return client;
 }
 
@@ -13214,6 +13716,7 @@ struct zqb_pool_t {
     void *ctx;
     char *endpoints, *service;
     zqb_worker_options_t options;
+    zqb__keys_t *keys; /* of all workers; NULL: no security */
     zqb__mutex_t lock; /* of what others may look at: threads, their workers, and all down to the manager */
     zqb__link_t threads;
     zqb_scale_options_t bounds;
@@ -13253,7 +13756,7 @@ static int zqb__pool_handle (zqb_request_t *request, zqb_msg_t *reply, void *arg
 
 static zqb_worker_t *zqb__pool_make_worker (zqb_pool_t *pool)
 {
-    return zqb__worker_make (pool->ctx, pool->endpoints, pool->service, &pool->options, &pool->signal);
+    return zqb__worker_make (pool->ctx, pool->endpoints, pool->service, &pool->options, pool->keys, &pool->signal);
 }
 
 /* Lets others drain this worker, or, with NULL, no longer. */
@@ -13387,7 +13890,7 @@ static void zqb__pool_ask (zqb_pool_t *pool, uint64_t now)
     options.timeout_ms = ZQB__POOL_TIMEOUT_MS;
     options.retries = -1;
     if (!pool->client)
-        pool->client = zqb_client_new (pool->ctx, pool->endpoints, &options);
+        pool->client = zqb__client_make (pool->ctx, pool->endpoints, &options, pool->keys);
     zqb_msg_init (&name);
     if (pool->client && zqb_msg_add_str (&name, pool->service) == 0
         && zqb_client_submit (pool->client, "mmi.services", &name, &pool->asked) == 0)
@@ -13597,6 +14100,7 @@ static void zqb__pool_free (zqb_pool_t *pool)
 {
     zqb__signal_close (&pool->signal);
     zqb__mutex_close (&pool->lock);
+    zqb__keys_free (&pool->keys);
     ZQB_FREE (pool->endpoints);
     ZQB_FREE (pool->service);
     ZQB_FREE (pool);
@@ -13647,14 +14151,18 @@ static zqb_pool_t *zqb__pool_new (void *ctx, const char *endpoints, const char *
     pool->options = *options;
     pool->endpoints = zqb__copy_text (endpoints, strlen (endpoints));
     pool->service = zqb__copy_text (service, strlen (service));
-    if (pool->endpoints && pool->service && zqb__signal_init (&pool->signal) == 0) {
+    if (pool->endpoints && pool->service && zqb__worker_keys (&pool->keys, options) == 0
+        && zqb__signal_init (&pool->signal) == 0) {
         if (zqb__mutex_init (&pool->lock) == 0)
             return pool;
         zqb__signal_close (&pool->signal);
     }
+    int error = errno;
+    zqb__keys_free (&pool->keys);
     ZQB_FREE (pool->endpoints);
     ZQB_FREE (pool->service);
     ZQB_FREE (pool);
+    errno = error;
     return NULL;
 }
 

@@ -18,6 +18,10 @@
             ./zqbrokerd --bind tcp://127.0.0.1:5555 \
                         --scale echo 1 4 './zqecho -e "$ZQB_ENDPOINT" "$ZQB_SERVICE"'
 
+    With --curve-secret whoever connects needs the public key that belongs to it (zqkeygen makes
+    both). On standard error there is a warning for each tcp endpoint that others than this machine
+    reach, if there is neither --curve-secret nor --plain.
+
     One that ends is started again; if it did not live for a second, after longer and longer pauses.
     One that is not needed any more gets SIGTERM, and ends what it has begun. At the end all get it,
     and SIGKILL if they have not ended in five seconds, or at the next SIGINT or SIGTERM.
@@ -48,11 +52,15 @@ static const char help[] =
     "  --scale SERVICE MIN MAX COMMAND    start its workers: processes, as many as its load wants\n"
     "  --max-requests N                   so many may be queued and running (1000000)\n"
     "  --wait                             when full, leave --clients and FRONTENDs unread\n"
+    "  --curve-secret FILE                CURVE, with the secret key in this file of zqkeygen's\n"
+    "  --plain                            PLAIN: users and passwords, not encrypted\n"
     "  -v, --verbose                      log to standard error\n"
     "  -h, --help                         this\n"
     "At least one --bind or --lru is needed. All that name something may be given several times.\n";
 
 typedef enum { BIND, BIND_CLIENTS, BIND_LRU, TIME_LIMIT, SCALE } what_t;
+
+enum { PATH_SIZE = 4096 };
 
 /* Something to be set up: an option with its values. */
 typedef struct setup_t {
@@ -64,6 +72,7 @@ typedef struct settings_t {
     zqb_broker_options_t options;
     setup_t *setups;
     size_t count;
+    char secret[PATH_SIZE]; /* what server_secret points to */
     int has_workers; /* somewhere they may register */
     int has_crews;
 } settings_t;
@@ -153,12 +162,35 @@ static int parse_setup (settings_t *settings, char ***arguments)
     return 0;
 }
 
+static void set_secret (settings_t *settings, const char *path)
+{
+    size_t room = sizeof settings->secret;
+
+    if ((size_t) snprintf (settings->secret, room, "file:%s", path) >= room)
+        usage_error ("too long", path);
+    settings->options.server_secret = settings->secret;
+}
+
+/* Options of who may connect. 0: it is none of them. */
+static int parse_security (settings_t *settings, char ***arguments)
+{
+    char **values;
+
+    if ((values = take (arguments, "--curve-secret", 1)) != NULL)
+        set_secret (settings, values[0]);
+    else if (take (arguments, "--plain", 0))
+        settings->options.plain = 1;
+    else
+        return 0;
+    return 1;
+}
+
 static void parse (settings_t *settings, char **arguments)
 {
     char **values;
 
     while (*arguments != NULL) {
-        if (parse_setup (settings, &arguments))
+        if (parse_setup (settings, &arguments) || parse_security (settings, &arguments))
             continue;
         if ((values = take (&arguments, "--heartbeat", 1)) != NULL)
             settings->options.heartbeat_ms = number (values[0]);
@@ -177,6 +209,8 @@ static void parse (settings_t *settings, char **arguments)
     }
     if (!settings->has_workers)
         usage_error ("nothing to bind", "give --bind or --lru");
+    if (settings->options.plain && settings->options.server_secret != NULL)
+        usage_error ("not both", "--curve-secret and --plain");
 }
 
 /* ---- the broker ---- */
@@ -536,6 +570,25 @@ static int failed_to_set_up (const setup_t *setup)
     return -1;
 }
 
+/* Whether only this machine reaches an endpoint, which is as libzmq spells it. */
+static int is_local (const char *endpoint)
+{
+    const char *host = endpoint + strlen ("tcp://");
+
+    return strncmp (endpoint, "tcp:", 4) != 0 || strncmp (host, "127.", 4) == 0
+           || strncmp (host, "[::1]:", 6) == 0;
+}
+
+static void say_bound (const settings_t *settings, const char *endpoint)
+{
+    int is_secure = settings->options.server_secret != NULL || settings->options.plain;
+
+    printf ("bound %s\n", endpoint);
+    if (!is_secure && !is_local (endpoint))
+        fprintf (stderr, "zqbrokerd: warning: whoever reaches %s may use it, and others read what "
+                 "is said: see --curve-secret\n", endpoint);
+}
+
 static int set_up_all (const settings_t *settings)
 {
     char endpoint[256];
@@ -544,7 +597,7 @@ static int set_up_all (const settings_t *settings)
         if (set_up_one (&settings->setups[i]) == -1)
             return failed_to_set_up (&settings->setups[i]);
     for (int i = 0; zqb_broker_endpoint (broker, i, endpoint, sizeof endpoint) == 0; i++)
-        printf ("bound %s\n", endpoint);
+        say_bound (settings, endpoint);
     return 0;
 }
 
@@ -599,7 +652,10 @@ int main (int argc, char **argv)
 
     ctx = zmq_ctx_new ();
     broker = zqb_broker_new (ctx, &settings.options);
-    rc = broker != NULL ? serve (&settings) : failed ("start");
+    if (broker != NULL)
+        rc = serve (&settings);
+    else
+        rc = failed (settings.secret[0] != '\0' ? settings.secret : "start");
 
     zqb_broker_destroy (&broker);
     zmq_ctx_term (ctx);

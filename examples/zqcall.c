@@ -13,7 +13,8 @@
     worker that has it.
 
     Status  0       answered; with --survey by a worker at least; with --one-way the broker has it
-            1       not answered, for another reason than these; it is on standard error, always
+            1       not answered, for another reason than these, such as a broker that refuses the
+                    key or the password; it is on standard error, always
             2       the command line is wrong
             3       the worker reported a failure
             4       the deadline was over
@@ -25,10 +26,12 @@
             ./zqcall -e tcp://127.0.0.1:5555 mmi.stats
             ./zqcall -e tcp://127.0.0.1:5555 --mdp 0.1 upper < README.md
             ./zqcall -e tcp://127.0.0.1:5555 --priority 4 --deadline 500 upper urgent
+            ./zqcall -e tcp://10.0.0.1:5555 --curve-server broker.public --curve alice upper secret
 */
 #define ZQBROKER_IMPLEMENTATION
 #include "zqbroker.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <limits.h>
@@ -36,6 +39,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static const char help[] =
     "usage: zqcall -e ENDPOINT [OPTION...] SERVICE [FRAME...]\n"
@@ -45,6 +50,11 @@ static const char help[] =
     "      --retries N            how often to try again after the first time (2)\n"
     "      --progress             show on standard error how far the work is\n"
     "  -h, --help                 this\n"
+    "Who it is, and who the broker has to be:\n"
+    "      --curve-server FILE    CURVE: the broker's public key, in a file of zqkeygen's\n"
+    "      --curve NAME           the key pair in NAME.secret; else a new one for this run\n"
+    "      --user NAME            PLAIN: who this is\n"
+    "      --password-file FILE   and the password, in a file that only its owner may read\n"
     "What the request asks for, in ZQB/1:\n"
     "      --priority N           higher first, from -4 to 4 (0)\n"
     "      --deadline MS          the answer is of use for so long, and is asked for until then\n"
@@ -62,9 +72,11 @@ static const char help[] =
 enum { ANSWERED = 0, FAILED = 1, WRONG = 2, WORKER_FAILED = 3, EXPIRED = 4, NO_WORKER = 5 };
 
 enum { LOOK_MS = 100, LONGEST_KEY = 255, MOST_ATTEMPTS = 65534 };
+enum { PATH_SIZE = 4096, PASSWORD_SIZE = 257 };
 
 typedef struct settings_t {
     zqb_client_options_t client;
+    char server[PATH_SIZE], own[PATH_SIZE], password[PASSWORD_SIZE]; /* what it points to */
     zqb_request_options_t request;
     int asks; /* something of these */
     int progress;
@@ -141,6 +153,60 @@ static void show_help (void)
     exit (0);
 }
 
+/* ---- keys and passwords ---- */
+
+static const char *key_file (char text[PATH_SIZE], const char *path, const char *ending)
+{
+    if (snprintf (text, PATH_SIZE, "file:%s%s", path, ending) >= PATH_SIZE)
+        usage_error ("too long: ", path);
+    return text;
+}
+
+/* The first line of a file that nobody else may read. */
+static const char *password_in (char text[PASSWORD_SIZE], const char *path)
+{
+    struct stat about;
+    int file = open (path, O_RDONLY | O_CLOEXEC);
+    ssize_t size = file != -1 ? read (file, text, PASSWORD_SIZE - 1) : -1;
+
+    if (size == -1)
+        usage_error ("cannot be read: ", path);
+    if (fstat (file, &about) == -1 || (about.st_mode & (S_IRWXG | S_IRWXO)) != 0)
+        usage_error ("others may read or write it: ", path);
+    close (file);
+    text[size] = '\0';
+    text[strcspn (text, "\r\n")] = '\0';
+    return text;
+}
+
+/* 0: it is another option. */
+static int set_security (settings_t *settings, int option)
+{
+    zqb_client_options_t *peer = &settings->client;
+
+    switch (option) {
+        case 'S': peer->server_public = key_file (settings->server, optarg, ""); return 1;
+        case 'C': peer->secret_key = key_file (settings->own, optarg, ".secret"); return 1;
+        case 'U': peer->user = optarg; return 1;
+        case 'P': peer->password = password_in (settings->password, optarg); return 1;
+        default: return 0;
+    }
+}
+
+static void check_security (const zqb_client_options_t *peer)
+{
+    int curve = peer->server_public != NULL, plain = peer->user != NULL;
+
+    if (peer->secret_key != NULL && !curve)
+        usage_error ("--curve needs --curve-server", "");
+    if (plain != (peer->password != NULL))
+        usage_error ("--user and --password-file need each other", "");
+    if (curve && plain)
+        usage_error ("either --curve-server or --user", "");
+}
+
+/* ---- the options ---- */
+
 static void set_request_option (settings_t *settings, int option)
 {
     zqb_request_options_t *request = &settings->request;
@@ -163,6 +229,8 @@ static void set_request_option (settings_t *settings, int option)
 
 static void set_option (settings_t *settings, int option)
 {
+    if (set_security (settings, option))
+        return;
     switch (option) {
         case 'e': settings->endpoint = optarg; break;
         case 'm': settings->client.dialect = dialect (optarg); break;
@@ -178,6 +246,7 @@ static void check (const settings_t *settings)
 {
     if (settings->endpoint == NULL)
         usage_error ("-e is missing", "");
+    check_security (&settings->client);
     if (settings->asks && settings->client.dialect != ZQB_DIALECT_ZQB1)
         usage_error ("Majordomo has no words for what the request asks for", "");
     if (settings->request.survey && settings->request.one_way)
@@ -202,6 +271,10 @@ static void parse (settings_t *settings, int argc, char **argv)
         { "one-way", no_argument, NULL, 'o' },
         { "fail-fast", no_argument, NULL, 'q' },
         { "survey", no_argument, NULL, 's' },
+        { "curve-server", required_argument, NULL, 'S' },
+        { "curve", required_argument, NULL, 'C' },
+        { "user", required_argument, NULL, 'U' },
+        { "password-file", required_argument, NULL, 'P' },
         { "help", no_argument, NULL, 'h' },
         { NULL, 0, NULL, 0 }
     };
@@ -473,7 +546,11 @@ int main (int argc, char **argv)
     parse (&settings, argc, argv);
     ctx = zmq_ctx_new ();
     client = zqb_client_new (ctx, settings.endpoint, &settings.client);
-    status = client != NULL ? call (&settings, client) : failed (settings.endpoint);
+    if (client != NULL)
+        status = call (&settings, client);
+    else
+        status = failed (settings.client.server_public != NULL ? "the endpoint or a key"
+                                                               : settings.endpoint);
 
     zqb_client_destroy (&client);
     zmq_ctx_term (ctx);

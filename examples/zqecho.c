@@ -19,13 +19,16 @@
 #define ZQBROKER_IMPLEMENTATION
 #include "zqbroker.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 static const char help[] =
     "usage: zqecho -e ENDPOINT [OPTION...] SERVICE\n"
@@ -42,9 +45,15 @@ static const char help[] =
     "      --work MS              take so long for each (0)\n"
     "      --progress             report ten times how far each is; ZQB/1 only\n"
     "      --refuse               give each back, for another worker; ZQB/1 only\n"
-    "      --fail CODE            fail each, with this code\n";
+    "      --fail CODE            fail each, with this code\n"
+    "  -v, --verbose              log to standard error, also that a broker refuses it\n"
+    "      --curve-server FILE    CURVE: the broker's public key, in a file of zqkeygen's\n"
+    "      --curve NAME           the key pair in NAME.secret; else a new one for this run\n"
+    "      --user NAME            PLAIN: who this is\n"
+    "      --password-file FILE   and the password, in a file that only its owner may read\n";
 
 enum { HEARTBEAT_MS = 2500, LIVENESS = 3, LINGER_MS = 1000, STEPS = 10, LOOK_MS = 10 };
+enum { PATH_SIZE = 4096, PASSWORD_SIZE = 257 };
 
 typedef struct settings_t settings_t;
 typedef int (serve_fn) (void *ctx, const settings_t *settings);
@@ -54,6 +63,7 @@ struct settings_t {
     const char *endpoint;
     const char *service;
     zqb_worker_options_t worker;
+    char server[PATH_SIZE], own[PATH_SIZE], password[PASSWORD_SIZE]; /* what it points to */
     int print, progress, refuse;
     int work_ms;
     int fail; /* the code, or 0 */
@@ -170,7 +180,8 @@ static int serve_native (void *ctx, const settings_t *settings)
     int rc;
 
     if (worker == NULL)
-        return failed (settings->endpoint);
+        return failed (settings->worker.server_public != NULL ? "the endpoint or a key"
+                                                              : settings->endpoint);
     native = worker;
     end_on_signals ();
     rc = zqb_worker_run (worker, echo, (void *) settings);
@@ -352,8 +363,71 @@ static void show_help (void)
     exit (0);
 }
 
+/* ---- keys and passwords ---- */
+
+static const char *key_file (char text[PATH_SIZE], const char *path, const char *ending)
+{
+    if (snprintf (text, PATH_SIZE, "file:%s%s", path, ending) >= PATH_SIZE)
+        usage_error ("too long: ", path);
+    return text;
+}
+
+/* The first line of a file that nobody else may read. */
+static const char *password_in (char text[PASSWORD_SIZE], const char *path)
+{
+    struct stat about;
+    int file = open (path, O_RDONLY | O_CLOEXEC);
+    ssize_t size = file != -1 ? read (file, text, PASSWORD_SIZE - 1) : -1;
+
+    if (size == -1)
+        usage_error ("cannot be read: ", path);
+    if (fstat (file, &about) == -1 || (about.st_mode & (S_IRWXG | S_IRWXO)) != 0)
+        usage_error ("others may read or write it: ", path);
+    close (file);
+    text[size] = '\0';
+    text[strcspn (text, "\r\n")] = '\0';
+    return text;
+}
+
+/* 0: it is another option. */
+static int set_security (settings_t *settings, int option)
+{
+    zqb_worker_options_t *peer = &settings->worker;
+
+    switch (option) {
+        case 'S': peer->server_public = key_file (settings->server, optarg, ""); return 1;
+        case 'C': peer->secret_key = key_file (settings->own, optarg, ".secret"); return 1;
+        case 'U': peer->user = optarg; return 1;
+        case 'P': peer->password = password_in (settings->password, optarg); return 1;
+        default: return 0;
+    }
+}
+
+static void check_security (const zqb_worker_options_t *peer)
+{
+    int curve = peer->server_public != NULL, plain = peer->user != NULL;
+
+    if (peer->secret_key != NULL && !curve)
+        usage_error ("--curve needs --curve-server", "");
+    if (plain != (peer->password != NULL))
+        usage_error ("--user and --password-file need each other", "");
+    if (curve && plain)
+        usage_error ("either --curve-server or --user", "");
+}
+
+/* ---- the options ---- */
+
+static void print_log (int level, const char *text, void *arg)
+{
+    (void) level;
+    (void) arg;
+    fprintf (stderr, "zqecho: %s\n", text);
+}
+
 static void set_option (settings_t *settings, int option)
 {
+    if (set_security (settings, option))
+        return;
     switch (option) {
         case 'e': settings->endpoint = optarg; break;
         case 'm': settings->worker.dialect = dialect (optarg); break;
@@ -364,6 +438,7 @@ static void set_option (settings_t *settings, int option)
         case 'g': settings->progress = 1; break;
         case 'r': settings->refuse = 1; break;
         case 'f': settings->fail = number (optarg, INT_MAX); break;
+        case 'v': settings->worker.log = print_log; break;
         case 'l': settings->serve = serve_lru; break;
         case 'p': settings->serve = serve_ppp; break;
         case 'h': show_help (); break;
@@ -383,17 +458,26 @@ static void parse (settings_t *settings, int argc, char **argv)
         { "progress", no_argument, NULL, 'g' },
         { "refuse", no_argument, NULL, 'r' },
         { "fail", required_argument, NULL, 'f' },
+        { "verbose", no_argument, NULL, 'v' },
         { "lru", no_argument, NULL, 'l' },
         { "ppp", no_argument, NULL, 'p' },
+        { "curve-server", required_argument, NULL, 'S' },
+        { "curve", required_argument, NULL, 'C' },
+        { "user", required_argument, NULL, 'U' },
+        { "password-file", required_argument, NULL, 'P' },
         { "help", no_argument, NULL, 'h' },
         { NULL, 0, NULL, 0 }
     };
     int option;
 
-    while ((option = getopt_long (argc, argv, "e:h", options, NULL)) != -1)
+    while ((option = getopt_long (argc, argv, "e:vh", options, NULL)) != -1)
         set_option (settings, option);
     if (settings->endpoint == NULL)
         usage_error ("-e is missing", "");
+    check_security (&settings->worker);
+    if (settings->serve != serve_native
+        && (settings->worker.server_public != NULL || settings->worker.user != NULL))
+        usage_error ("--lru and --ppp know no keys and passwords", "");
     if (settings->serve == serve_native && optind == argc)
         usage_error ("the service is missing", "");
     settings->service = argv[optind];

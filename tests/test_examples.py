@@ -1029,5 +1029,118 @@ def _():
     assert (status, output) == (1, "") and "service mmi.x" in errors, (status, output, errors)
 
 
+# ---- keys and passwords
+
+
+def keys(name, *names):
+    """A folder with fresh pairs of keys, as a function that gives the path of what is in it."""
+    where = folder("examples", "keys-" + name)
+    for pair in names:
+        for path in glob.glob(os.path.join(where, pair + ".*")):
+            os.remove(path)
+        same(answer("zqkeygen", os.path.join(where, pair))[0], 0)
+    return lambda file: os.path.join(where, file)
+
+
+@contextlib.contextmanager
+def secure_broker(*options):
+    with Started("zqbrokerd", "--bind", "tcp://127.0.0.1:*", *options) as broker:
+        endpoint = broker.line(r"bound (tcp://127\.0\.0\.1:\d+)")
+        broker.line("ready")
+        yield endpoint, broker
+
+
+@case("zqkeygen: two files, the secret for its owner alone; nothing is overwritten")
+def _():
+    path = keys("files", "a")
+    public, secret = read(path("a.public")), read(path("a.secret"))
+    same([os.stat(path("a." + kind)).st_mode & 0o777 for kind in ("secret", "public")], [0o600, 0o644 & ~umask()])
+    key = re.search(r'public-key = "(.{40})"', public).group(1)
+    assert key in secret and "secret-key" in secret and "secret-key" not in public, (public, secret)
+    for kind in ("secret", "public"):
+        status, output, errors = answer("zqkeygen", path("a"))
+        assert (status, output) == (1, "") and "File exists" in errors, (status, output, errors)
+        same((read(path("a.public")), read(path("a.secret"))), (public, secret))
+        os.remove(path("a." + kind))
+        status, output, errors = answer("zqkeygen", path("a"))
+        assert (status, output) == (1, "") and "File exists" in errors, (status, output, errors)
+        same(os.path.exists(path("a." + kind)), False)
+        write(path("a." + kind), {"secret": secret, "public": public}[kind])
+    refused("zqkeygen")
+    refused("zqkeygen", "a", "b")
+    status, output, errors = answer("zqkeygen", path("nowhere/a"))
+    assert (status, output) == (1, "") and "No such file" in errors, (status, output, errors)
+
+
+def umask():
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+@case("--curve-secret: who has keys is served; who has none, or those of another broker, is not")
+def _():
+    path = keys("curve", "broker", "alice", "eve")
+    mine = ["--curve-server", path("broker.public"), "--curve", path("alice")]
+    with secure_broker("--curve-secret", path("broker.secret")) as (endpoint, broker), \
+            Started("zqecho", "-e", endpoint, *mine, "--print", "echo") as worker:
+        same(answer("zqcall", "-e", endpoint, *mine, "echo", "hello"), (0, "hello\n", ""))
+        same(answer("zqcall", "-e", endpoint, *mine[:2], "echo", "a new pair"), (0, "a new pair\n", ""))
+        same(worker.line(), "echo: hello")
+        same(answer("zqcall", "-e", endpoint, "echo", "x"), (1, "", "zqcall: echo: Protocol error\n"))
+        same(answer("zqcall", "-e", endpoint, "--timeout", "100", "--retries", "0", "--curve-server",
+                    path("eve.public"), "echo", "x"), (1, "", "zqcall: echo: Connection timed out\n"))
+        with Started("zqecho", "-v", "-e", endpoint, "echo") as other:
+            eventually(lambda: "another security mechanism" in other.stderr(), "the worker says why")
+        same(broker.stderr(), "")
+
+
+@case("a secret that others may read is not used")
+def _():
+    path = keys("open", "a", "b")
+    os.chmod(path("a.secret"), 0o640)
+    status, output, errors = answer("zqbrokerd", "--bind", "tcp://127.0.0.1:*", "--curve-secret", path("a.secret"))
+    assert (status, output) == (1, "") and "not permitted" in errors, (status, output, errors)
+    for name, service in (("zqcall", ["echo", "x"]), ("zqecho", ["echo"])):
+        status, output, errors = answer(name, "-e", "tcp://127.0.0.1:1", "--curve-server", path("b.public"), "--curve",
+                                        path("a"), *service)
+        assert (status, output) == (1, "") and "not permitted" in errors, (status, output, errors)
+
+
+@case("--plain: without a handler nobody gets in; passwords come from files of their owner alone")
+def _():
+    path = keys("plain")
+    write(path("password"), "wonder land\n")
+    mine = ["--user", "alice", "--password-file", path("password")]
+    os.chmod(path("password"), 0o640)
+    refused("zqcall", "-e", "tcp://127.0.0.1:1", *mine, "echo", "x")
+    os.chmod(path("password"), 0o600)
+    with secure_broker("--plain") as (endpoint, _):
+        same(answer("zqcall", "-e", endpoint, "--timeout", "100", "--retries", "0", *mine, "echo", "x"),
+             (1, "", "zqcall: echo: Connection timed out\n"))
+        same(answer("zqcall", "-e", endpoint, "echo", "x"), (1, "", "zqcall: echo: Protocol error\n"))
+
+
+@case("options of security that do not fit together: status 2 and why")
+def _():
+    refused("zqbrokerd", "--bind", "tcp://127.0.0.1:*", "--plain", "--curve-secret", "x")
+    for name, service in (("zqcall", ["echo", "x"]), ("zqecho", ["echo"])):
+        for options in (["--curve", "x"], ["--user", "x"], ["--password-file", "/nowhere"],
+                        ["--curve-server", "x", "--user", "x"]):
+            refused(name, "-e", "tcp://127.0.0.1:1", *options, *service)
+    refused("zqecho", "-e", "tcp://127.0.0.1:1", "--lru", "--curve-server", "x")
+
+
+@case("zqbrokerd warns of endpoints that others reach, if it asks for nothing")
+def _():
+    path = keys("warn", "broker")
+    for endpoint, options, warned in (("tcp://*:*", [], 1), ("tcp://127.0.0.1:*", [], 0),
+                                      ("tcp://*:*", ["--curve-secret", path("broker.secret")], 0)):
+        with Started("zqbrokerd", "--bind", endpoint, *options) as broker:
+            broker.line("bound .*")
+            broker.line("ready")
+            same("warning" in broker.stderr(), bool(warned))
+
+
 if __name__ == "__main__":
     main()
