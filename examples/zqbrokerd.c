@@ -19,8 +19,12 @@
                         --scale echo 1 4 './zqecho -e "$ZQB_ENDPOINT" "$ZQB_SERVICE"'
 
     With --curve-secret whoever connects needs the public key that belongs to it (zqkeygen makes
-    both). On standard error there is a warning for each tcp endpoint that others than this machine
-    reach, if there is neither --curve-secret nor --plain.
+    both); with --auth also a key, or with --plain a password, that is in the file; with --rules
+    those that are in may do what the rules say, and nothing else. What is in these files is in
+    sections 10 and 11 of the manual. SIGHUP has both read again, and then "reloaded" is printed, or
+    what is wrong, on standard error: that file's contents are as before then. On standard error
+    there is also a warning for each tcp endpoint that others than this machine reach, if there is
+    neither --curve-secret nor --plain.
 
     One that ends is started again; if it did not live for a second, after longer and longer pauses.
     One that is not needed any more gets SIGTERM, and ends what it has begun. At the end all get it,
@@ -54,11 +58,15 @@ static const char help[] =
     "  --wait                             when full, leave --clients and FRONTENDs unread\n"
     "  --curve-secret FILE                CURVE, with the secret key in this file of zqkeygen's\n"
     "  --plain                            PLAIN: users and passwords, not encrypted\n"
+    "  --auth FILE                        only keys, users and addresses in this file get in\n"
+    "  --allow CIDR                       only these addresses get in, or \"ipc\"\n"
+    "  --rules FILE                       who may call and serve what; all else is denied\n"
     "  -v, --verbose                      log to standard error\n"
     "  -h, --help                         this\n"
-    "At least one --bind or --lru is needed. All that name something may be given several times.\n";
+    "At least one --bind or --lru is needed. All that name something may be given several times.\n"
+    "SIGHUP: the files of --auth and --rules are read again.\n";
 
-typedef enum { BIND, BIND_CLIENTS, BIND_LRU, TIME_LIMIT, SCALE } what_t;
+typedef enum { BIND, BIND_CLIENTS, BIND_LRU, TIME_LIMIT, SCALE, ALLOW } what_t;
 
 enum { PATH_SIZE = 4096 };
 
@@ -73,8 +81,10 @@ typedef struct settings_t {
     setup_t *setups;
     size_t count;
     char secret[PATH_SIZE]; /* what server_secret points to */
-    int has_workers; /* somewhere they may register */
+    const char *auth_file, *rules_file; /* or NULL */
+    int has_workers;                    /* somewhere they may register */
     int has_crews;
+    int has_addresses; /* that are allowed */
 } settings_t;
 
 /* ---- the command line ---- */
@@ -118,6 +128,7 @@ static void add_setup (settings_t *settings, what_t what, char **values)
     setup->values = values;
     settings->has_workers |= what == BIND || what == BIND_LRU;
     settings->has_crews |= what == SCALE;
+    settings->has_addresses |= what == ALLOW;
 }
 
 static void print_log (int level, const char *text, void *arg)
@@ -151,7 +162,8 @@ static int parse_setup (settings_t *settings, char ***arguments)
                 { "--clients", BIND_CLIENTS, 1 },
                 { "--lru", BIND_LRU, 3 },
                 { "--time-limit", TIME_LIMIT, 2 },
-                { "--scale", SCALE, 4 } };
+                { "--scale", SCALE, 4 },
+                { "--allow", ALLOW, 1 } };
     char **values;
 
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
@@ -180,6 +192,10 @@ static int parse_security (settings_t *settings, char ***arguments)
         set_secret (settings, values[0]);
     else if (take (arguments, "--plain", 0))
         settings->options.plain = 1;
+    else if ((values = take (arguments, "--auth", 1)) != NULL)
+        settings->auth_file = values[0];
+    else if ((values = take (arguments, "--rules", 1)) != NULL)
+        settings->rules_file = values[0];
     else
         return 0;
     return 1;
@@ -213,9 +229,33 @@ static void parse (settings_t *settings, char **arguments)
         usage_error ("not both", "--curve-secret and --plain");
 }
 
+/* Whether somebody is asked who may connect. */
+static int asks (const settings_t *settings)
+{
+    return settings->auth_file != NULL || settings->has_addresses;
+}
+
+/* Whether there is something to be read again. */
+static int may_reload (const settings_t *settings)
+{
+    return settings->auth_file != NULL || settings->rules_file != NULL;
+}
+
+/* What follows from all of the options together. */
+static void conclude (settings_t *settings)
+{
+    if (asks (settings))
+        settings->options.zap_domain = "zqbroker"; /* nobody gets in unless zqb_auth says so */
+    if (settings->rules_file != NULL && settings->options.log == NULL) {
+        settings->options.log = print_log; /* says which line is wrong */
+        settings->options.log_level = ZQB_LOG_ERROR;
+    }
+}
+
 /* ---- the broker ---- */
 
 static zqb_broker_t *broker; /* for the signal handler */
+static zqb_auth_t *auth;     /* NULL: nobody is asked */
 
 static void stop (int signal_number)
 {
@@ -236,6 +276,58 @@ static int failed (const char *what)
 {
     fprintf (stderr, "zqbrokerd: %s: %s\n", what, zqb_strerror (errno));
     return -1;
+}
+
+/* ---- who gets in, and may do what ---- */
+
+static void allow (const char *cidr)
+{
+    if (zqb_auth_allow (auth, cidr) == -1)
+        usage_error (zqb_strerror (errno), cidr);
+}
+
+/* Before the broker binds anything, so that nobody comes in before. */
+static int start_auth (void *ctx, const settings_t *settings)
+{
+    zqb_auth_options_t options = { 0 };
+    int is_verbose = settings->options.log != NULL && settings->options.log_level == 0;
+
+    if (!asks (settings))
+        return 0;
+    options.file = settings->auth_file;
+    options.log = print_log;
+    options.log_level = is_verbose ? ZQB_LOG_INFO : ZQB_LOG_ERROR;
+    auth = zqb_auth_start (ctx, &options);
+    if (auth == NULL)
+        return failed (settings->auth_file != NULL ? settings->auth_file : "--allow");
+    for (size_t i = 0; i < settings->count; i++)
+        if (settings->setups[i].what == ALLOW)
+            allow (settings->setups[i].values[0]);
+    return 0;
+}
+
+static int read_rules (const settings_t *settings)
+{
+    if (settings->rules_file == NULL || zqb_broker_rules (broker, settings->rules_file) == 0)
+        return 0;
+    return failed (settings->rules_file);
+}
+
+/* Each of the files that is all right holds from now on; of one that is not, what it said before. */
+static void reload (const settings_t *settings)
+{
+    int rc = 0;
+
+    if (settings->auth_file != NULL && zqb_auth_reload (auth) == -1)
+        rc = failed (settings->auth_file);
+    if (read_rules (settings) == -1)
+        rc = -1;
+    if (rc == -1) {
+        fprintf (stderr, "zqbrokerd: not reloaded\n");
+        return;
+    }
+    printf ("reloaded\n");
+    fflush (stdout);
 }
 
 /* ---- crews: processes that are the workers of a service ----
@@ -269,6 +361,7 @@ typedef struct note_t {
 
 static crew_t *crews;
 static int notes[2] = { -1, -1 };
+static int has_hung_up; /* SIGHUP came: the files have to be read again */
 extern char **environ;
 
 static int64_t now_ms (void)
@@ -467,6 +560,8 @@ static int read_notes (int timeout_ms)
     while (read (notes[0], &note, sizeof note) == (ssize_t) sizeof note)
         if (note.crew != NULL)
             note.crew->wanted = note.number;
+        else if (note.number == SIGHUP)
+            has_hung_up = 1;
         else
             ends += note.number != SIGCHLD;
     return ends;
@@ -509,16 +604,20 @@ static void end_crews (void)
 }
 
 /* Until a signal, while the broker runs in its thread. */
-static int supervise (const char *endpoint)
+static int supervise (const settings_t *settings, const char *endpoint)
 {
     act_on (SIGCHLD, note_signal);
     if (zqb_broker_start (broker) == -1)
         return failed ("start");
-    while (read_notes (patience_ms ()) == 0)
+    while (read_notes (patience_ms ()) == 0) {
+        if (has_hung_up)
+            reload (settings);
+        has_hung_up = 0;
         for (crew_t *crew = crews; crew != NULL; crew = crew->next) {
             reap (crew);
             fit (crew, endpoint);
         }
+    }
     end_crews ();
     return 0;
 }
@@ -550,6 +649,8 @@ static int set_up_one (const setup_t *setup)
             return zqb_broker_bind_lru (broker, values[0], values[1], values[2]);
         case SCALE:
             return add_crew (values);
+        case ALLOW:
+            return 0; /* see start_auth */
         default:
             return zqb_broker_time_limit (broker, values[0], number (values[1]));
     }
@@ -585,8 +686,9 @@ static void say_bound (const settings_t *settings, const char *endpoint)
 
     printf ("bound %s\n", endpoint);
     if (!is_secure && !is_local (endpoint))
-        fprintf (stderr, "zqbrokerd: warning: whoever reaches %s may use it, and others read what "
-                 "is said: see --curve-secret\n", endpoint);
+        fprintf (stderr, "zqbrokerd: warning: whoever reaches %s%s may use it, and others read "
+                 "what is said: see --curve-secret\n", endpoint,
+                 asks (settings) ? " from an address that is allowed" : "");
 }
 
 static int set_up_all (const settings_t *settings)
@@ -621,18 +723,23 @@ static void find_endpoint (const settings_t *settings, char *endpoint, size_t si
 /* Until a signal: 0; or -1. */
 static int serve (const settings_t *settings)
 {
-    void (*handler) (int signal_number) = settings->has_crews ? note_signal : stop;
+    int is_supervised = settings->has_crews || may_reload (settings);
+    void (*handler) (int signal_number) = is_supervised ? note_signal : stop;
     char endpoint[256] = "";
 
-    if (set_up_all (settings) == -1)
+    if (is_supervised && open_notes () == -1)
+        return failed ("start");
+    if (read_rules (settings) == -1 || set_up_all (settings) == -1)
         return -1;
+    if (may_reload (settings))
+        act_on (SIGHUP, note_signal);
     act_on (SIGINT, handler);
     act_on (SIGTERM, handler);
     printf ("ready\n");
     fflush (stdout);
-    if (settings->has_crews) {
+    if (is_supervised) {
         find_endpoint (settings, endpoint, sizeof endpoint);
-        return supervise (endpoint);
+        return supervise (settings, endpoint);
     }
     return zqb_broker_run (broker) == 0 ? 0 : failed ("run");
 }
@@ -649,17 +756,22 @@ int main (int argc, char **argv)
         return 1;
     }
     parse (&settings, argv + 1);
+    conclude (&settings);
 
     ctx = zmq_ctx_new ();
-    broker = zqb_broker_new (ctx, &settings.options);
-    if (broker != NULL)
-        rc = serve (&settings);
-    else
-        rc = failed (settings.secret[0] != '\0' ? settings.secret : "start");
+    rc = start_auth (ctx, &settings);
+    if (rc == 0) {
+        broker = zqb_broker_new (ctx, &settings.options);
+        if (broker != NULL)
+            rc = serve (&settings);
+        else
+            rc = failed (settings.secret[0] != '\0' ? settings.secret : "start");
+    }
 
     zqb_broker_destroy (&broker);
+    zqb_auth_stop (&auth); /* the last, as without it libzmq would let others in */
     zmq_ctx_term (ctx);
-    if (settings.has_crews)
+    if (notes[0] != -1)
         free_crews ();
     free (settings.setups);
     return rc == 0 ? 0 : 1;
