@@ -1142,5 +1142,147 @@ def _():
             same("warning" in broker.stderr(), bool(warned))
 
 
+# ---- who gets in, and may do what
+
+
+def public_key(path):
+    return re.search(r'public-key = "(.{40})"', read(path)).group(1)
+
+
+def mine(path, name):
+    """The options of who has this pair of keys."""
+    return ["--curve-server", path("broker.public"), "--curve", path(name)]
+
+
+def with_lists(name, auth, rules=None):
+    """(where the keys of broker, alice and bob are, options of zqbrokerd). {alice} in a text is her public key."""
+    path = keys(name, "broker", "alice", "bob")
+    options = ["--curve-secret", path("broker.secret"), "--auth", list_of(path, auth)]
+    if rules is not None:
+        write(path("rules"), rules)
+        options += ["--rules", path("rules")]
+    return path, options
+
+
+def list_of(path, text):
+    """Writes the file for --auth, as it should be done: half a file is never there."""
+    write(path("new"), text.replace("{alice}", public_key(path("alice.public")))
+          .replace("{bob}", public_key(path("bob.public"))))
+    os.replace(path("new"), path("auth"))
+    return path("auth")
+
+
+NOT_ALLOWED = (1, "", "zqcall: echo: not allowed\n")
+NO_ENTRY = (1, "", "zqcall: echo: Permission denied\n")
+
+
+@case("--auth: who is in the file is served, who is not is refused; SIGHUP lets in who is in it then")
+def _():
+    path, options = with_lists("auth", "curve {alice} alice\n")
+    with secure_broker(*options) as (endpoint, broker), Started("zqecho", "-e", endpoint, *mine(path, "alice"), "echo"):
+        def call(who):
+            return answer("zqcall", "-e", endpoint, *mine(path, who), "echo", "x")
+        same(call("alice"), (0, "x\n", ""))
+        same(call("bob"), NO_ENTRY)
+        same(answer("zqcall", "-e", endpoint, *mine(path, "alice")[:2], "echo", "x"), NO_ENTRY)
+        list_of(path, "curve {alice} alice\ncurve {bob} bob\n")
+        same(call("bob"), NO_ENTRY)
+        broker.process.send_signal(signal.SIGHUP)
+        broker.line("reloaded")
+        same((call("bob"), call("alice")), ((0, "x\n", ""),) * 2)
+        list_of(path, "curve {bob} bob\n")
+        broker.process.send_signal(signal.SIGHUP)
+        broker.line("reloaded")
+        same(call("alice"), NO_ENTRY)
+        same((broker.end(), broker.stderr()), (0, ""))
+
+
+@case("--auth: a file that is wrong when it is read again changes nothing, and the line is told")
+def _():
+    path, options = with_lists("wrong", "curve {alice} alice\n", "allow * call,serve *\n")
+    with secure_broker(*options) as (endpoint, broker), Started("zqecho", "-e", endpoint, *mine(path, "alice"), "echo"):
+        def call(who):
+            return answer("zqcall", "-e", endpoint, *mine(path, who), "echo", "x")
+        for file, text in (("auth", "curve {alice} alice\nnonsense\n"), ("rules", "allow * call,serve *\nnonsense\n")):
+            right = read(path(file))
+            write(path(file), text.replace("{alice}", public_key(path("alice.public"))))
+            before = len(broker.stderr())
+            broker.process.send_signal(signal.SIGHUP)
+            eventually(lambda: "not reloaded" in broker.stderr()[before:], "it says so")
+            said = broker.stderr()[before:]
+            assert path(file) + ", line 2: " in said and path(file) + ": Invalid argument" in said, said
+            same((call("alice"), call("bob")), ((0, "x\n", ""), NO_ENTRY))
+            write(path(file), right)
+            broker.process.send_signal(signal.SIGHUP)
+            broker.line("reloaded")
+        same(broker.end(), 0)
+
+
+@case("--auth with --plain: passwords of the file")
+def _():
+    path = keys("passwords")
+    for name, text in (("auth", "plain alice wonderland\n"), ("right", "wonderland\n"), ("wrong", "wonder\n")):
+        write(path(name), text)
+        os.chmod(path(name), 0o600)
+    with secure_broker("--plain", "--auth", path("auth")) as (endpoint, broker), \
+            Started("zqecho", "-e", endpoint, "--user", "alice", "--password-file", path("right"), "echo"):
+        for user, password, result in (("alice", "right", (0, "x\n", "")), ("alice", "wrong", NO_ENTRY),
+                                       ("bob", "right", NO_ENTRY)):
+            same(answer("zqcall", "-e", endpoint, "--user", user, "--password-file", path(password), "echo", "x"),
+                 result)
+        same((broker.end(), broker.stderr()), (0, ""))
+    os.chmod(path("auth"), 0o644)
+    status, output, errors = answer("zqbrokerd", "--bind", "tcp://127.0.0.1:*", "--plain", "--auth", path("auth"))
+    assert (status, output) == (1, "") and "not permitted" in errors, (status, output, errors)
+
+
+@case("--rules: who may not call hears so, who may not serve is no worker; SIGHUP changes them for who is there")
+def _():
+    path, options = with_lists("rules", "curve {alice} alice\ncurve {bob} bob\n",
+                               "allow alice call,serve,manage *\nallow bob call other\n")
+    with secure_broker(*options) as (endpoint, broker):
+        def call(who, *more):
+            return answer("zqcall", "-e", endpoint, *mine(path, who), *(more or ("echo", "x")))
+        with Started("zqecho", "-v", "-e", endpoint, *mine(path, "bob"), "echo") as other:
+            eventually(lambda: "not allowed" in other.stderr(), "the worker says why")
+            same(call("alice", "mmi.service", "echo"), (0, "404\n", ""))
+        with Started("zqecho", "-e", endpoint, *mine(path, "alice"), "echo"):
+            same((call("alice"), call("bob")), ((0, "x\n", ""), NOT_ALLOWED))
+            same(call("bob", "mmi.service", "echo"), (1, "", "zqcall: mmi.service: not allowed\n"))
+            write(path("rules"), "allow alice serve,call,manage *\nallow bob call echo\n")
+            broker.process.send_signal(signal.SIGHUP)
+            broker.line("reloaded")
+            same(call("bob"), (0, "x\n", ""))
+        counted = numbers(" ".join(call("alice", "mmi.stats")[1].splitlines()))
+        assert counted["denied_call"] == 2 and counted["denied_serve"] >= 1, counted
+        same((broker.end(), broker.stderr()), (0, ""))
+
+
+@case("--allow: only these addresses, with and without keys")
+def _():
+    path = keys("allow", "broker")
+    for options, more in (([], []),
+                          (["--curve-secret", path("broker.secret")], ["--curve-server", path("broker.public")])):
+        with secure_broker("--allow", "192.0.2.0/24", "--allow", "2001:db8::/32", *options) as (endpoint, _):
+            same(answer("zqcall", "-e", endpoint, *more, "echo", "x"), NO_ENTRY)
+    with secure_broker("--allow", "192.0.2.0/24", "--allow", "127.0.0.0/8") as (endpoint, broker), \
+            Started("zqecho", "-e", endpoint, "echo"):
+        same(answer("zqcall", "-e", endpoint, "echo", "x"), (0, "x\n", ""))
+        same((broker.end(), broker.stderr()), (0, ""))
+    assert "192.0.2.0/33" in refused("zqbrokerd", "--bind", "tcp://127.0.0.1:*", "--allow", "192.0.2.0/33")
+
+
+@case("--auth and --rules: status 1 and why if the file is not there or wrong, and nothing is bound; in the help")
+def _():
+    text = answer("zqbrokerd", "--help")[1]
+    assert all(option in text for option in ("--auth FILE", "--rules FILE", "--allow CIDR", "SIGHUP")), text
+    path = keys("missing")
+    write(path("wrong"), "nonsense\n")
+    for option in ("--auth", "--rules"):
+        for file, reason in (("nowhere", "No such file"), ("wrong", "line 1")):
+            status, output, errors = answer("zqbrokerd", "--bind", "tcp://127.0.0.1:*", option, path(file))
+            assert (status, output) == (1, "") and path(file) in errors and reason in errors, (status, output, errors)
+
+
 if __name__ == "__main__":
     main()
