@@ -871,7 +871,7 @@ static void hear (const zqb_reply_t *reply)
 }
 
 /* Whether something came. */
-static int listen (void)
+static int listen_once (void)
 {
     zqb_reply_t reply;
     zqb_msg_init (&reply.body);
@@ -902,7 +902,7 @@ static void pump (void)
     for (int idle = 0, n = 0; idle < 3 && n < 2000; n++) {
         int did = step ();
         did |= work ();
-        did |= listen ();
+        did |= listen_once ();
         idle = did ? 0 : idle + 1;
     }
 }
