@@ -16,6 +16,7 @@ static void *unit_malloc (size_t size)
     size_t *memory = (size_t *) malloc (sizeof (size_t) * 2 + size);
     if (!memory)
         return NULL;
+    memset (memory + 2, 0xa5, size); /* what libzmq left there is not our copy */
     memory[0] = size;
     return memory + 2;
 }
