@@ -724,9 +724,10 @@ ZQB_API int zqb_request_refuse (zqb_request_t *request);
 
    A KEY in options is 40 characters of Z85, or "file:PATH": a file of zqkeygen's, or a certificate of CZMQ's or pyzmq's,
    which has a line public-key = "KEY" or secret-key = "KEY". It is read when the object is made, with these errors: what
-   open says (ENOENT, EACCES ...); EPERM: it has a secret key, and others than its owner may read or write it; EINVAL:
-   there is no such line, or what is given is no key; ENOTSUP: this libzmq has no CURVE. Our copies of secrets are wiped
-   when the object is destroyed; libzmq has its own, and the strings are yours. */
+   open says (ENOENT, EACCES ...); EPERM: it is not ours or root's, or others than its owner may write to it, or read it
+   although it is for a secret key; EFBIG: it has more than 4095 bytes; EAGAIN: it is being written; EINVAL: it is no plain
+   file, there is no such line, or what is given is no key; ENOTSUP: this libzmq has no CURVE. Our copies of secrets are
+   wiped when the object is destroyed; libzmq has its own, and the strings are yours. */
 
 /* A new pair of keys as text, with a NUL each. EINVAL; ENOTSUP: this libzmq has no CURVE. Any thread. */
 ZQB_API int zqb_curve_keypair (char public_key[41], char secret_key[41]);
@@ -919,8 +920,8 @@ ZQB_API int zqb_broker_rule (zqb_broker_t *broker, int allow, const char *who, i
 
 /* Replaces all rules by those of a file (see the manual, 10), or, if there is anything wrong with it, none: EINVAL, and the
    log says in which line. An empty file denies all; NULL takes all rules away, and then everything is allowed. EPERM:
-   others than its owner, who is us or root, may write to it; ENOMEM; what open and read say; EBUSY inside a handler or a
-   log function. Both take effect at once: workers that may serve no more are sent away, and what they held goes to
+   others than its owner, who is us or root, may write to it; EINVAL: it is no plain file; EFBIG: it has more than a
+   megabyte; EAGAIN: it is being written; ENOMEM; what open and read say; EBUSY inside a handler or a log function. Both take effect at once: workers that may serve no more are sent away, and what they held goes to
    others; what clients have asked for and may not any more is cancelled, and they are told ZQB_EDENIED. Any thread. */
 ZQB_API int zqb_broker_rules (zqb_broker_t *broker, const char *path);
 
@@ -1355,9 +1356,9 @@ ZQB_API void zqb_auth_stop (zqb_auth_t **auth);
 /* ================================================================================================================
    >>platform
    Owns:    the clock, memory, random bytes, threads, locks, what several threads count together, the signal that wakes
-            a thread. Every #ifdef for a system is here.
+            a thread, wiping, files that are trusted. Every #ifdef for a system is here.
    Door:    zqb__clock, zqb__alloc, zqb__random, zqb__thread_*, zqb__lock_*, zqb__ledger_*, zqb__account_*,
-            zqb__signal_*, zqb__wait, zqb__processors
+            zqb__signal_*, zqb__wait, zqb__processors, zqb__wipe, zqb__secret_same, zqb__file_*
    Uses:    libc
    Never:   knows what it is used for
    ================================================================================================================ */
@@ -1447,47 +1448,6 @@ static int zqb__grow (void **items, size_t *capacity, size_t wanted, size_t item
     *items = moved;
     *capacity = larger;
     return 0;
-}
-
-/* Reads what follows in a file, but no more than that much. -1: what read says, EFBIG, ENOMEM. */
-static int zqb__stream_read (FILE *file, size_t most, char **text, size_t *size)
-{
-    char *all = (char *) zqb__alloc (most + 1);
-    if (!all)
-        return -1;
-    errno = EIO;
-    *size = fread (all, 1, most + 1, file);
-    if (ferror (file) || *size > most) {
-        int error = ferror (file) ? errno : EFBIG;
-        ZQB_FREE (all);
-        errno = error;
-        return -1;
-    }
-    *text = all;
-    return 0;
-}
-
-/* Opens a file that nobody may write to but its owner, who is us or root. NULL: what open says, EPERM. (Windows keeps no
-   modes: there it is any file.) */
-static FILE *zqb__file_open_trusted (const char *path)
-{
-#ifdef _WIN32
-    return fopen (path, "rb");
-#else
-    struct stat about;
-    int fd = open (path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return NULL;
-    int trusted = fstat (fd, &about) == 0 && S_ISREG (about.st_mode) && !(about.st_mode & (S_IWGRP | S_IWOTH))
-                  && (about.st_uid == 0 || about.st_uid == geteuid ());
-    FILE *file = trusted ? fdopen (fd, "rb") : NULL;
-    if (file)
-        return file;
-    close (fd);
-    if (!trusted)
-        errno = EPERM;
-    return NULL;
-#endif
 }
 
 #ifdef _WIN32
@@ -1981,78 +1941,6 @@ static int zqb__wait (zqb__poll_t *items, int count, uint64_t timeout_us)
     return zqb__poll (items, count, timeout);
 }
 
-/* ---- secrets */
-
-/* Overwrites what nobody is to find there; a compiler may not leave that out. */
-static void zqb__wipe (void *memory, size_t size)
-{
-    volatile unsigned char *at = (volatile unsigned char *) memory;
-    while (size--)
-        *at++ = 0;
-}
-
-#ifdef _WIN32
-
-/* Who may read it, the lists of its owner say, which we do not look at. */
-static int zqb__file_open (const char *path, int is_secret, FILE **file)
-{
-    (void) is_secret;
-    *file = fopen (path, "rb");
-    if (!*file)
-        return -1;
-    setvbuf (*file, NULL, _IONBF, 0);
-    return 0;
-}
-
-#define zqb__file_read(file, text, size) ((int) fread ((text), 1, (size), (file)))
-#define zqb__file_close(file) fclose (file)
-typedef FILE *zqb__file_t;
-
-#else
-
-typedef int zqb__file_t;
-#define zqb__file_read(file, text, size) ((int) read ((file), (text), (size)))
-#define zqb__file_close(file) close (file)
-
-/* -1: what open says; EPERM: it is secret, and not its owner's alone. */
-static int zqb__file_open (const char *path, int is_secret, zqb__file_t *file)
-{
-    struct stat about;
-    *file = open (path, O_RDONLY | O_CLOEXEC);
-    if (*file < 0)
-        return -1;
-    if (fstat (*file, &about) == 0 && (!is_secret || !(about.st_mode & (S_IRWXG | S_IRWXO))))
-        return 0;
-    close (*file);
-    errno = EPERM;
-    return -1;
-}
-
-#endif
-
-/* The text of a small file, with a NUL behind it; no library keeps a copy. -1: as for zqb__file_open and read; EINVAL:
-   there is no room for it. */
-static int zqb__file_text (const char *path, int is_secret, char *text, size_t room)
-{
-    zqb__file_t file;
-    size_t size = 0;
-    int got = 1;
-    if (zqb__file_open (path, is_secret, &file) != 0)
-        return -1;
-    while (got > 0 && size < room) {
-        got = zqb__file_read (file, text + size, room - size);
-        size += got > 0 ? (size_t) got : 0;
-    }
-    int error = got < 0 ? errno : EINVAL;
-    zqb__file_close (file);
-    if (got == 0 && size < room) {
-        text[size] = 0;
-        return 0;
-    }
-    errno = error;
-    return -1;
-}
-
 static zqb__poll_t zqb__poll_item (zmq_fd_t fd)
 {
     zqb__poll_t item;
@@ -2076,10 +1964,10 @@ static void zqb__set_int (void *socket, int option, int value)
     zmq_setsockopt (socket, option, &value, sizeof value);
 }
 
-/* ---- secrets, and the files that have them */
+/* ---- secrets, and files that are trusted */
 
 /* Overwrites what nobody is to find. No compiler may leave that out, as it may a memset in front of a free. */
-static void zqb__erase (void *memory, size_t size)
+static void zqb__wipe (void *memory, size_t size)
 {
     volatile unsigned char *at = (volatile unsigned char *) memory;
     for (size_t i = 0; i < size; i++)
@@ -2098,98 +1986,106 @@ static int zqb__secret_same (const unsigned char *a, size_t a_size, const unsign
     return differ == 0;
 }
 
+/* All of a file, with a NUL behind it. */
+typedef struct zqb__file_t {
+    char *text;
+    size_t size;
+    int is_shared; /* others may do something with it */
+} zqb__file_t;
+
 #ifdef _WIN32
 
-static int zqb__guarded_open (const char *path, size_t *size, int *shared)
-{
-    FILE *file = fopen (path, "rb"); /* who may read and write it is not looked at */
-    *shared = 0;
-    if (!file)
-        return -1;
-    fseek (file, 0, SEEK_END);
-    *size = (size_t) ftell (file);
-    fclose (file);
-    return 0;
-}
+typedef FILE *zqb__handle_t;
+#define zqb__handle_read(handle, bytes, size) ((long) fread ((bytes), 1, (size), (handle)))
+#define zqb__handle_close(handle) fclose (handle)
 
-static int zqb__guarded_take (const char *path, int handle, char *bytes, size_t size)
+/* Who may read and write it, the lists of its owner say, which we do not look at. */
+static int zqb__handle_open (zqb__handle_t *handle, const char *path, zqb__file_t *file)
 {
-    FILE *file = fopen (path, "rb");
-    (void) handle;
-    size_t got = file ? fread (bytes, 1, size, file) : 0;
-    if (file)
-        fclose (file);
-    return got == size ? 0 : -1;
+    *handle = fopen (path, "rb");
+    if (!*handle)
+        return -1;
+    setvbuf (*handle, NULL, _IONBF, 0); /* no library keeps a copy */
+    fseek (*handle, 0, SEEK_END);
+    file->size = (size_t) ftell (*handle);
+    rewind (*handle);
+    return 0;
 }
 
 #else
 
-/* Opens a file, and looks at what was opened. -1: what open says; EPERM: others may write to it; EINVAL: no file. */
-static int zqb__guarded_open (const char *path, size_t *size, int *shared)
+typedef int zqb__handle_t;
+#define zqb__handle_read(handle, bytes, size) ((long) read ((handle), (bytes), (size)))
+#define zqb__handle_close(handle) close (handle)
+
+/* Looks at what was opened, not at what has the name meanwhile. -1: as for zqb__file_read. */
+static int zqb__handle_open (zqb__handle_t *handle, const char *path, zqb__file_t *file)
 {
     struct stat info;
-    int handle = open (path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), error = 0;
-    if (handle < 0)
+    int error = 0;
+    *handle = open (path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (*handle < 0)
         return -1;
-    if (fstat (handle, &info) != 0)
+    if (fstat (*handle, &info) != 0)
         error = errno;
     else if (!S_ISREG (info.st_mode))
         error = EINVAL;
     else if ((info.st_mode & (S_IWGRP | S_IWOTH)) || (info.st_uid != geteuid () && info.st_uid != 0))
         error = EPERM;
     if (error) {
-        close (handle);
+        close (*handle);
         errno = error;
         return -1;
     }
-    *size = (size_t) info.st_size;
-    *shared = (info.st_mode & (S_IRGRP | S_IROTH)) != 0;
-    return handle;
-}
-
-/* Reads so many bytes, and closes it. */
-static int zqb__guarded_take (const char *path, int handle, char *bytes, size_t size)
-{
-    size_t had = 0;
-    ssize_t got = 1;
-    (void) path;
-    while (had < size && (got = read (handle, bytes + had, size - had)) != 0) {
-        if (got < 0 && errno != EINTR)
-            break;
-        had += got > 0 ? (size_t) got : 0;
-    }
-    int error = got < 0 ? errno : EAGAIN; /* it is being written */
-    close (handle);
-    errno = error;
-    return had == size ? 0 : -1;
+    file->size = (size_t) info.st_size;
+    file->is_shared = (info.st_mode & (S_IRWXG | S_IRWXO)) != 0;
+    return 0;
 }
 
 #endif
 
-/* A whole file, with a NUL behind it, for zqb__guarded_free, or NULL: ENOENT, EACCES ...; EFBIG: it has more than that
-   many bytes; EPERM: it is not ours or root's, or others may write to it; EINVAL: it is no plain file; EAGAIN: it became
-   shorter meanwhile; ENOMEM. *shared: whether others may read it. */
-static char *zqb__guarded_read (const char *path, size_t most, size_t *size, int *shared)
+/* Nothing of it stays in memory. */
+static void zqb__file_free (zqb__file_t *file)
 {
-    int handle = zqb__guarded_open (path, size, shared);
-    if (handle < 0)
-        return NULL;
-    char *bytes = *size > most ? NULL : (char *) zqb__alloc (*size + 1);
-    int error = *size > most ? EFBIG : bytes ? 0 : ENOMEM;
-    if (zqb__guarded_take (path, handle, bytes, error ? 0 : *size) != 0)
-        error = errno;
-    if (!error)
-        return bytes;
-    zqb__erase (bytes, bytes ? *size : 0);
-    ZQB_FREE (bytes);
-    errno = error;
-    return NULL;
+    zqb__wipe (file->text, file->text ? file->size : 0);
+    ZQB_FREE (file->text);
+    memset (file, 0, sizeof *file);
 }
 
-static void zqb__guarded_free (char *bytes, size_t size)
+/* Reads as many bytes as there were, and sees that these are all. */
+static int zqb__file_fill (zqb__file_t *file, zqb__handle_t handle)
 {
-    zqb__erase (bytes, size);
-    ZQB_FREE (bytes);
+    size_t had = 0;
+    long got = 1;
+    while (had <= file->size && (got = zqb__handle_read (handle, file->text + had, file->size + 1 - had)) != 0) {
+        if (got < 0 && errno != EINTR)
+            return -1;
+        had += got > 0 ? (size_t) got : 0;
+    }
+    file->text[file->size] = 0;
+    errno = EAGAIN;
+    return had == file->size ? 0 : -1;
+}
+
+/* Reads a whole file, for zqb__file_free. -1, and there is nothing to free: ENOENT, EACCES ...; EINVAL: it is no plain
+   file; EPERM: it is not ours or root's, or others may write to it, or it is secret, and not its owner's alone; EFBIG: it
+   has more than that many bytes; EAGAIN: it is being written; ENOMEM. */
+static int zqb__file_read (zqb__file_t *file, const char *path, size_t most, int is_secret)
+{
+    zqb__handle_t handle;
+    memset (file, 0, sizeof *file);
+    if (zqb__handle_open (&handle, path, file) != 0)
+        return -1;
+    int error = is_secret && file->is_shared ? EPERM : file->size > most ? EFBIG : 0;
+    file->text = error ? NULL : (char *) zqb__alloc (file->size + 1);
+    if (!error && (!file->text || zqb__file_fill (file, handle) != 0))
+        error = errno;
+    zqb__handle_close (handle);
+    if (!error)
+        return 0;
+    zqb__file_free (file);
+    errno = error;
+    return -1;
 }
 
 /* ---- options: zero is the default, -1 is without limit */
@@ -8894,12 +8790,12 @@ static void zqb__engine_close (zqb__engine_t *engine)
    >>keys
    Owns:    what a socket has to prove and to ask for: CURVE keys, PLAIN users and passwords, the ZAP domain; and that
             our copies of secrets are wiped
-   Door:    zqb__keys_*, zqb_curve_keypair
+   Door:    zqb__keys_*, zqb__key_decode, zqb_curve_keypair
    Uses:    platform, what libzmq has for it
    Never:   logs a secret; decides who may do what
    ================================================================================================================ */
 
-enum { ZQB__KEY = 32, ZQB__KEY_TEXT = 40, ZQB__KEY_FILE = 4096, ZQB__PLAIN_MAX = 255 };
+enum { ZQB__KEY = 32, ZQB__KEY_TEXT = 40, ZQB__KEY_FILE = 4095, ZQB__PLAIN_MAX = 255 };
 
 /* An allocation that only those have who want security. */
 typedef struct zqb__keys_t {
@@ -8946,19 +8842,20 @@ ZQB_API int zqb_curve_keypair (char public_key[41], char secret_key[41])
 
 /* ---- keys as text */
 
-/* The 40 characters that begin here, behind which only `end` may follow. Some versions of libzmq take anything for Z85.
-   -1 and EINVAL. */
+/* The 40 characters that begin here, behind which only `end` may follow. Older libzmqs look up what is not Z85, too, and
+   take numbers that are too large, so both is looked at here. -1 and EINVAL. */
 static int zqb__key_decode (const char *text, char end, unsigned char key[ZQB__KEY])
 {
     static const char letters[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                   ".-:+=^!/*?&<>()[]{}@%$#";
-    char copy[ZQB__KEY_TEXT + 1];
+    char copy[ZQB__KEY_TEXT + 1], again[ZQB__KEY_TEXT + 1];
     if (strspn (text, letters) != ZQB__KEY_TEXT || text[ZQB__KEY_TEXT] != end)
         return zqb__invalid ();
     memcpy (copy, text, ZQB__KEY_TEXT);
     copy[ZQB__KEY_TEXT] = 0;
-    int is_key = zmq_z85_decode (key, copy) != NULL;
+    int is_key = zmq_z85_decode (key, copy) && zmq_z85_encode (again, key, ZQB__KEY) && strcmp (again, copy) == 0;
     zqb__wipe (copy, sizeof copy);
+    zqb__wipe (again, sizeof again);
     return is_key ? 0 : zqb__invalid ();
 }
 
@@ -8988,14 +8885,13 @@ static int zqb__key_find (const char *text, const char *name, unsigned char key[
 /* -1: see zqb_curve_keypair. */
 static int zqb__key_read (const char *given, int is_secret, unsigned char key[ZQB__KEY])
 {
-    char text[ZQB__KEY_FILE];
+    zqb__file_t file;
     if (strncmp (given, "file:", 5) != 0)
         return zqb__key_decode (given, 0, key);
-    int failed = zqb__file_text (given + 5, is_secret, text, sizeof text);
-    if (!failed)
-        failed = zqb__key_find (text, is_secret ? "secret-key" : "public-key", key);
-    int error = errno;
-    zqb__wipe (text, sizeof text);
+    if (zqb__file_read (&file, given + 5, ZQB__KEY_FILE, is_secret) != 0)
+        return -1;
+    int failed = zqb__key_find (file.text, is_secret ? "secret-key" : "public-key", key), error = errno;
+    zqb__file_free (&file);
     errno = error;
     return failed;
 }
@@ -10832,19 +10728,12 @@ static zqb__rules_t *zqb__broker_read_rules (zqb_broker_t *broker, const char *p
 
 static int zqb__broker_load_rules (zqb_broker_t *broker, const char *path)
 {
-    char *text = NULL;
-    size_t size = 0;
-    FILE *file = zqb__file_open_trusted (path);
-    if (!file)
+    zqb__file_t file;
+    if (zqb__file_read (&file, path, ZQB__RULES_BYTES, 0) != 0)
         return -1;
-    int failed = zqb__stream_read (file, ZQB__RULES_BYTES, &text, &size), error = errno;
-    fclose (file);
-    errno = error == EFBIG ? EINVAL : error;
-    if (failed)
-        return -1;
-    zqb__rules_t *rules = zqb__broker_read_rules (broker, path, text, size);
-    error = errno;
-    ZQB_FREE (text);
+    zqb__rules_t *rules = zqb__broker_read_rules (broker, path, file.text, file.size);
+    int error = errno;
+    zqb__file_free (&file);
     errno = error;
     if (!rules)
         return -1;
@@ -14207,7 +14096,7 @@ ZQB_API zqb_pool_t *zqb_pool_start (void *ctx, const char *endpoints, const char
    >>security
    Owns:    who may connect: lists of addresses, keys and users, the file that has them, the thread that answers ZAP
    Door:    zqb_auth_*
-   Uses:    transport, containers, platform
+   Uses:    transport, keys (zqb__key_decode), containers, platform
    Never:   tells a password, or leaves one in memory that is given back; holds its lock while the host is asked
    Where to look: a book is what is listed; there is one of calls and one of the file, so that a reload just exchanges
             the latter. zqb__zap_read reads a request, zqb__auth_judge says what becomes of it.
@@ -14305,23 +14194,6 @@ static int zqb__net_covers (const zqb__net_t *net, const zqb__net_t *peer)
            && (!mask || ((net->bytes[whole] ^ peer->bytes[whole]) & mask) == 0);
 }
 
-/* ---- keys */
-
-enum { ZQB__AUTH_KEY_BYTES = 32, ZQB__AUTH_KEY_TEXT = 40 };
-
-/* 40 characters of Z85 as 32 bytes; -1: they are none. Older libzmqs look up what is not Z85, too, and take numbers
-   that are too large, so both is looked at here. */
-static int zqb__auth_key_read (unsigned char key[ZQB__AUTH_KEY_BYTES], const char *text)
-{
-    static const char letters[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                  ".-:+=^!/*?&<>()[]{}@%$#";
-    char again[ZQB__AUTH_KEY_TEXT + 1];
-    int valid = strlen (text) == ZQB__AUTH_KEY_TEXT && strspn (text, letters) == ZQB__AUTH_KEY_TEXT
-                && zmq_z85_decode (key, text) && zmq_z85_encode (again, key, ZQB__AUTH_KEY_BYTES)
-                && strcmp (again, text) == 0;
-    return valid ? 0 : -1;
-}
-
 /* ---- a book: what is listed */
 
 /* A key with its user, or a user with a password. */
@@ -14350,7 +14222,7 @@ static void zqb__book_close (zqb__book_t *book)
             for (zqb__node_t *node = tables[i]->buckets[j], *next; node; node = next) {
                 zqb__known_t *known = ZQB__OF (zqb__known_t, by_name, node);
                 next = node->next;
-                zqb__erase (known, sizeof *known);
+                zqb__wipe (known, sizeof *known);
                 ZQB_FREE (known);
             }
     zqb__table_close (&book->keys);
@@ -14436,7 +14308,7 @@ static int zqb__book_remove (zqb__book_t *book, zqb__table_t *table, const void 
         return -1;
     zqb__table_remove (table, &known->by_name);
     zqb__table_remove (&book->ids, &known->by_user);
-    zqb__erase (known, sizeof *known);
+    zqb__wipe (known, sizeof *known);
     ZQB_FREE (known);
     return 0;
 }
@@ -14467,12 +14339,12 @@ static int zqb__auth_text_valid (const char *text)
 }
 
 /* What a key is listed as; its size, or 0: it is none. */
-static size_t zqb__auth_key (unsigned char key[ZQB__AUTH_KEY_BYTES], const char *text)
+static size_t zqb__auth_key (unsigned char key[ZQB__KEY], const char *text)
 {
     key[0] = '*';
     if (text && strcmp (text, "*") == 0)
         return 1;
-    return text && zqb__auth_key_read (key, text) == 0 ? ZQB__AUTH_KEY_BYTES : 0;
+    return text && zqb__key_decode (text, 0, key) == 0 ? ZQB__KEY : 0;
 }
 
 /* ---- the file */
@@ -14511,7 +14383,7 @@ static int zqb__book_line_net (zqb__book_t *book, char **words, size_t count, in
 
 static int zqb__book_line_curve (zqb__book_t *book, char **words, size_t count, const char **why)
 {
-    unsigned char key[ZQB__AUTH_KEY_BYTES];
+    unsigned char key[ZQB__KEY];
     *why = "a public key of 40 characters, or *, and a user are expected";
     size_t size = count == 3 && zqb__auth_text_valid (words[2]) ? zqb__auth_key (key, words[1]) : 0;
     if (!size)
@@ -14583,7 +14455,7 @@ enum { ZQB__ZAP_DELIMITER = 1, ZQB__ZAP_VERSION, ZQB__ZAP_ID, ZQB__ZAP_DOMAIN, Z
 
 typedef struct zqb__zap_t {
     zqb_auth_peer_t peer;
-    char domain[256], address[256], mechanism[21], key[ZQB__AUTH_KEY_TEXT + 1];
+    char domain[256], address[256], mechanism[21], key[ZQB__KEY_TEXT + 1];
     zmq_msg_t *credentials;
     size_t credential_count;
 } zqb__zap_t;
@@ -14628,9 +14500,9 @@ static int zqb__zap_read_credentials (zqb__zap_t *zap)
         return count == 2 && zmq_msg_size (&credentials[0]) <= 255 && zmq_msg_size (&credentials[1]) <= 255 ? 0 : -1;
     if (strcmp (zap->mechanism, "CURVE") != 0)
         return 0;
-    if (count != 1 || zmq_msg_size (&credentials[0]) != ZQB__AUTH_KEY_BYTES)
+    if (count != 1 || zmq_msg_size (&credentials[0]) != ZQB__KEY)
         return -1;
-    zmq_z85_encode (zap->key, (const uint8_t *) zmq_msg_data (&credentials[0]), ZQB__AUTH_KEY_BYTES);
+    zmq_z85_encode (zap->key, (const uint8_t *) zmq_msg_data (&credentials[0]), ZQB__KEY);
     zap->peer.public_key = zap->key;
     return 0;
 }
@@ -14714,13 +14586,13 @@ static zqb__known_t *zqb__auth_find_key (zqb_auth_t *auth, const void *key, size
 /* The user of a key that is not listed is the key: the host may know it. */
 static int zqb__auth_judge_key (zqb_auth_t *auth, zqb__zap_t *zap)
 {
-    zqb__known_t *known = zqb__auth_find_key (auth, zmq_msg_data (&zap->credentials[0]), ZQB__AUTH_KEY_BYTES);
+    zqb__known_t *known = zqb__auth_find_key (auth, zmq_msg_data (&zap->credentials[0]), ZQB__KEY);
     if (!known)
         known = zqb__auth_find_key (auth, "*", 1);
     if (known)
         memcpy (zap->peer.user, known->value, known->value_size);
     else
-        memcpy (zap->peer.user, zap->key, ZQB__AUTH_KEY_TEXT);
+        memcpy (zap->peer.user, zap->key, ZQB__KEY_TEXT);
     return known ? ZQB__LET_IN : ZQB__BAD_KEY;
 }
 
@@ -14751,7 +14623,7 @@ static int zqb__auth_judge_password (zqb_auth_t *auth, zqb__zap_t *zap)
         right = auth->options.verify (zap->peer.user, (const char *) password, auth->options.verify_arg);
         zqb__mutex_enter (&auth->lock);
     }
-    zqb__erase (password, sizeof password);
+    zqb__wipe (password, sizeof password);
     return right == 1 ? ZQB__LET_IN : ZQB__BAD_PASSWORD;
 }
 
@@ -14866,7 +14738,7 @@ static void zqb__auth_serve_valid (zqb_auth_t *auth, zmq_msg_t *frames, zqb__zap
 static void zqb__auth_wipe_inbox (zqb__inbox_t *inbox)
 {
     for (size_t i = ZQB__ZAP_CREDENTIALS; i < inbox->count; i++)
-        zqb__erase (zmq_msg_data (&inbox->frames[i]), zmq_msg_size (&inbox->frames[i]));
+        zqb__wipe (zmq_msg_data (&inbox->frames[i]), zmq_msg_size (&inbox->frames[i]));
     zqb__inbox_clear (inbox);
 }
 
@@ -14950,20 +14822,18 @@ static int zqb__auth_take_file (zqb_auth_t *auth, char *text, size_t size, int s
 
 ZQB_API int zqb_auth_reload (zqb_auth_t *auth)
 {
-    size_t size = 0;
-    int shared = 0;
+    zqb__file_t file;
     if (!auth || !auth->file)
         return zqb__invalid ();
-    char *text = zqb__guarded_read (auth->file, ZQB__AUTH_FILE_MOST, &size, &shared);
-    if (!text) {
+    if (zqb__file_read (&file, auth->file, ZQB__AUTH_FILE_MOST, 0) != 0) {
         int error = errno;
         zqb__auth_log (auth, ZQB_LOG_ERROR, "auth: %.512s: %s", auth->file, zqb_strerror (error));
         zqb__auth_count (auth, &auth->stats.reloads_failed);
         errno = error;
         return -1;
     }
-    int failed = zqb__auth_take_file (auth, text, size, shared), error = errno;
-    zqb__guarded_free (text, size);
+    int failed = zqb__auth_take_file (auth, file.text, file.size, file.is_shared), error = errno;
+    zqb__file_free (&file);
     zqb__auth_count (auth, failed ? &auth->stats.reloads_failed : &auth->stats.reloads);
     errno = error;
     return failed;
@@ -15019,7 +14889,7 @@ static int zqb__auth_list (zqb_auth_t *auth, int keys, const void *name, size_t 
 
 ZQB_API int zqb_auth_curve (zqb_auth_t *auth, const char *public_key, const char *user)
 {
-    unsigned char key[ZQB__AUTH_KEY_BYTES];
+    unsigned char key[ZQB__KEY];
     size_t size = zqb__auth_key (key, public_key);
     if (!auth || !size || (user && !zqb__auth_text_valid (user)))
         return zqb__invalid ();

@@ -1109,11 +1109,14 @@ TEST (a_file_is_read_whole_or_not_at_all)
     assert_int_equal (rule_count (), 2);
     unlink (path);
     assert_fails (zqb_broker_rules (broker, path), ENOENT);
-    assert_fails (zqb_broker_rules (broker, "/tmp"), EPERM);
+    assert_fails (zqb_broker_rules (broker, "/tmp"), EINVAL);
     write_rules ("allow alice call echo\n", 0666);
     assert_fails (zqb_broker_rules (broker, path), EPERM);
     assert_ok (chmod (path, 0620));
     assert_fails (zqb_broker_rules (broker, path), EPERM);
+    assert_ok (chmod (path, 0600));
+    assert_ok (truncate (path, 1048577));
+    assert_fails (zqb_broker_rules (broker, path), EFBIG);
     assert_int_equal (rule_count (), 2);
     unlink (path);
     assert_ok (zqb_broker_rules (broker, NULL));

@@ -271,17 +271,6 @@ TEST (secrets_are_the_same_if_all_bytes_and_the_length_are)
         assert_false (zqb__secret_same (a, size, b, size - 1));
 }
 
-TEST (wiping_leaves_zeros_and_nothing_else_is_touched)
-{
-    unsigned char bytes[64], zeros[62] = {0};
-    memset (bytes, 0xaa, sizeof bytes);
-    zqb__erase (bytes + 1, 62);
-    assert_memory_equal (bytes + 1, zeros, 62);
-    assert_int_equal (bytes[0], 0xaa);
-    assert_int_equal (bytes[63], 0xaa);
-    zqb__erase (NULL, 0);
-}
-
 TEST (keys_are_40_characters_of_z85)
 {
     unsigned char key[32], again[32];
@@ -289,24 +278,24 @@ TEST (keys_are_40_characters_of_z85)
     for (int i = 0; i < 32; i++)
         key[i] = (unsigned char) (i * 37 + 11);
     assert_non_null (zmq_z85_encode (text, key, 32));
-    assert_ok (zqb__auth_key_read (again, text));
+    assert_ok (zqb__key_decode (text, 0, again));
     assert_memory_equal (again, key, 32);
-    assert_int_equal (zqb__auth_key_read (again, ""), -1);
+    assert_int_equal (zqb__key_decode ("", 0, again), -1);
     for (size_t i = 0; i < 40; i++) {
         static const char no_z85[] = {' ', '"', '\'', ',', ';', '\\', '_', '`', '|', '~', '\x7f', '\x80', '\xff', '\n'};
         for (size_t j = 0; j < sizeof no_z85; j++) {
             strcpy (bad, text);
             bad[i] = no_z85[j];
-            assert_int_equal (zqb__auth_key_read (again, bad), -1);
+            assert_int_equal (zqb__key_decode (bad, 0, again), -1);
         }
         strcpy (bad, text);
         bad[i] = 0; /* too short */
-        assert_int_equal (zqb__auth_key_read (again, bad), -1);
+        assert_int_equal (zqb__key_decode (bad, 0, again), -1);
     }
     snprintf (bad, sizeof bad, "%s0", text);
-    assert_int_equal (zqb__auth_key_read (again, bad), -1);
+    assert_int_equal (zqb__key_decode (bad, 0, again), -1);
     snprintf (bad, sizeof bad, "#####%.35s", text); /* more than 32 bits */
-    assert_int_equal (zqb__auth_key_read (again, bad), -1);
+    assert_int_equal (zqb__key_decode (bad, 0, again), -1);
 }
 
 /* ---- the parser */
@@ -1372,7 +1361,6 @@ int main (void)
         FRESH (cidr_covers_what_has_the_same_first_bits),
         FRESH (what_is_no_cidr_is_einval),
         FRESH (secrets_are_the_same_if_all_bytes_and_the_length_are),
-        FRESH (wiping_leaves_zeros_and_nothing_else_is_touched),
         FRESH (keys_are_40_characters_of_z85),
         FRESH (the_parser_reads_what_is_well_formed),
         FRESH (the_parser_misses_every_field_that_is_missing),

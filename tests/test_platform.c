@@ -3,6 +3,8 @@
 #include "unit_memory.h"
 #include "zqbroker.h"
 #include "unit.h"
+#include <sys/stat.h>
+#include <unistd.h>
 
 TEST (the_clock_never_goes_back)
 {
@@ -414,6 +416,114 @@ TEST (a_line_too_long_for_the_log_is_cut)
     assert_int_equal (strlen (logged), 2 + 1279 + 4);
 }
 
+TEST (wiping_leaves_zeros_and_nothing_else_is_touched)
+{
+    unsigned char bytes[64], zeros[62] = {0};
+    memset (bytes, 0xaa, sizeof bytes);
+    zqb__wipe (bytes + 1, 62);
+    assert_memory_equal (bytes + 1, zeros, 62);
+    assert_int_equal (bytes[0], 0xaa);
+    assert_int_equal (bytes[63], 0xaa);
+    zqb__wipe (NULL, 0);
+}
+
+/* ---- files */
+
+static char path[64];
+
+static void write_text (const char *text, size_t size, mode_t mode)
+{
+    snprintf (path, sizeof path, "/tmp/zqbroker-file-%016llx", (unsigned long long) zqb__random ());
+    FILE *out = fopen (path, "wb");
+    assert_non_null (out);
+    assert_int_equal (fwrite (text, 1, size, out), size);
+    fclose (out);
+    assert_ok (chmod (path, mode));
+}
+
+static void fails_to_read (size_t most, int is_secret, int error)
+{
+    zqb__file_t file;
+    assert_fails (zqb__file_read (&file, path, most, is_secret), error);
+    assert_null (file.text);
+}
+
+TEST (a_file_is_read_whole_with_a_nul_behind_it)
+{
+    zqb__file_t file;
+    for (size_t size = 0; size <= 4; size++) {
+        write_text ("a\0b\n", size, 0600);
+        assert_ok (zqb__file_read (&file, path, size, 1));
+        assert_int_equal (file.size, size);
+        assert_memory_equal (file.text, "a\0b\n", size);
+        assert_int_equal (file.text[size], 0);
+        zqb__file_free (&file);
+        assert_null (file.text);
+        if (size)
+            fails_to_read (size - 1, 1, EFBIG);
+        unlink (path);
+        fails_to_read (size, 1, ENOENT);
+    }
+}
+
+TEST (a_file_is_trusted_by_who_may_write_it_and_a_secret_by_who_may_read_it)
+{
+    zqb__file_t file;
+    write_text ("x", 1, 0600);
+    for (mode_t mode = 0400; mode < 01000; mode++) {
+        assert_ok (chmod (path, mode));
+        if (mode & 0022)
+            fails_to_read (1, 0, EPERM);
+        else {
+            assert_ok (zqb__file_read (&file, path, 1, 0));
+            assert_int_equal (file.is_shared, (mode & 0077) != 0);
+            zqb__file_free (&file);
+        }
+        if (mode & 0077)
+            fails_to_read (1, 1, EPERM);
+        else {
+            assert_ok (zqb__file_read (&file, path, 1, 1));
+            zqb__file_free (&file);
+        }
+    }
+    if (geteuid () == 0) {
+        assert_ok (chmod (path, 0600));
+        assert_ok (chown (path, 12345, (gid_t) -1));
+        fails_to_read (1, 0, EPERM);
+    }
+    unlink (path);
+}
+
+TEST (what_is_no_plain_file_is_einval_and_does_not_block)
+{
+    strcpy (path, "/tmp");
+    fails_to_read (100, 0, EINVAL);
+    strcpy (path, "/dev/null");
+    fails_to_read (100, 0, EINVAL);
+    snprintf (path, sizeof path, "/tmp/zqbroker-fifo-%016llx", (unsigned long long) zqb__random ());
+    assert_ok (mkfifo (path, 0600));
+    fails_to_read (100, 1, EINVAL);
+    unlink (path);
+}
+
+TEST (a_file_that_is_longer_or_shorter_than_it_was_is_eagain)
+{
+    zqb__file_t file;
+    write_text ("four", 4, 0600);
+    for (size_t size = 3; size <= 5; size++) {
+        char text[6];
+        file.text = text;
+        file.size = size;
+        int handle = open (path, O_RDONLY);
+        if (size == 4)
+            assert_ok (zqb__file_fill (&file, handle));
+        else
+            assert_fails (zqb__file_fill (&file, handle), EAGAIN);
+        close (handle);
+    }
+    unlink (path);
+}
+
 int main (void)
 {
     const struct CMUnitTest tests[] = {
@@ -445,6 +555,11 @@ int main (void)
         cmocka_unit_test (a_name_of_a_service_has_1_to_255_bytes_and_does_not_start_with_mmi),
         cmocka_unit_test (a_line_is_logged_to_whom_wants_its_level),
         cmocka_unit_test (a_line_too_long_for_the_log_is_cut),
+        cmocka_unit_test (wiping_leaves_zeros_and_nothing_else_is_touched),
+        cmocka_unit_test (a_file_is_read_whole_with_a_nul_behind_it),
+        cmocka_unit_test (a_file_is_trusted_by_who_may_write_it_and_a_secret_by_who_may_read_it),
+        cmocka_unit_test (what_is_no_plain_file_is_einval_and_does_not_block),
+        cmocka_unit_test (a_file_that_is_longer_or_shorter_than_it_was_is_eagain),
     };
     return cmocka_run_group_tests (tests, NULL, NULL);
 }

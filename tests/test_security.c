@@ -721,7 +721,8 @@ TEST (keys_come_from_files_of_their_owner_alone)
         const char *secret = certificate ("s", open_to_others[i], &server);
         assert_error (error_of_broker (secret, 0, NULL), EPERM);
         assert_error (error_of_peer (server.public_key, NULL, secret, NULL, NULL), EPERM);
-        assert_error (error_of_peer (secret, NULL, NULL, NULL, NULL), 0); /* a public key is for everybody */
+        int may_write = (open_to_others[i] & 0022) != 0; /* a public key is for everybody to read */
+        assert_error (error_of_peer (secret, NULL, NULL, NULL, NULL), may_write ? EPERM : 0);
     }
 }
 
@@ -730,16 +731,19 @@ TEST (files_that_are_missing_or_malformed_say_so)
     char text[8192];
     assert_error (error_of_broker (file ("nothing"), 0, NULL), ENOENT);
     assert_error (error_of_peer (file ("nothing"), NULL, NULL, NULL, NULL), ENOENT);
-    assert_error (error_of_peer ("file:/tmp", NULL, NULL, NULL, NULL), EISDIR);
+    assert_error (error_of_peer ("file:/tmp", NULL, NULL, NULL, NULL), EINVAL);
     memset (text, 'x', sizeof text - 1);
     text[sizeof text - 1] = 0;
     const char *const bad[] = {"", "\n", "secret-key", "secret-key = ", "secret-key = \"", "secret-key = \"x\"\n",
                                "secret-key = \"0123456789012345678901234567890123456789",
                                "secret-key = \"0123456789012345678901234567890123456789'",
                                "# secret-key = \"0123456789012345678901234567890123456789\"",
-                               "public-key = \"0123456789012345678901234567890123456789\"", text};
+                               "public-key = \"0123456789012345678901234567890123456789\"",
+                               "secret-key = \"#########################################\"",
+                               "secret-key = \"########################################\"", text + 4096};
     for (size_t i = 0; i < COUNT (bad); i++)
         assert_error (error_of_broker (written ("s", 0600, bad[i]), 0, NULL), EINVAL);
+    assert_error (error_of_broker (written ("s", 0600, text + 4095), 0, NULL), EFBIG);
     const char *good = written ("s", 0600, "secret-key='0123456789012345678901234567890123456789'");
     assert_error (error_of_broker (good, 0, NULL), 0);
 }
@@ -789,15 +793,6 @@ TEST (our_copies_of_secrets_are_wiped)
     assert_true (unit_given_back > 0);
 }
 
-TEST (what_is_wiped_is_gone_and_nothing_beside_it)
-{
-    char text[8] = "abcdefg";
-    zqb__wipe (text + 2, 3);
-    assert_memory_equal (text, "ab\0\0\0fg", 8);
-    zqb__wipe (text, 0);
-    assert_memory_equal (text, "ab\0\0\0fg", 8);
-}
-
 int main (void)
 {
     const struct CMUnitTest tests[] = {
@@ -822,7 +817,6 @@ int main (void)
         SECURE (files_that_are_missing_or_malformed_say_so),
         SECURE (without_curve_in_libzmq_it_is_enotsup),
         SECURE (our_copies_of_secrets_are_wiped),
-        SECURE (what_is_wiped_is_gone_and_nothing_beside_it),
     };
     return cmocka_run_group_tests (tests, NULL, NULL);
 }
