@@ -2068,8 +2068,8 @@ static int zqb__file_fill (zqb__file_t *file, zqb__handle_t handle)
 }
 
 /* Reads a whole file, for zqb__file_free. -1, and there is nothing to free: ENOENT, EACCES ...; EINVAL: it is no plain
-   file; EPERM: it is not ours or root's, or others may write to it, or it is secret, and not its owner's alone; EFBIG: it
-   has more than that many bytes; EAGAIN: it is being written; ENOMEM. */
+   file; EPERM: it is not ours or root's, or others may write to it, or it is secret and not its owner's alone; EFBIG:
+   it has more than that many bytes; EAGAIN: it is being written; ENOMEM. */
 static int zqb__file_read (zqb__file_t *file, const char *path, size_t most, int is_secret)
 {
     zqb__handle_t handle;
