@@ -11687,6 +11687,13 @@ static void zqb__worker_free_requests (zqb__link_t *list)
     }
 }
 
+/* What came and was not begun is the broker's again. */
+static void zqb__worker_drop_waiting (zqb_worker_t *worker)
+{
+    while (!zqb__list_empty (&worker->waiting))
+        zqb__worker_release (ZQB__OF (zqb_request_t, link, worker->waiting.next));
+}
+
 /* The registration is over: what came and was not begun is the broker's again, and what the user has cannot be
    answered. The next attempt is at once if all was well, and then after longer and longer pauses. */
 static void zqb__worker_unregister (zqb_worker_t *worker, const char *why)
@@ -11697,8 +11704,7 @@ static void zqb__worker_unregister (zqb_worker_t *worker, const char *why)
         worker->leaving = ZQB__DRAINED;
     worker->line.reading = 0;
     zqb__parcel_clear (&worker->line.out);
-    while (!zqb__list_empty (&worker->waiting))
-        zqb__worker_release (ZQB__OF (zqb_request_t, link, worker->waiting.next));
+    zqb__worker_drop_waiting (worker);
     worker->dice = worker->dice * 6364136223846793005u + 1442695040888963407u;
     uint64_t jitter = worker->pause ? (worker->dice >> 33) % (worker->pause + 1) : 0;
     worker->register_at = zqb__after (worker->line.now, worker->pause / 2 + jitter);
@@ -12114,6 +12120,7 @@ static void zqb__worker_say_goodbye (zqb_worker_t *worker)
     if (worker->registered && zqb__line_send (&worker->line, &goodbye, ZMQ_DONTWAIT) == 0)
         zqb__line_flush (&worker->line, ZMQ_DONTWAIT);
     worker->registered = 0;
+    zqb__worker_drop_waiting (worker);
 }
 
 /* Leaves, if it is to, and nothing is left to be done; from a broker that does not answer, when nothing is begun: what it

@@ -21,7 +21,7 @@ LIMITS = [
 ]
 
 # What a request may ask for, and how many times as much the engine may have to do for it.
-OPTIONS = [("priority", 1.8), ("attempts", 2.2), ("deadline", 2.3), ("affinity", 2.4), ("unique", 2.7)]
+OPTIONS = [("priority", 1.8), ("attempts", 2.2), ("deadline", 2.3), ("affinity", 2.4), ("unique", 3.3)]
 
 # What must not matter: the ratio to the engine with one worker and nothing else.
 SCALES = [
