@@ -205,8 +205,8 @@
 
     ZQB_EFAILED comes with a code of the worker's own and a text; ZQB_EREFUSED with the text of the host's filter, or
     because every worker of the service has refused the request, or eight have. Neither is tried again: that is for the
-    caller to decide. ETIMEDOUT is the client's own: nobody answered any try. With a deadline it is ZQB_EEXPIRED, but for
-    a client with retries = -1 that loses its connection.
+    caller to decide. ETIMEDOUT is the client's own: nobody answered any try. With a deadline it is ZQB_EEXPIRED, but
+    for a client with retries = -1 that loses its connection.
 
     A CONNECTION THAT IS REFUSED, as the client or worker sees it, with libzmq 4.3 or newer:
 
@@ -344,8 +344,8 @@
                        token                 broker -> worker   nobody wants an answer any more. The worker still ends
                                                                 it, with a REPLY or an ERROR, whenever it likes.
          9 PROGRESS    token, number         worker -> broker -> client    progress, text: how far it is
-        10 MORE        number, token         client -> broker -> worker    credit: so many parts more may come; 65535: any
-                                                                number
+        10 MORE        number, token         client -> broker -> worker    credit: so many parts more may come;
+                                                                65535: any number
         11 DRAIN       0                     worker -> broker   I take no more requests. The broker answers with DRAIN,
                                                                 behind which there is none; the worker ends what it
                                                                 has, and says DISCONNECT. Ours does not wait for
@@ -626,14 +626,15 @@ enum {
 
 /* ---- requests, as a client makes them -----------------------------------------------------------------------
    What a single request may ask for, of a ZQB/1 client; each goes with each, but a survey is not one_way, and knows no
-   delay, unique and affinity. Zero is the default, so start from a struct of zeros. Peers of other dialects never see any of it, and are served beside it. */
+   delay, unique and affinity. Zero is the default, so start from a struct of zeros. Peers of other dialects never see
+   any of it, and are served beside it. */
 
 enum { ZQB_PRIORITY_LOWEST = -4, ZQB_PRIORITY_HIGHEST = 4 };
 
 typedef struct zqb_request_options_t {
     int priority;         /* 0      higher first, -4 to 4; first come, first served (client by client) within one */
-    int deadline_ms;      /* 0 none so long from now on a reply is of use: then it ends with ZQB_EEXPIRED, wherever it is,
-                                    and its worker is told. Until then it is asked for again as often as need be,
+    int deadline_ms;      /* 0 none so long from now on a reply is of use: then it ends with ZQB_EEXPIRED, wherever it
+                                    is, and its worker is told. Until then it is asked for again as often as need be,
                                     whatever `retries` says, but for -1 */
     int delay_ms;         /* 0      it is not begun before so much time has passed */
     int attempts;         /* 0      so many workers may be lost over it, up to 65534; -1 all; 0 the broker's option */
@@ -641,8 +642,8 @@ typedef struct zqb_request_options_t {
     int backoff_max_ms;   /* 0      and goes no higher; 0 a minute */
     const char *unique;   /* NULL   a key of 1 to 255 bytes: while a request with this key is queued or running at the
                                     service, others of the same user join it: it is executed once, with the body of the
-                                    first, and all are answered. It has the priority of the highest, and begins when the first of them
-                                    may; the rest, like attempts, is that of the first */
+                                    first, and all are answered. It has the priority of the highest, and begins when
+                                    the first of them may; the rest, like attempts, is that of the first */
     const char *affinity; /* NULL   a key of 1 to 255 bytes: requests with this key go to the same worker, in order, as
                                     long as it lives; when it is gone, to another */
     int one_way;          /* 0      1: no reply is wanted, nor an error; it is executed even if the client is gone. Its
@@ -658,29 +659,31 @@ typedef struct zqb_request_options_t {
 
 typedef struct zqb_request_t zqb_request_t;
 
-/* Does the work: reads (or takes) zqb_request_body, fills reply, returns 0 to send it. ZQB_EREFUSED refuses the request,
-   as zqb_request_refuse does. Any other value fails it: the client gets ZQB_EFAILED with that value as the code, and with
-   the first frame of reply as its text, if there is one. */
+/* Does the work: reads (or takes) zqb_request_body, fills reply, returns 0 to send it. ZQB_EREFUSED refuses the
+   request, as zqb_request_refuse does. Any other value fails it: the client gets ZQB_EFAILED with that value as the
+   code, and with the first frame of reply as its text, if there is one. */
 typedef int (zqb_handler_fn) (zqb_request_t *request, zqb_msg_t *reply, void *arg);
 
 /* The body. It belongs to the request, but may be moved out. Its bytes are for reading: over inproc the frames that are
    not copied are shared with the client and the broker, who may have to send them again. */
 ZQB_API zqb_msg_t *zqb_request_body (zqb_request_t *request);
 
-/* The name of the service, as the client called it, which matters to a worker that serves a pattern: NUL-terminated; size
-   (which may be NULL) gets its length, as a name may contain NULs. A worker that speaks MDP knows only its own name. */
+/* The name of the service, as the client called it, which matters to a worker that serves a pattern: NUL-terminated;
+   size (which may be NULL) gets its length, as a name may contain NULs. A worker that speaks MDP knows only its own
+   name. */
 ZQB_API const char *zqb_request_service (zqb_request_t *request, size_t *size);
 
-/* The user id of the client, as its connection has proved it to the broker; "" if it has none. NULL: the worker speaks MDP,
-   which has no word for it. It is valid as long as the request. Of requests that were joined (unique) all are the same
-   user's. Over several brokers, or a proxy, it is that of the connection to the last. */
+/* The user id of the client, as its connection has proved it to the broker; "" if it has none. NULL: the worker speaks
+   MDP, which has no word for it. It is valid as long as the request. Of requests that were joined (unique) all are the
+   same user's. Over several brokers, or a proxy, it is that of the connection to the last. */
 ZQB_API const char *zqb_request_user (zqb_request_t *request);
 
 /* Sends a part of the reply, and more will come; takes msg over on success. Clients whose dialect has no partial
    replies get all parts as the frames of one reply; so do all clients of a handler inside the broker. When 32 parts are
    under way that a ZQB/1 client has not read yet, it waits until some are, or zqb_worker_stop is called, so that nobody
-   hoards them: so the thread that has the client must be another. ENOTCONN: the broker that asked is gone, or the context has ended; ZQB_ECANCELLED: nobody wants it any
-   more; ENOTSUP: the worker speaks MDP/0.1; ENOMEM, EMSGSIZE (a frame of 2 GiB or more). */
+   hoards them: so the thread that has the client must be another. ENOTCONN: the broker that asked is gone, or the
+   context has ended; ZQB_ECANCELLED: nobody wants it any more; ENOTSUP: the worker speaks MDP/0.1; ENOMEM, EMSGSIZE (a
+   frame of 2 GiB or more). */
 ZQB_API int zqb_request_partial (zqb_request_t *request, zqb_msg_t *msg);
 
 /* Tells the client how far the work is: done of total, in whatever unit, total 0 if that is not known, and a text (NULL
@@ -706,28 +709,28 @@ ZQB_API int zqb_request_left_ms (zqb_request_t *request);
 ZQB_API int zqb_request_reply (zqb_request_t *request, zqb_msg_t *msg);
 
 /* Reports that the work failed for good, with a code of your own (zqb_reply_t.code) and a text for the client (NULL for
-   none, at most 255 bytes are sent), and releases the request. The request is not tried again. MDP has no word for this:
-   an MDP client hears nothing, and a worker that speaks MDP has to send an empty reply. Errors as for
+   none, at most 255 bytes are sent), and releases the request. The request is not tried again. MDP has no word for
+   this: an MDP client hears nothing, and a worker that speaks MDP has to send an empty reply. Errors as for
    zqb_request_reply. */
 ZQB_API int zqb_request_fail (zqb_request_t *request, int code, const char *text);
 
-/* Gives the request back, as it is not for this worker, and releases it: it goes to another, at once, and does not count
-   as an attempt. When all workers of the service have refused it, the client gets ZQB_EREFUSED: so it is no way to give
-   work back because this worker wants to end, which may be the only one (zqb_worker_drain, zqb_worker_destroy). Errors as for
-   zqb_request_reply; ENOTSUP (not released): the worker speaks MDP. A handler returns ZQB_EREFUSED instead; one inside
-   the broker fails the request with that. */
+/* Gives the request back, as it is not for this worker, and releases it: it goes to another, at once, and does not
+   count as an attempt. When all workers of the service have refused it, the client gets ZQB_EREFUSED: so it is no way
+   to give work back because this worker wants to end, which may be the only one (zqb_worker_drain, zqb_worker_destroy).
+   Errors as for zqb_request_reply; ENOTSUP (not released): the worker speaks MDP. A handler returns ZQB_EREFUSED
+   instead; one inside the broker fails the request with that. */
 ZQB_API int zqb_request_refuse (zqb_request_t *request);
 
 /* ---- security ----------------------------------------------------------------------------------------------
    The mechanisms of libzmq, for tcp and ipc; over inproc there is none. Whatever a broker asks for, it asks for on all
    of its endpoints, in any dialect. Where a peer does not fit, nothing is exchanged with it.
 
-   A KEY in options is 40 characters of Z85, or "file:PATH": a file of zqkeygen's, or a certificate of CZMQ's or pyzmq's,
-   which has a line public-key = "KEY" or secret-key = "KEY". It is read when the object is made, with these errors: what
-   open says (ENOENT, EACCES ...); EPERM: it is not ours or root's, or others than its owner may write to it, or read it
-   although it is for a secret key; EFBIG: it has more than 4095 bytes; EAGAIN: it is being written; EINVAL: it is no plain
-   file, there is no such line, or what is given is no key; ENOTSUP: this libzmq has no CURVE. Our copies of secrets are
-   wiped when the object is destroyed; libzmq has its own, and the strings are yours. */
+   A KEY in options is 40 characters of Z85, or "file:PATH": a file of zqkeygen's, or a certificate of CZMQ's or
+   pyzmq's, which has a line public-key = "KEY" or secret-key = "KEY". It is read when the object is made, with these
+   errors: what open says (ENOENT, EACCES ...); EPERM: it is not ours or root's, or others than its owner may write to
+   it, or read it although it is for a secret key; EFBIG: it has more than 4095 bytes; EAGAIN: it is being written;
+   EINVAL: it is no plain file, there is no such line, or what is given is no key; ENOTSUP: this libzmq has no CURVE.
+   Our copies of secrets are wiped when the object is destroyed; libzmq has its own, and the strings are yours. */
 
 /* A new pair of keys as text, with a NUL each. EINVAL; ENOTSUP: this libzmq has no CURVE. Any thread. */
 ZQB_API int zqb_curve_keypair (char public_key[41], char secret_key[41]);
@@ -751,9 +754,9 @@ typedef void (zqb_log_fn) (int level, const char *text, void *arg);
 typedef void (zqb_dead_letter_fn) (zqb_request_t *request, void *arg);
 
 /* Sees each request before it is queued, in the broker's thread: what it asks for, which may be changed (not unique,
-   affinity, one_way and survey), and its body, which is for reading. Returns 0 to accept it; any other value refuses it:
-   the client gets ZQB_EREFUSED, with the first frame of refusal as its text. Not for handlers and mmi services. The same
-   rules as for a log function. */
+   affinity, one_way and survey), and its body, which is for reading. Returns 0 to accept it; any other value refuses
+   it: the client gets ZQB_EREFUSED, with the first frame of refusal as its text. Not for handlers and mmi services. The
+   same rules as for a log function. */
 typedef int (zqb_filter_fn) (zqb_request_t *request, zqb_request_options_t *options, zqb_msg_t *refusal, void *arg);
 
 /* Who may do what: see zqb_broker_rules. MANAGE is to ask for mmi services, and for surveys. */
@@ -761,15 +764,15 @@ enum { ZQB_MAY_CALL = 1, ZQB_MAY_SERVE = 2, ZQB_MAY_MANAGE = 4 };
 
 typedef struct zqb_access_t {
     const char *user;     /* the user id that the peer has proved; "" nobody */
-    const char *address;  /* where it is: "10.0.0.7"; ipc: what the system says of the process; "" not known; "inproc" */
+    const char *address;  /* where it is: "10.0.0.7"; ipc: what the system says of the process; "inproc"; "" unknown */
     int action;           /* ZQB_MAY_... */
     const char *service;  /* NUL-terminated, but there may be others in it; a worker's may be a pattern */
     size_t service_size;
 } zqb_access_t;
 
-/* Asked before the rules, in the broker's thread: 1 it is allowed, 0 it is denied, -1 the rules say (if there are none, it
-   is allowed). For a client and a service that is known it is asked once, and again when the rules change. The same rules
-   as for a log function. */
+/* Asked before the rules, in the broker's thread: 1 it is allowed, 0 it is denied, -1 the rules say (if there are none,
+   it is allowed). For a client and a service that is known it is asked once, and again when the rules change. The same
+   rules as for a log function. */
 typedef int (zqb_access_fn) (const zqb_access_t *access, void *arg);
 
 /* Sees what became of each request that was accepted, in the broker's thread. The same rules as for a log function. */
@@ -839,12 +842,12 @@ typedef struct zqb_broker_options_t {
     int max_user_outstanding;    /* 0 off   requests queued and running of one user, over all his connections. Who has
                                             no user id is limited by himself, each client apart; so below */
     int max_user_requests;       /* 0 off   requests a second of one user, of whom a second's may come at once */
-    int64_t max_user_bytes;      /* 0 off   the same, of the bytes of their bodies; one larger than that may come now and
-                                            then */
+    int64_t max_user_bytes;      /* 0 off   the same, of the bytes of their bodies; one larger than that may come now
+                                            and then */
     const char *server_secret; /* NULL CURVE: the broker's secret key: see below */
     int plain;                 /* 0    1: PLAIN: users with passwords, of which a ZAP handler is asked */
-    const char *zap_domain;    /* NULL what ZAP handlers are told: with CURVE and PLAIN "zqbroker"; else none is asked. If
-                                       it is given, or with PLAIN, nobody gets in as long as there is no handler */
+    const char *zap_domain;    /* NULL what ZAP handlers are told: with CURVE and PLAIN "zqbroker"; else none is asked.
+                                       If it is given, or with PLAIN, nobody gets in as long as there is no handler */
 } zqb_broker_options_t;
 
 /* A broker in this context. options may be NULL, and is copied. EINVAL, ENOMEM, or what zmq_socket says (ETERM,
@@ -905,24 +908,25 @@ typedef size_t (zqb_choose_fn) (const zqb_worker_info_t *workers, size_t count, 
 
 ZQB_API int zqb_broker_policy (zqb_broker_t *broker, const char *service, int policy, zqb_choose_fn *choose, void *arg);
 
-/* Has a worker of a service, or with 0 all that it has now, take no more requests, finish those that it holds, and leave.
-   A worker that speaks MDP is sent away when it is done, and may come again. id: see mmi.workers. EINVAL; ENOENT: there
-   is no such worker; EBUSY inside a handler or a log function. */
+/* Has a worker of a service, or with 0 all that it has now, take no more requests, finish those that it holds, and
+   leave. A worker that speaks MDP is sent away when it is done, and may come again. id: see mmi.workers. EINVAL;
+   ENOENT: there is no such worker; EBUSY inside a handler or a log function. */
 ZQB_API int zqb_broker_drain (zqb_broker_t *broker, const char *service, uint64_t id);
 
-/* Adds a rule behind those that are there. who: a user id, or with a star behind it all that begin so ("*": all that have
-   one); "-": who has none; "@NAME": a group of the rules file; "@inproc": who is in this process. actions: some of
+/* Adds a rule behind those that are there. who: a user id, or with a star behind it all that begin so ("*": all that
+   have one); "-": who has none; "@NAME": a group of the rules file; "@inproc": who is in this process. actions: some of
    ZQB_MAY_..., added up. services: names or patterns, with spaces between them. In names, bytes may be written as \xHH.
    The first rule that is about it says whether something is allowed, and what none is about is denied: so as soon as
-   there is one rule, only what is allowed may be done. EINVAL; ENOMEM; ENOSPC: 65536 rules; EBUSY inside a handler or a log
-   function. */
+   there is one rule, only what is allowed may be done. EINVAL; ENOMEM; ENOSPC: 65536 rules; EBUSY inside a handler or a
+   log function. */
 ZQB_API int zqb_broker_rule (zqb_broker_t *broker, int allow, const char *who, int actions, const char *services);
 
-/* Replaces all rules by those of a file (see the manual, 10), or, if there is anything wrong with it, none: EINVAL, and the
-   log says in which line. An empty file denies all; NULL takes all rules away, and then everything is allowed. EPERM:
-   others than its owner, who is us or root, may write to it; EINVAL: it is no plain file; EFBIG: it has more than a
-   megabyte; EAGAIN: it is being written; ENOMEM; what open and read say; EBUSY inside a handler or a log function. Both take effect at once: workers that may serve no more are sent away, and what they held goes to
-   others; what clients have asked for and may not any more is cancelled, and they are told ZQB_EDENIED. Any thread. */
+/* Replaces all rules by those of a file (see the manual, 10), or, if there is anything wrong with it, none: EINVAL, and
+   the log says in which line. An empty file denies all; NULL takes all rules away, and then everything is allowed.
+   EPERM: others than its owner, who is us or root, may write to it; EINVAL: it is no plain file; EFBIG: it has more
+   than a megabyte; EAGAIN: it is being written; ENOMEM; what open and read say; EBUSY inside a handler or a log
+   function. Both take effect at once: workers that may serve no more are sent away, and what they held goes to others;
+   what clients have asked for and may not any more is cancelled, and they are told ZQB_EDENIED. Any thread. */
 ZQB_API int zqb_broker_rules (zqb_broker_t *broker, const char *path);
 
 /* How many workers a service should have, by its load: so that pools add threads, and hosts start processes. There are
@@ -948,8 +952,8 @@ typedef struct zqb_scale_t {
    log function. */
 typedef void (zqb_scale_fn) (const zqb_scale_t *scale, void *arg);
 
-/* Watches a service, and calls on_scale; NULL options end that. Errors as for zqb_broker_time_limit; EINVAL: no on_scale,
-   or max below 1 or below min. */
+/* Watches a service, and calls on_scale; NULL options end that. Errors as for zqb_broker_time_limit; EINVAL: no
+   on_scale, or max below 1 or below min. */
 ZQB_API int zqb_broker_scale (zqb_broker_t *broker, const char *service, const zqb_scale_options_t *options,
                               zqb_scale_fn *on_scale, void *arg);
 
@@ -1046,9 +1050,9 @@ ZQB_API int zqb_broker_stats (zqb_broker_t *broker, zqb_stats_t *stats);
 
 typedef struct zqb_worker_t zqb_worker_t;
 
-/* Called within zqb_worker_recv, zqb_request_cancelled, _partial or _progress, in that thread, once for a request in the
-   hands of the user of which the broker says that nobody wants it any more; not when the broker itself is gone. It still
-   has to be ended, which this function must not do; nor may it call zqb_worker_recv, _run or _destroy. */
+/* Called within zqb_worker_recv, zqb_request_cancelled, _partial or _progress, in that thread, once for a request in
+   the hands of the user of which the broker says that nobody wants it any more; not when the broker itself is gone. It
+   still has to be ended, which this function must not do; nor may it call zqb_worker_recv, _run or _destroy. */
 typedef void (zqb_cancelled_fn) (zqb_request_t *request, void *arg);
 
 typedef struct zqb_worker_options_t {
@@ -1066,16 +1070,16 @@ typedef struct zqb_worker_options_t {
     const char *server_public; /* NULL CURVE: the broker's public key. All three: see zqb_curve_keypair */
     const char *public_key;    /* NULL CURVE: its own; NULL: the one that belongs to secret_key */
     const char *secret_key;    /* NULL CURVE: NULL: a new pair, which the broker does not know, as long as it lives */
-    const char *user;          /* NULL PLAIN: 1 to 255 bytes, not together with CURVE. Both go over the network as they */
-    const char *password;      /* NULL PLAIN: are, to whoever is there: over ipc or a tunnel only */
+    const char *user;          /* NULL PLAIN: 1 to 255 bytes, not together with CURVE. Both go over the network as */
+    const char *password;      /* NULL PLAIN: they are, to whoever is there: over ipc or a tunnel only */
 } zqb_worker_options_t;
 
 /* A worker for this service (1 to 255 bytes) at this endpoint, or at the first of several that answers, separated by
-   commas. Returns at once; the broker need not be there yet. A name that ends with "*" is a pattern: it serves all names
-   that start with what stands before, as long as these have no worker of their own, nor one with a longer pattern.
-   EINVAL for a bad endpoint, name or option, or a name that starts with "mmi."; ENOMEM; what zmq_socket and zmq_connect
-   say; of keys: see zqb_curve_keypair. A broker that refuses its key or password is tried again, after longer and longer
-   pauses, and the log says so. */
+   commas. Returns at once; the broker need not be there yet. A name that ends with "*" is a pattern: it serves all
+   names that start with what stands before, as long as these have no worker of their own, nor one with a longer
+   pattern. EINVAL for a bad endpoint, name or option, or a name that starts with "mmi."; ENOMEM; what zmq_socket and
+   zmq_connect say; of keys: see zqb_curve_keypair. A broker that refuses its key or password is tried again, after
+   longer and longer pauses, and the log says so. */
 ZQB_API zqb_worker_t *zqb_worker_new (
     void *ctx, const char *endpoints, const char *service, const zqb_worker_options_t *options);
 
@@ -1094,11 +1098,11 @@ ZQB_API int zqb_worker_run (zqb_worker_t *worker, zqb_handler_fn *handler, void 
    Returns at once. Any thread, and signal handlers. */
 ZQB_API void zqb_worker_stop (zqb_worker_t *worker);
 
-/* Asks it to take no more, to do what it has, and to leave: then recv says ECANCELED, and run returns 0. Nothing that it
-   has is lost or done twice. Also the broker may want it: zqb_broker_drain. As long as requests are in your hands, recv
-   goes on as before, though none comes any more. A broker of another make that does not answer is left when it had its
-   time for that, liveness x heartbeat_ms, but 1 to 10 seconds: what is not begun then goes to others. Returns at once.
-   Any thread, and signal handlers. */
+/* Asks it to take no more, to do what it has, and to leave: then recv says ECANCELED, and run returns 0. Nothing that
+   it has is lost or done twice. Also the broker may want it: zqb_broker_drain. As long as requests are in your hands,
+   recv goes on as before, though none comes any more. A broker of another make that does not answer is left when it had
+   its time for that, liveness x heartbeat_ms, but 1 to 10 seconds: what is not begun then goes to others. Returns at
+   once. Any thread, and signal handlers. */
 ZQB_API void zqb_worker_drain (zqb_worker_t *worker);
 
 /* Readable when zqb_worker_recv with a timeout of 0 might do something; like ZMQ_FD it tells changes: call recv until
@@ -1123,8 +1127,8 @@ typedef struct zqb_client_options_t {
     const char *server_public; /* NULL CURVE: the broker's public key. All three: see zqb_curve_keypair */
     const char *public_key;    /* NULL CURVE: its own; NULL: the one that belongs to secret_key */
     const char *secret_key;    /* NULL CURVE: NULL: a new pair, which the broker does not know, as long as it lives */
-    const char *user;          /* NULL PLAIN: 1 to 255 bytes, not together with CURVE. Both go over the network as they */
-    const char *password;      /* NULL PLAIN: are, to whoever is there: over ipc or a tunnel only */
+    const char *user;          /* NULL PLAIN: 1 to 255 bytes, not together with CURVE. Both go over the network as */
+    const char *password;      /* NULL PLAIN: they are, to whoever is there: over ipc or a tunnel only */
 } zqb_client_options_t;
 
 /* What zqb_client_recv gives. */
@@ -1141,12 +1145,11 @@ typedef struct zqb_reply_t {
 } zqb_reply_t;
 
 /* A client of the broker at this endpoint, or, with several separated by commas, of one after the other when one does
-   not answer. Returns at once; the broker need not be there yet. EINVAL, ENOMEM; what zmq_socket, zmq_connect say; of keys:
-   see zqb_curve_keypair.
-   When the broker (or, of several, each) refuses its key or password, requests end at once with EACCES; with EPROTO, if
-   it wants another mechanism, or what is there is no broker. The next request tries again. If server_public is wrong, or
-   the broker has no ZAP handler where it needs one, it ends the connection without a word: that looks like a broker that
-   is away, and ends with ETIMEDOUT. */
+   not answer. Returns at once; the broker need not be there yet. EINVAL, ENOMEM; what zmq_socket, zmq_connect say; of
+   keys: see zqb_curve_keypair. When the broker (or, of several, each) refuses its key or password, requests end at once
+   with EACCES; with EPROTO, if it wants another mechanism, or what is there is no broker. The next request tries again.
+   If server_public is wrong, or the broker has no ZAP handler where it needs one, it ends the connection without a
+   word: that looks like a broker that is away, and ends with ETIMEDOUT. */
 ZQB_API zqb_client_t *zqb_client_new (void *ctx, const char *endpoints, const zqb_client_options_t *options);
 
 /* Sends a request and waits for its reply, which replaces what was in reply, another message; the parts of a partial
@@ -1156,8 +1159,9 @@ ZQB_API zqb_client_t *zqb_client_new (void *ctx, const char *endpoints, const zq
    EPROTO: see zqb_client_new. After EINTR the request is cancelled. */
 ZQB_API int zqb_client_call (zqb_client_t *client, const char *service, zqb_msg_t *request, zqb_msg_t *reply);
 
-/* The same, with options, which may be NULL, and need not outlive the call. One that is one_way returns as soon as it is
-   sent. Also EINVAL (a number out of range; a survey that is one_way), ENOTSUP (options, and the client speaks MDP). */
+/* The same, with options, which may be NULL, and need not outlive the call. One that is one_way returns as soon as it
+   is sent. Also EINVAL (a number out of range; a survey that is one_way), ENOTSUP (options, and the client speaks MDP).
+   */
 ZQB_API int zqb_client_call_with (zqb_client_t *client, const char *service, const zqb_request_options_t *options,
                                   zqb_msg_t *request, zqb_msg_t *reply);
 
@@ -1173,13 +1177,13 @@ ZQB_API int zqb_client_submit (zqb_client_t *client, const char *service, zqb_ms
 ZQB_API int zqb_client_submit_with (zqb_client_t *client, const char *service, const zqb_request_options_t *options,
                                     zqb_msg_t *request, uint64_t *id);
 
-/* Asks every worker that the service has at that moment, and calls each (answer, arg) for every one that answers, in the
-   order in which they do, until all have, or deadline_ms is over (-1: none). Answers may be taken (moved). each may call
-   and submit with this client, but not receive, nor destroy it. A worker that fails, refuses or is lost counts as one
-   that did not answer. Returns how many did, and asked (which may be NULL) gets how many were asked; request is left
-   empty then. -1: as for zqb_client_call_with (EINVAL: a deadline of 0); ZQB_ENOWORKER: there is none; ZQB_EEXPIRED: the
-   broker itself said nothing, for the time of a try past the deadline. For a survey without waiting, submit it with that
-   option: each answer comes as PARTIAL, and at the end FINAL. */
+/* Asks every worker that the service has at that moment, and calls each (answer, arg) for every one that answers, in
+   the order in which they do, until all have, or deadline_ms is over (-1: none). Answers may be taken (moved). each may
+   call and submit with this client, but not receive, nor destroy it. A worker that fails, refuses or is lost counts as
+   one that did not answer. Returns how many did, and asked (which may be NULL) gets how many were asked; request is
+   left empty then. -1: as for zqb_client_call_with (EINVAL: a deadline of 0); ZQB_ENOWORKER: there is none;
+   ZQB_EEXPIRED: the broker itself said nothing, for the time of a try past the deadline. For a survey without waiting,
+   submit it with that option: each answer comes as PARTIAL, and at the end FINAL. */
 typedef void (zqb_survey_fn) (zqb_msg_t *answer, void *arg);
 ZQB_API int zqb_client_survey (zqb_client_t *client, const char *service, zqb_msg_t *request, int deadline_ms,
                                zqb_survey_fn *each, void *arg, int *asked);
@@ -1193,9 +1197,9 @@ ZQB_API int zqb_client_flush (zqb_client_t *client);
    (nothing is outstanding), EINTR, ETERM. */
 ZQB_API int zqb_client_recv (zqb_client_t *client, zqb_reply_t *reply, int timeout_ms);
 
-/* Gives a request up: that is its one outcome, and nothing about it will be delivered any more. The broker drops it if it
-   has not begun, and else tells the worker (zqb_request_cancelled), unless others wait for it, too (`unique`). ENOENT if
-   it has ended already: then its outcome has been delivered, or will be. */
+/* Gives a request up: that is its one outcome, and nothing about it will be delivered any more. The broker drops it if
+   it has not begun, and else tells the worker (zqb_request_cancelled), unless others wait for it, too (`unique`).
+   ENOENT if it has ended already: then its outcome has been delivered, or will be. */
 ZQB_API int zqb_client_cancel (zqb_client_t *client, uint64_t id);
 
 /* Readable when zqb_client_recv with a timeout of 0 might do something; like ZMQ_FD it tells changes: call recv until
@@ -3285,8 +3289,8 @@ static int zqb__stored_keep (zqb__stored_t *stored, const zqb__body_t *body)
 
 /* Commands, whatever the dialect, and their flags. The numbers are those of ZQB/1 (manual, 8). */
 #define ZQB__COMMANDS(X)                                                                                           \
-    X (READY, 1) X (REQUEST, 2) X (PARTIAL, 3) X (REPLY, 4) X (ERROR, 5) X (HEARTBEAT, 6) X (DISCONNECT, 7) X (CANCEL, 8) \
-    X (PROGRESS, 9) X (MORE, 10) X (DRAIN, 11)
+    X (READY, 1) X (REQUEST, 2) X (PARTIAL, 3) X (REPLY, 4) X (ERROR, 5) X (HEARTBEAT, 6) X (DISCONNECT, 7) \
+    X (CANCEL, 8) X (PROGRESS, 9) X (MORE, 10) X (DRAIN, 11)
 
 #define ZQB__X(name, number) ZQB__##name = number,
 enum { ZQB__COMMANDS (ZQB__X) ZQB__COMMAND_END };
@@ -3386,7 +3390,8 @@ static const zqb__dialect_t zqb__dialects[ZQB__DIALECTS] = {
     {"ZQB/1", NULL,              1, 1, 1, {NULL}},
     {"MDP/0.1", "MDPW01",        1, 0, 0, {NULL, "\1",    "\2",      NULL, "\3",    NULL, "\4",      "\5", NULL}},
     {"MDP/0.2", "MDPW02",        1, 1, 0, {NULL, "\1",    "\2",      "\3", "\4",    NULL, "\5",      "\6", NULL}},
-    {"MDP/0.1-words", "MDPW01",  1, 0, 0, {NULL, "READY", "REQUEST", NULL, "REPLY", NULL, "HEARTBEAT", "DISCONNECT", NULL}},
+    {"MDP/0.1-words", "MDPW01",  1, 0, 0, {NULL, "READY", "REQUEST", NULL, "REPLY", NULL, "HEARTBEAT", "DISCONNECT",
+                                           NULL}},
     {"LRU", NULL,                0, 0, 0, {NULL}},
     {"PPP", NULL,                1, 0, 0, {NULL, "\1",    NULL,      NULL, NULL,    NULL, "\2",      NULL, NULL}},
     {"PPP-words", NULL,          1, 0, 0, {NULL, "READY", NULL,      NULL, NULL,    NULL, "HEARTBEAT", NULL, NULL}},
@@ -4325,7 +4330,8 @@ static zqb__group_t *zqb__group_require (zqb__rules_t *rules, const zqb__word_t 
     if (group || *wrong)
         return *wrong ? NULL : group;
     *wrong = zqb__no_memory;
-    if (zqb__grow ((void **) &rules->groups, &rules->group_capacity, rules->group_count + 1, sizeof *rules->groups) != 0)
+    void **groups = (void **) &rules->groups;
+    if (zqb__grow (groups, &rules->group_capacity, rules->group_count + 1, sizeof *rules->groups) != 0)
         return NULL;
     group = &rules->groups[rules->group_count];
     memset (group, 0, sizeof *group);
@@ -4344,7 +4350,8 @@ static const char *zqb__group_add (const zqb__rules_t *rules, zqb__group_t *grou
     const char *wrong = zqb__who_read (rules, &who, word);
     if (!wrong && who.kind == ZQB__WHO_GROUP)
         wrong = "a group in a group";
-    if (!wrong && zqb__grow ((void **) &group->members, &group->capacity, group->count + 1, sizeof *group->members) != 0)
+    void **members = (void **) &group->members;
+    if (!wrong && zqb__grow (members, &group->capacity, group->count + 1, sizeof *group->members) != 0)
         wrong = zqb__no_memory;
     if (wrong)
         zqb__who_close (&who);
@@ -4594,8 +4601,8 @@ typedef struct zqb__request_t {
 /* Why nobody wants a request any more, though it may still run. */
 enum { ZQB__WANTED, ZQB__CANCELLED, ZQB__EXPIRED, ZQB__CLIENT_GONE };
 
-/* Where one is that does not run: in the queue of its service; or aside: before its time, in the queue of one worker, as
-   others do the same (unique), or as the answers of workers are gathered (survey). */
+/* Where one is that does not run: in the queue of its service; or aside: before its time, in the queue of one worker,
+   as others do the same (unique), or as the answers of workers are gathered (survey). */
 enum { ZQB__QUEUED, ZQB__DELAYED, ZQB__PINNED, ZQB__FOLLOWING, ZQB__SURVEYING };
 
 enum { ZQB__REFUSALS_MOST = 8, ZQB__SLOTS = 4096 };
@@ -4639,8 +4646,8 @@ typedef struct zqb__extra_t {
 } zqb__extra_t;
 
 /* The requests of one client for one service, of one rank. Lanes of a rank that have something queued take turns, so
-   that no client has to wait behind all that another has sent: "the broker SHOULD serve clients on a fair basis" (RFC 7,
-   topology). */
+   that no client has to wait behind all that another has sent: "the broker SHOULD serve clients on a fair basis" (RFC
+   7, topology). */
 struct zqb__lane_t {
     zqb__node_t by_ends;
     zqb__service_t *service;
@@ -4795,8 +4802,8 @@ typedef struct zqb__engine_t {
     const zqb__user_t *asks; /* whose request the host sees just now; NULL nobody's */
 } zqb__engine_t;
 
-/* What a request has to pass before it is queued: nothing; who may ask for it; or also something that has to be looked at
-   each time. */
+/* What a request has to pass before it is queued: nothing; who may ask for it; or also something that has to be looked
+   at each time. */
 enum { ZQB__OPEN, ZQB__RULED, ZQB__WATCHED };
 
 enum { ZQB__TIMER_WORKER, ZQB__TIMER_SERVICE, ZQB__TIMER_PEER, ZQB__TIMER_REQUEST, ZQB__TIMER_SCALE };
@@ -4994,7 +5001,8 @@ static int zqb__engine_reserve_timer (zqb__engine_t *engine)
 {
     const zqb_stats_t *stats = &engine->stats;
     size_t services = 2 * ((size_t) stats->services + 1);
-    return zqb__heap_reserve (&engine->timers, engine->peers.count + services + (size_t) stats->workers + engine->timed);
+    size_t others = (size_t) stats->workers + engine->timed;
+    return zqb__heap_reserve (&engine->timers, engine->peers.count + services + others);
 }
 
 /* ---- users */
@@ -5197,7 +5205,8 @@ static void zqb__peer_rest (zqb__engine_t *engine, zqb__peer_t *peer)
     engine->idle_count++;
 }
 
-/* Those that have had no purpose for longest are forgotten, so that there is room for one more. Nobody has one in hand. */
+/* Those that have had no purpose for longest are forgotten, so that there is room for one more. Nobody has one in hand.
+   */
 static void zqb__peers_forget (zqb__engine_t *engine)
 {
     while (engine->idle_count >= ZQB__IDLE_PEERS) {
@@ -5427,7 +5436,8 @@ static zqb__worker_t *zqb__service_ask_host (const zqb__engine_t *engine, const 
     zqb_worker_info_t infos[ZQB__CHOICE];
     zqb__worker_t *workers[ZQB__CHOICE];
     size_t count = 0;
-    for (zqb__worker_t *at = NULL; count < ZQB__CHOICE && (at = zqb__service_next_ready (service, at)) != NULL; count++) {
+    zqb__worker_t *at = NULL;
+    for (; count < ZQB__CHOICE && (at = zqb__service_next_ready (service, at)) != NULL; count++) {
         zqb__worker_info (engine, at, &infos[count]);
         workers[count] = at;
     }
@@ -5778,7 +5788,8 @@ static zqb__quota_t *zqb__client_quota (zqb__peer_t *client, zqb__user_t *user)
     return user ? &user->quota : client->user ? &client->user->quota : &client->quota;
 }
 
-/* What of a request is counted for its client, and for its user: if the latter is limited, each request has an extra. */
+/* What of a request is counted for its client, and for its user: if the latter is limited, each request has an extra.
+   */
 static ZQB__SELDOM void zqb__request_count (const zqb__engine_t *engine, const zqb__request_t *request,
                                             zqb__peer_t *client, int more)
 {
@@ -6007,8 +6018,8 @@ static int zqb__request_answer (zqb__engine_t *engine, zqb__request_t *request, 
     return zqb__engine_send (engine, request->lane->client, ZQB__CLIENT, answer);
 }
 
-/* What its client hears of the end of a request: nothing, if it wants no answer; of one that a survey asks for, the reply
-   as a part of what is gathered. -1: the client is gone. */
+/* What its client hears of the end of a request: nothing, if it wants no answer; of one that a survey asks for, the
+   reply as a part of what is gathered. -1: the client is gone. */
 static int zqb__request_tell (zqb__engine_t *engine, zqb__request_t *request, zqb__command_t *answer)
 {
     const zqb__extra_t *extra = request->extra;
@@ -6308,7 +6319,8 @@ static zqb__worker_t *zqb__service_other_ready (const zqb__service_t *service, c
     return worker;
 }
 
-/* The next that takes requests and has not refused this one, in the order of registration, behind this place; or NULL. */
+/* The next that takes requests and has not refused this one, in the order of registration, behind this place; or NULL.
+   */
 static zqb__worker_t *zqb__service_other (zqb__service_t *service, const zqb__request_t *request, zqb__link_t *behind)
 {
     for (zqb__link_t *at = behind->next; at != behind; at = at->next) {
@@ -6543,8 +6555,8 @@ static int zqb__service_suits (const zqb__service_t *service, const void *name, 
            || (service->pattern && size >= prefix && memcmp (service->name, name, prefix) == 0);
 }
 
-/* A request that is queued where nobody serves goes to where it is served, if it is, behind the others there; a handler,
-   or a worker with room, gets it at once. For lack of memory it stays. 0: nobody serves it. */
+/* A request that is queued where nobody serves goes to where it is served, if it is, behind the others there; a
+   handler, or a worker with room, gets it at once. For lack of memory it stays. 0: nobody serves it. */
 static int zqb__request_reroute (zqb__engine_t *engine, zqb__request_t *request)
 {
     zqb__command_t name = zqb__command (ZQB__REQUEST, 0);
@@ -6829,8 +6841,8 @@ static inline int zqb__client_has_passed (const zqb__engine_t *engine, const zqb
            && !(command->flags & ZQB__SURVEY);
 }
 
-/* Whether a request is refused, and its client told: as its user may not ask for it, or, if there is nothing else against
-   it, as he has asked for enough. */
+/* Whether a request is refused, and its client told: as its user may not ask for it, or, if there is nothing else
+   against it, as he has asked for enough. */
 static int zqb__guards_refuse (zqb__engine_t *engine, const zqb__service_t *service, zqb__peer_t *client,
                                const zqb__command_t *command, int error)
 {
@@ -6896,8 +6908,8 @@ static int zqb__rare_may_wait (const zqb__rare_t *rare)
     return rare && (rare->delay_ms || rare->affinity_size);
 }
 
-/* Whether the queue of a service is as long as it may be, and nobody takes the next at once, which asks for this, or for
-   nothing: NULL. */
+/* Whether the queue of a service is as long as it may be, and nobody takes the next at once, which asks for this, or
+   for nothing: NULL. */
 static int zqb__service_is_full (const zqb__engine_t *engine, const zqb__service_t *service, const zqb__rare_t *rare)
 {
     int waiting = zqb__service_waiting (service);
@@ -7014,7 +7026,8 @@ static int zqb__is_special (const zqb__service_t *service, const zqb__command_t 
            || (service && service->pattern);
 }
 
-/* The body, and what it asks for, and the number by which it may be found. -1 and ENOMEM: what there is must be freed. */
+/* The body, and what it asks for, and the number by which it may be found. -1 and ENOMEM: what there is must be freed.
+   */
 static int zqb__request_fill (zqb__engine_t *engine, zqb__request_t *request, const zqb__command_t *command, int kind)
 {
     request->id = command->id;
@@ -7438,7 +7451,8 @@ static void zqb__survey_begin (zqb__engine_t *engine, zqb__service_t *service, z
     int error = zqb__survey_refusal (engine, client, &command->body, zqb__service_takers (service), &counter);
     zqb__request_t *survey = error ? NULL : zqb__request_new (engine, client, service, command, ZQB__FOLLOWS);
     if (!survey) {
-        zqb__refuse (engine, client, command, error ? error : ZQB_EQUEUEFULL, error ? counter : &engine->stats.no_memory);
+        zqb__refuse (engine, client, command, error ? error : ZQB_EQUEUEFULL,
+                     error ? counter : &engine->stats.no_memory);
         return;
     }
     zqb__survey_ask_all (engine, survey, command);
@@ -7517,8 +7531,8 @@ static void zqb__request_abandon (zqb__engine_t *engine, zqb__request_t *request
 
 /* ---- requests that have to wait */
 
-/* The time has come for one that was not to be begun before: it is queued behind the others, or, if it was tried before,
-   in front of them. */
+/* The time has come for one that was not to be begun before: it is queued behind the others, or, if it was tried
+   before, in front of them. */
 static void zqb__request_begin (zqb__engine_t *engine, zqb__request_t *request)
 {
     zqb__service_t *service = request->lane->service;
@@ -7817,7 +7831,8 @@ static int zqb__request_is_unwanted (const zqb__request_t *request)
            || !zqb__service_other (service, request, &service->workers);
 }
 
-/* A request that a worker has refused goes to another: to the first with room that has not, or it waits for the next. */
+/* A request that a worker has refused goes to another: to the first with room that has not, or it waits for the next.
+   */
 static void zqb__request_pass_on (zqb__engine_t *engine, zqb__request_t *request, zqb__worker_t *refuser)
 {
     zqb__service_t *service = request->lane->service;
@@ -8646,8 +8661,8 @@ static void zqb__request_deny (zqb__engine_t *engine, zqb__request_t *request)
     zqb__request_abandon (engine, request, ZQB__CANCELLED);
 }
 
-/* What clients may not ask for any more ends; what takes the place of something that has ended, as it had joined that, may
-   be of that kind, too. */
+/* What clients may not ask for any more ends; what takes the place of something that has ended, as it had joined that,
+   may be of that kind, too. */
 static void zqb__engine_deny_requests (zqb__engine_t *engine)
 {
     zqb__buffer_t tokens;
@@ -8842,8 +8857,8 @@ ZQB_API int zqb_curve_keypair (char public_key[41], char secret_key[41])
 
 /* ---- keys as text */
 
-/* The 40 characters that begin here, behind which only `end` may follow. Older libzmqs look up what is not Z85, too, and
-   take numbers that are too large, so both is looked at here. -1 and EINVAL. */
+/* The 40 characters that begin here, behind which only `end` may follow. Older libzmqs look up what is not Z85, too,
+   and take numbers that are too large, so both is looked at here. -1 and EINVAL. */
 static int zqb__key_decode (const char *text, char end, unsigned char key[ZQB__KEY])
 {
     static const char letters[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -9998,8 +10013,8 @@ static int zqb__peer_named_itself (const zqb__peer_t *peer)
     return peer->address_size > 4 && peer->address[4] != 0;
 }
 
-/* A property of the message at hand, which libzmq knows of its connection; NULL none. The frame behind the address always
-   has them. */
+/* A property of the message at hand, which libzmq knows of its connection; NULL none. The frame behind the address
+   always has them. */
 static const char *zqb__broker_property (zqb_broker_t *broker, const char *name)
 {
     zqb__inbox_t *inbox = &broker->inbox;
@@ -10012,7 +10027,8 @@ static void zqb__broker_identify (void *self, zqb__identity_t *who)
     zqb_broker_t *broker = (zqb_broker_t *) self;
     who->user = zqb__broker_property (broker, "User-Id");
     who->local = !who->user && !zqb__broker_property (broker, "Socket-Type")
-                 && !zqb__broker_property (broker, "Peer-Address") && zmq_msg_get (&broker->inbox.frames[0], ZMQ_SRCFD) < 0;
+                 && !zqb__broker_property (broker, "Peer-Address")
+                 && zmq_msg_get (&broker->inbox.frames[0], ZMQ_SRCFD) < 0;
 }
 
 /* The first that comes over a connection tells where its other end is. Without memory that is not known. */
@@ -10025,8 +10041,8 @@ static void zqb__broker_note_place (zqb_broker_t *broker, zqb__connection_t *con
 
 /* Remembers the connection that the message at hand came over. Its number may have been another's, of whose end we have
    not read yet: that is done first, so that it cannot be taken for the end of the new one, which may have ended as
-   well, before it was heard. Over another connection somebody else may have a name that a peer chose before. -1: ENOMEM,
-   it is not known who that is. */
+   well, before it was heard. Over another connection somebody else may have a name that a peer chose before. -1:
+   ENOMEM, it is not known who that is. */
 static int zqb__broker_note_connection (zqb_broker_t *broker, int index, zqb__peer_t *peer)
 {
     int connection = zmq_msg_get (&broker->inbox.frames[0], ZMQ_SRCFD);
@@ -11121,7 +11137,9 @@ static int zqb__mmi_worker (zqb_msg_t *reply, const zqb__worker_t *worker, uint6
 {
     char name[ZQB__NAME_TEXT];
     return zqb__mmi_line (
-        reply, "%s dialect=%s load=%u credit=%u served=%llu silent_ms=%llu id=%llu failed=%llu slow=%llu resting=%d draining=%d",
+        reply,
+        "%s dialect=%s load=%u credit=%u served=%llu silent_ms=%llu id=%llu failed=%llu slow=%llu resting=%d "
+        "draining=%d",
         zqb__service_text (worker->service, name), zqb__peer_dialect (worker->peer, ZQB__WORKER),
         (unsigned) worker->load, (unsigned) worker->credit, (unsigned long long) worker->served,
         (unsigned long long) ((now - worker->heard) / 1000), (unsigned long long) worker->number,
@@ -11935,8 +11953,8 @@ static void zqb__worker_on_request (zqb_worker_t *worker, const zqb__command_t *
         zqb__worker_hang_up (worker, "out of memory"); /* the request goes to another */
 }
 
-/* A request of these with that token, of this registration, or NULL. They are as many as the credit at most, and this is
-   for what comes seldom. */
+/* A request of these with that token, of this registration, or NULL. They are as many as the credit at most, and this
+   is for what comes seldom. */
 static zqb_request_t *zqb__worker_find (const zqb_worker_t *worker, const zqb__link_t *list, uint64_t token)
 {
     for (const zqb__link_t *at = list->next; at != list; at = at->next) {
@@ -12123,8 +12141,8 @@ static void zqb__worker_say_goodbye (zqb_worker_t *worker)
     zqb__worker_drop_waiting (worker);
 }
 
-/* Leaves, if it is to, and nothing is left to be done; from a broker that does not answer, when nothing is begun: what it
-   has sent meanwhile goes to others. */
+/* Leaves, if it is to, and nothing is left to be done; from a broker that does not answer, when nothing is begun: what
+   it has sent meanwhile goes to others. */
 static void zqb__worker_try_to_leave (zqb_worker_t *worker)
 {
     int idle = zqb__list_empty (&worker->waiting) && zqb__list_empty (&worker->held) && !worker->line.reading;
