@@ -2,6 +2,31 @@
 #define ZQBROKER_IMPLEMENTATION
 #include "unit_memory.h"
 #include "unit_threads.h"
+#include <zmq.h>
+
+/* libzmq, as if it had no memory for a frame of more than 33 bytes, or as if so many signals came while it sends. */
+static int unit_frames_out, unit_interruptions;
+
+static int unit_frame (zmq_msg_t *frame, size_t size)
+{
+    if (size <= 33 || !__atomic_load_n (&unit_frames_out, __ATOMIC_SEQ_CST))
+        return zmq_msg_init_size (frame, size);
+    errno = ENOMEM;
+    return -1;
+}
+
+static int unit_send (zmq_msg_t *frame, void *socket, int flags)
+{
+    if (__atomic_load_n (&unit_interruptions, __ATOMIC_SEQ_CST) == 0)
+        return zmq_msg_send (frame, socket, flags);
+    __atomic_sub_fetch (&unit_interruptions, 1, __ATOMIC_SEQ_CST);
+    errno = EINTR;
+    return -1;
+}
+
+#define zmq_msg_init_size(frame, size) unit_frame (frame, size)
+#define zmq_msg_send(frame, socket, flags) unit_send (frame, socket, flags)
+
 #include "zqbroker.h"
 #include "unit.h"
 
@@ -43,6 +68,8 @@ static void close_socket (void *socket)
 static int tear_down (UNUSED void **state)
 {
     unit_memory_recover ();
+    __atomic_store_n (&unit_frames_out, 0, __ATOMIC_SEQ_CST);
+    __atomic_store_n (&unit_interruptions, 0, __ATOMIC_SEQ_CST);
     for (size_t i = 0; i < COUNT (sockets); i++)
         close_socket (sockets[i]);
     zqb_auth_stop (&auth);
@@ -1327,6 +1354,110 @@ TEST (without_memory_calls_are_enomem_and_change_nothing)
     close_socket (socket);
 }
 
+/* The frame with the user is the only one that may need memory of libzmq. */
+TEST (without_memory_for_the_user_the_answer_is_300_and_that_is_counted)
+{
+    static const char name[] = "a user whose name has more than 33 bytes";
+    char user[300];
+    start (NULL);
+    void *socket = asker ();
+    assert_ok (zqb_auth_plain (auth, name, "secret"));
+    assert_ok (zqb_auth_plain (auth, "bob", "secret"));
+    __atomic_store_n (&unit_frames_out, 1, __ATOMIC_SEQ_CST);
+    assert_int_equal (ask_plain (socket, name, "secret", user), 300);
+    assert_string_equal (user, "");
+    eventually (counter (no_memory) == 1);
+    assert_int_equal (ask_plain (socket, "bob", "secret", user), 200);
+    assert_string_equal (user, "bob");
+    assert_int_equal (ask_plain (socket, name, "wrong", user), 400);
+    __atomic_store_n (&unit_frames_out, 0, __ATOMIC_SEQ_CST);
+    assert_int_equal (ask_plain (socket, name, "secret", user), 200);
+    assert_string_equal (user, name);
+    assert_int_equal (counter (no_memory), 1);
+    close_socket (socket);
+}
+
+TEST (an_answer_that_signals_interrupt_is_sent_nevertheless)
+{
+    char user[300];
+    start (NULL);
+    void *socket = asker ();
+    assert_ok (zqb_auth_plain (auth, "bob", "secret"));
+    __atomic_store_n (&unit_interruptions, 3, __ATOMIC_SEQ_CST);
+    assert_int_equal (ask_plain (socket, "bob", "secret", user), 200);
+    assert_string_equal (user, "bob");
+    assert_int_equal (__atomic_load_n (&unit_interruptions, __ATOMIC_SEQ_CST), 0);
+    close_socket (socket);
+}
+
+TEST (without_descriptors_or_in_a_context_that_ends_start_says_so_and_leaves_nothing)
+{
+    long live = unit_memory_live;
+    assert_without_descriptors (!zqb_auth_start (ctx, NULL));
+    assert_int_equal (unit_memory_live, live);
+    void *other = zmq_ctx_new (), *socket = zmq_socket (other, ZMQ_PAIR);
+    assert_non_null (socket);
+    assert_ok (zmq_ctx_shutdown (other));
+    assert_none (zqb_auth_start (other, NULL), ETERM);
+    assert_int_equal (unit_memory_live, live);
+    zmq_close (socket);
+    assert_ok (zmq_ctx_term (other));
+}
+
+TEST (without_memory_for_keys_it_is_enomem_and_there_are_none)
+{
+    zqb__keys_t *keys = (zqb__keys_t *) path; /* anything but NULL */
+    zqb_broker_options_t options;
+    memset (&options, 0, sizeof options);
+    options.plain = 1;
+    unit_memory_fail (0, 0);
+    assert_fails (zqb__keys_of_peer (&keys, NULL, NULL, NULL, "alice", "secret"), ENOMEM);
+    assert_null (keys);
+    keys = (zqb__keys_t *) path;
+    assert_fails (zqb__keys_of_broker (&keys, &options), ENOMEM);
+    assert_null (keys);
+    assert_int_equal (unit_memory_failures (), 2);
+}
+
+/* As else it would go on without protection. */
+TEST (what_a_socket_does_not_take_of_keys_is_an_error)
+{
+    zqb__keys_t *keys;
+    zqb_broker_options_t options;
+    char byte;
+    void *other = zmq_ctx_new (), *socket = zmq_socket (other, ZMQ_DEALER);
+    assert_non_null (socket);
+    assert_ok (zmq_ctx_shutdown (other));
+    assert_fails (zmq_recv (socket, &byte, 1, 0), ETERM); /* from here on it takes nothing */
+    memset (&options, 0, sizeof options);
+    options.plain = 1;
+    assert_ok (zqb__keys_of_broker (&keys, &options));
+    assert_fails (zqb__keys_apply (keys, socket), ETERM);
+    zqb__keys_free (&keys);
+    assert_ok (zqb__keys_of_peer (&keys, NULL, NULL, NULL, "alice", "secret"));
+    assert_fails (zqb__keys_apply (keys, socket), ETERM);
+    zqb__keys_free (&keys);
+    assert_ok (zqb__keys_of_peer (&keys, KEY, NULL, NULL, NULL, NULL));
+    assert_fails (zqb__keys_apply (keys, socket), ETERM);
+    zqb__keys_free (&keys);
+    zmq_close (socket);
+    assert_ok (zmq_ctx_term (other));
+}
+
+TEST (a_file_that_cannot_be_read_is_an_error)
+{
+    char text[5];
+    zqb__file_t file;
+    int handle;
+    file.text = text;
+    file.size = 4;
+    write_text ("four");
+    handle = open (path, O_WRONLY);
+    assert_true (handle >= 0);
+    assert_fails (zqb__file_fill (&file, handle), EBADF);
+    close (handle);
+}
+
 TEST (many_users_of_one_name_and_many_names_are_found)
 {
     char key_text[41], name[32], user[300];
@@ -1399,6 +1530,12 @@ int main (void)
         FRESH (without_memory_start_is_enomem_and_leaves_nothing),
         FRESH (without_memory_a_reload_is_enomem_and_changes_nothing),
         FRESH (without_memory_calls_are_enomem_and_change_nothing),
+        FRESH (without_memory_for_the_user_the_answer_is_300_and_that_is_counted),
+        FRESH (an_answer_that_signals_interrupt_is_sent_nevertheless),
+        FRESH (without_descriptors_or_in_a_context_that_ends_start_says_so_and_leaves_nothing),
+        FRESH (without_memory_for_keys_it_is_enomem_and_there_are_none),
+        FRESH (what_a_socket_does_not_take_of_keys_is_an_error),
+        FRESH (a_file_that_cannot_be_read_is_an_error),
         FRESH (many_users_of_one_name_and_many_names_are_found),
     };
     return cmocka_run_group_tests (tests, NULL, NULL);
