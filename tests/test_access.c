@@ -6,6 +6,8 @@
 #include "unit.h"
 #include "unit_engine.h"
 #include "unit_world.h"
+#include "unit_text.h"
+#include "unit_played.h"
 
 #include <sys/stat.h>
 
@@ -416,6 +418,35 @@ TEST (mmi_and_surveys_are_for_who_may_manage)
     end ();
 }
 
+static zqb__command_t survey_of (const char *service, uint64_t id)
+{
+    static zqb__rare_t rare;
+    zqb__command_t command = request (service, id, "all");
+    memset (&rare, 0, sizeof rare);
+    command.rare = &rare;
+    command.flags = ZQB__SURVEY;
+    return command;
+}
+
+TEST (a_survey_goes_on_while_the_rules_allow_it_and_ends_whole_when_they_do_not)
+{
+    begin_usual ();
+    says ("zqb v", ready ("echo", 10));
+    says ("zqb w", ready ("echo", 10));
+    says ("zqb ops", survey_of ("echo", 7));
+    uint64_t first = heard ("zqb v", ZQB__REQUEST)->id, second = heard ("zqb w", ZQB__REQUEST)->id;
+    set_rules ("allow ops manage *\nallow v serve *\nallow w serve *\n"); /* to call is something else */
+    nothing_is_heard ();
+    assert_int_equal (stats ()->running, 2);
+    set_rules ("allow ops call *\nallow v serve *\nallow w serve *\n");
+    hears_error ("zqb ops", 7, ZQB_EDENIED);
+    assert_true (heard ("zqb v", ZQB__CANCEL)->id == first);
+    assert_true (heard ("zqb w", ZQB__CANCEL)->id == second);
+    nothing_is_heard ();
+    assert_int_equal (stats ()->denied_call, 1);
+    end ();
+}
+
 TEST (handlers_are_called_by_who_may)
 {
     begin_usual ();
@@ -465,6 +496,25 @@ TEST (rules_that_change_cancel_what_may_not_be_asked_for_any_more)
     assert_int_equal (stats ()->cancelled, 2);
     assert_int_equal (stats ()->denied_call, 2);
     assert_int_equal (stats ()->queued, 1);
+    end ();
+}
+
+TEST (without_memory_for_a_list_of_what_is_denied_it_is_left_until_the_rules_change_again)
+{
+    int line;
+    begin_usual ();
+    says ("zqb alice", request ("echo", 1, "a"));
+    zqb__rules_t *made = zqb__rules_new ();
+    assert_null (zqb__rules_read (made, "", 0, &line));
+    unit_memory_fail (0, 0);
+    zqb__engine_rules (&world.engine, made);
+    unit_memory_recover ();
+    check_all ();
+    nothing_is_heard ();
+    assert_int_equal (stats ()->queued, 1);
+    set_rules ("");
+    hears_error ("zqb alice", 1, ZQB_EDENIED);
+    assert_int_equal (stats ()->queued, 0);
     end ();
 }
 
@@ -602,6 +652,21 @@ TEST (another_user_at_the_same_address_has_nothing_of_what_the_first_had)
     end ();
 }
 
+TEST (without_memory_for_who_it_is_the_first_keeps_what_he_has)
+{
+    begin_usual ();
+    speaks_as ("alice", "name", 5, request ("echo", 1, "hers"));
+    zqb__peer_t *peer = peer_at ("name", 5, ZQB__ZQB1);
+    speaks = "eve";
+    unit_memory_fail (0, 0);
+    assert_int_equal (zqb__engine_recognise (&world.engine, peer), -1);
+    unit_memory_recover ();
+    assert_string_equal (peer->user->name, "alice");
+    zqb__engine_release (&world.engine, peer);
+    assert_int_equal (stats ()->queued, 1);
+    end ();
+}
+
 static zqb__command_t with_key (zqb__command_t command, const char *key)
 {
     static zqb__rare_t rares[16];
@@ -709,6 +774,22 @@ TEST (a_user_has_no_more_requests_than_he_may_over_all_his_connections)
     says ("zqb alice:2", request ("echo", 3, "f"));
     nothing_is_heard ();
     assert_int_equal (stats ()->refused_user, 2);
+    end ();
+}
+
+TEST (a_survey_is_as_many_requests_of_its_user_as_there_are_workers)
+{
+    zqb__limits_t limits = usual_limits ();
+    limits.user_outstanding = 2;
+    begin_users (&limits);
+    says ("zqb v", ready ("echo", 1));
+    says ("zqb w", ready ("echo", 1));
+    says ("zqb x", ready ("echo", 1));
+    says ("zqb alice", survey_of ("echo", 1));
+    hears_error ("zqb alice", 1, ZQB_EQUEUEFULL);
+    nothing_is_heard ();
+    assert_int_equal (stats ()->refused_user, 1);
+    assert_int_equal (stats ()->accepted, 0);
     end ();
 }
 
@@ -873,7 +954,7 @@ static int set_up_users (UNUSED void **state)
 }
 
 /* The broker, of whose sockets this is done by hand: PLAIN, over tcp. */
-static void start_plain (void)
+static void bind_plain (void)
 {
     broker = zqb_broker_new (ctx, &options);
     assert_non_null (broker);
@@ -881,6 +962,11 @@ static void start_plain (void)
     assert_ok (zqb_broker_bind (broker, ENDPOINT));
     assert_ok (zqb_broker_bind (broker, "tcp://127.0.0.1:*"));
     assert_ok (zqb_broker_endpoint (broker, -1, tcp, sizeof tcp));
+}
+
+static void start_plain (void)
+{
+    bind_plain ();
     assert_ok (zqb_broker_start (broker));
 }
 
@@ -990,6 +1076,40 @@ TEST (a_name_that_another_user_takes_when_its_owner_is_gone_gives_him_nothing)
     zmq_close (eve);
 }
 
+static uint64_t no_memory_counted (void)
+{
+    zqb_broker_step (broker, 10);
+    return broker->engine.stats.no_memory;
+}
+
+TEST (without_memory_for_who_has_a_name_now_he_is_not_heard)
+{
+    zqb__user_t *bob;
+    bind_plain (); /* this thread runs it */
+    zqb__engine_t *engine = &broker->engine;
+    void *alice = connect_as ("alice", "name");
+    zqb__command_t first = request ("echo", 1, "a"), second = request ("echo", 2, "b");
+    tell_broker (alice, 7, &first);
+    eventually ((zqb_broker_step (broker, 10), engine->stats.queued == 1));
+    zqb__user_t *hers = zqb__user_find (engine, "alice", zqb__user_hash (engine, "alice"));
+    zqb__peer_t *peer = zqb__peer_of_life (engine, 7, hers, 0);
+    assert_non_null (peer);
+    assert_ok (zqb__user_require (engine, "bob", &bob));
+    peer->user = bob; /* as if he had had the name, and nobody else of hers were here */
+    zqb__user_release (engine, hers);
+    tell_broker (alice, 7, &second);
+    unit_memory_fail (0, 0);
+    eventually (no_memory_counted () == 1);
+    unit_memory_recover ();
+    assert_int_equal (engine->stats.accepted, 1);
+    assert_int_equal (engine->stats.queued, 1); /* his */
+    tell_broker (alice, 7, &second);
+    eventually ((zqb_broker_step (broker, 10), engine->stats.accepted == 2));
+    assert_int_equal (engine->stats.client_gone, 1);
+    assert_string_equal (peer->user->name, "alice");
+    zmq_close (alice);
+}
+
 static int tell_user (zqb_request_t *request, zqb_msg_t *reply, UNUSED void *arg)
 {
     const char *user = zqb_request_user (request);
@@ -1069,6 +1189,89 @@ TEST (a_worker_and_a_client_of_ours_hear_that_it_is_not_allowed)
     zqb_client_destroy (&client);
 }
 
+static zqb__flag_t busy; /* how often a function that asks who may was not let change what it is asked about */
+
+static int ask_host (const zqb_access_t *access, void *arg)
+{
+    int denied = strcmp (access->user, (const char *) arg) == 0;
+    if (zqb_broker_rule (broker, 1, "*", ZQB_MAY_CALL, "*") != 0 && errno == EBUSY
+        && zqb_broker_rules (broker, NULL) != 0 && errno == EBUSY)
+        zqb__flag_add (&busy, 1);
+    return denied ? 0 : strcmp (access->user, "alice") == 0 ? 5 : -7; /* as 1 and -1 */
+}
+
+TEST (a_function_of_the_host_says_who_may_and_cannot_change_the_rules_meanwhile)
+{
+    char user[256], eves[] = "eve";
+    int status;
+    options.access = ask_host;
+    options.access_arg = eves;
+    zqb__flag_clear (&busy);
+    start_plain ();
+    assert_ok (zqb_broker_rule (broker, 1, "eve", ZQB_MAY_CALL, "*"));
+    void *alice = connect_as ("alice", NULL), *eve = connect_as ("eve", NULL), *bob = connect_as ("bob", NULL);
+    zqb__command_t asks = request ("echo", 1, "a");
+    tell_broker (eve, 1, &asks);
+    assert_int_equal (broker_tells (eve, &status, user), ZQB__ERROR);
+    assert_int_equal (status, ZQB_EDENIED - ZQB_ERRNO);
+    tell_broker (bob, 2, &asks); /* the rules say */
+    assert_int_equal (broker_tells (bob, &status, user), ZQB__ERROR);
+    assert_int_equal (status, ZQB_EDENIED - ZQB_ERRNO);
+    tell_broker (alice, 3, &asks);
+    eventually (stat (broker, queued) == 1);
+    assert_int_equal (stat (broker, denied_call), 2);
+    assert_int_equal (zqb__flag_get (&busy), 3);
+    zmq_close (alice);
+    zmq_close (eve);
+    zmq_close (bob);
+}
+
+/* A worker hears of a request of alice, and the allocation behind so many fails. Whether any did. */
+static int alice_asks_for (played_t *played, zqb_worker_t *worker, long left)
+{
+    static zqb__rare_t rare;
+    uint64_t id = (uint64_t) left + 1;
+    zqb__command_t asks = zqb__command (ZQB__REQUEST, id);
+    memset (&rare, 0, sizeof rare);
+    rare.user = (const unsigned char *) "alice";
+    rare.user_size = 5;
+    asks.rare = &rare;
+    played_says (played, &asks);
+    unit_memory_fail (left, 1);
+    zqb_request_t *asked = zqb_worker_recv (worker, 100);
+    int failed = unit_memory_failures () > 0;
+    unit_memory_recover ();
+    if (asked) {
+        assert_string_equal (zqb_request_user (asked), "alice");
+        assert_ok (reply_text (asked, "done"));
+        return failed;
+    }
+    assert_true (failed);
+    return 1;
+}
+
+TEST (a_worker_without_memory_for_who_calls_does_not_take_the_request)
+{
+    int refused = 0;
+    for (long left = 0, failed = 1; failed; left++) {
+        played_t played;
+        zqb_worker_options_t its;
+        memset (&its, 0, sizeof its);
+        its.heartbeat_ms = 60000;
+        played_bind (&played);
+        zqb_worker_t *worker = zqb_worker_new (ctx, played.endpoint, "echo", &its);
+        assert_non_null (worker);
+        assert_null (zqb_worker_recv (worker, 0));
+        played_hears (&played); /* READY */
+        failed = alice_asks_for (&played, worker, left);
+        zqb_worker_destroy (&worker);
+        while (played_next (&played, ZMQ_DONTWAIT))
+            refused += strstr (played.text, "the worker is out of memory") != NULL;
+        played_close (&played);
+    }
+    assert_true (refused > 0);
+}
+
 /* ---- the file */
 
 static char path[64];
@@ -1088,6 +1291,16 @@ static void write_rules (const char *text, mode_t mode)
     fputs (text, file);
     fclose (file);
     assert_ok (chmod (path, mode));
+}
+
+static void write_many_rules (int count)
+{
+    write_rules ("", 0600);
+    FILE *file = fopen (path, "wb");
+    assert_non_null (file);
+    for (int i = 0; i < count; i++)
+        fputs ("deny a call b\n", file);
+    fclose (file);
 }
 
 static size_t rule_count (void)
@@ -1117,6 +1330,10 @@ TEST (a_file_is_read_whole_or_not_at_all)
     assert_ok (chmod (path, 0600));
     assert_ok (truncate (path, 1048577));
     assert_fails (zqb_broker_rules (broker, path), EFBIG);
+    assert_int_equal (rule_count (), 2);
+    unlink (path);
+    write_many_rules (ZQB__RULES_MOST + 1);
+    assert_fails (zqb_broker_rules (broker, path), EINVAL);
     assert_int_equal (rule_count (), 2);
     unlink (path);
     assert_ok (zqb_broker_rules (broker, NULL));
@@ -1161,9 +1378,11 @@ int main (void)
         cmocka_unit_test (one_that_registers_for_what_it_may_not_serve_serves_nothing_any_more),
         cmocka_unit_test (a_call_of_a_pattern_is_judged_by_its_own_name),
         cmocka_unit_test (mmi_and_surveys_are_for_who_may_manage),
+        cmocka_unit_test (a_survey_goes_on_while_the_rules_allow_it_and_ends_whole_when_they_do_not),
         cmocka_unit_test (handlers_are_called_by_who_may),
         cmocka_unit_test (rules_that_change_send_workers_away_and_what_they_held_goes_to_others),
         cmocka_unit_test (rules_that_change_cancel_what_may_not_be_asked_for_any_more),
+        cmocka_unit_test (without_memory_for_a_list_of_what_is_denied_it_is_left_until_the_rules_change_again),
         cmocka_unit_test (without_rules_everything_is_allowed_again),
         cmocka_unit_test (the_host_is_asked_before_the_rules_and_once_for_a_client_and_a_service),
         cmocka_unit_test (the_log_tells_who_was_denied_what_but_not_a_hundred_times),
@@ -1171,10 +1390,12 @@ int main (void)
         cmocka_unit_test (a_life_over_inproc_is_not_one_over_the_network),
         cmocka_unit_test (a_worker_is_not_succeeded_by_another_user),
         cmocka_unit_test (another_user_at_the_same_address_has_nothing_of_what_the_first_had),
+        cmocka_unit_test (without_memory_for_who_it_is_the_first_keeps_what_he_has),
         cmocka_unit_test (who_joins_a_request_is_the_same_user),
         cmocka_unit_test (a_worker_is_told_the_user_and_not_what_a_client_says),
         cmocka_unit_test (a_one_way_request_is_its_users_even_if_he_is_gone),
         cmocka_unit_test (a_user_has_no_more_requests_than_he_may_over_all_his_connections),
+        cmocka_unit_test (a_survey_is_as_many_requests_of_its_user_as_there_are_workers),
         cmocka_unit_test (who_is_nobody_is_limited_by_himself),
         cmocka_unit_test (a_user_asks_for_no_more_a_second_than_he_may),
         cmocka_unit_test (a_user_sends_no_more_bytes_a_second_than_he_may),
@@ -1182,9 +1403,12 @@ int main (void)
         cmocka_unit_test (without_memory_at_any_allocation_nobody_becomes_another_and_everything_adds_up),
         USERS (the_user_id_that_zap_gives_is_what_rules_and_workers_see),
         USERS (a_name_that_another_user_takes_when_its_owner_is_gone_gives_him_nothing),
+        USERS (without_memory_for_who_has_a_name_now_he_is_not_heard),
         USERS (workers_and_handlers_can_ask_who_calls_but_not_over_mdp),
         USERS (who_is_in_this_process_may_be_allowed_by_that),
         USERS (a_worker_and_a_client_of_ours_hear_that_it_is_not_allowed),
+        USERS (a_function_of_the_host_says_who_may_and_cannot_change_the_rules_meanwhile),
+        USERS (a_worker_without_memory_for_who_calls_does_not_take_the_request),
         USERS (a_file_is_read_whole_or_not_at_all),
         USERS (a_rule_that_is_wrong_changes_nothing),
     };

@@ -594,7 +594,7 @@ ZQB_TYPES = {READY: 1, REQUEST: 2, PARTIAL: 3, REPLY: 4, ERROR: 5, HEARTBEAT: 6,
 ZQB_KINDS = {number: kind for kind, number in ZQB_TYPES.items()}
 AGAIN, UNBEGUN, ONE_WAY, FAIL_FAST, SURVEY, WINDOW = (1 << bit for bit in range(6))       # flags
 (SERVICE, CREDIT, STATUS, TEXT, BEAT, PRIORITY, DEADLINE, DELAY, ATTEMPTS, BACKOFF, UNIQUE, AFFINITY, DONE,
- CODE) = range(1, 15)       # tags of fields; DONE is that of progress
+ CODE, USER) = range(1, 16)     # tags of fields; DONE is that of progress
 ENOWORKER, EQUEUEFULL, EEXPIRED, EREFUSED, ELOST, ECANCELLED, EFAILED, EMALFORMED = range(1, 9)     # ZQB_ERRORS
 DETACHED = 0x80000000
 WINDOW_PARTS, GRANT_PARTS = 32, 16      # parts under way at most; a reader says MORE for so many
@@ -880,6 +880,10 @@ class ZQBWorker(Worker):
     def left(self, token):
         """The milliseconds until the deadline, or None."""
         return number_of(self.asked[token], DEADLINE)
+
+    def caller(self, token):
+        """The user whose request it is, or None: a broker says who, or nothing."""
+        return self.asked[token].fields.get(USER)
 
     def may_send(self, token):
         """Whether one part more may be under way."""

@@ -26,8 +26,8 @@ from harness import (BINARY, COUNTERS, FREE_WORKERS, HEARTBEAT_WORKERS, LARGE, M
                      ONE_FRAME, PATIENCE, SHAPES, SMALL, STREAM, STREAMING_WORKERS, TALKING_WORKERS, ZQCALL, ZQECHO,
                      InteropCase, Program, PythonBroker, each, expand, work, worked, zqb)
 from malformed import MalformedMessages, Mutations, Tokens   # noqa: their tests are run here
-from peers import (CANCEL, CLIENTS, HEARTBEAT, MDPC01, MDPC02, REPLY, REQUEST, SERVICE, STATUS, TEXT, WORKERS,
-                   Command)
+from peers import (CANCEL, CLIENTS, HEARTBEAT, MDPC01, MDPC02, REPLY, REQUEST, SERVICE, STATUS, TEXT, USER,
+                   WORKERS, Command)
 
 
 # ---- every worker with every client -------------------------------------------------------------------------------
@@ -580,9 +580,18 @@ class Zqb(InteropCase):
     def test_unknown_tags_and_flags_are_skipped(self):
         self.serving(peers.ZQBWorker)
         client = self.client(peers.ZQBClient)
-        fields = {15: b"", 31: b"x" * 255, SERVICE: b"job", 255: b"?", 0: b"zero"}
+        fields = {16: b"", 31: b"x" * 255, SERVICE: b"job", 255: b"?", 0: b"zero"}
         client.send_commands(Command(REQUEST, 1, fields, [b"<x"], 0xc0))
         self.assertEqual(self.replies(client, 1), {1: [b"x<"]})
+
+    def test_a_worker_is_told_no_user_of_a_client_that_has_none_whatever_it_says(self):
+        worker = self.worker(peers.ZQBWorker, credit=2)
+        self.wait_workers(1)
+        client = self.client(peers.ZQBClient)
+        client.send_commands(self.request(1, b"a"), Command(REQUEST, 2, {SERVICE: b"job", USER: b"root"}, [b"b"]))
+        held = [worker.recv() for _ in range(2)]
+        self.assertEqual([body for _, body in held], [[b"a"], [b"b"]])
+        self.assertEqual([worker.caller(token) for token, _ in held], [None, None])
 
     def test_a_worker_never_holds_more_than_its_credit(self):
         worker = self.worker(peers.ZQBWorker, credit=5)
