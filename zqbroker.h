@@ -496,8 +496,9 @@
     12 CHANGES
 
     0.2.0   requests with priorities, deadlines, delays and keys; progress, cancelling, refusing, draining; surveys,
-            patterns, policies, filters; elastic pools; rules and limits of users. zqb_request_fail takes a code,
-            zqb_pool_options_t has scale in front of worker, and a handler that returns ZQB_EREFUSED refuses.
+            patterns, policies, filters; elastic pools; CURVE and PLAIN, lists of who may connect, rules and limits of
+            users. zqb_request_fail takes a code, zqb_pool_options_t has scale in front of worker, and a handler that
+            returns ZQB_EREFUSED refuses.
     0.1.0   the first: six dialects, one engine; broker, worker, client and pool.
 
     ============================================================================================================
