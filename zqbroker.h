@@ -5050,17 +5050,17 @@ static int zqb__user_require (zqb__engine_t *engine, const char *name, zqb__user
     *user = zqb__user_share (zqb__user_find (engine, name, hash));
     if (*user)
         return 0;
-    zqb__user_t *made = (zqb__user_t *) zqb__alloc (sizeof *made);
-    char *copy = made ? zqb__copy_text (name, strlen (name)) : NULL;
+    zqb__user_t *fresh = (zqb__user_t *) zqb__alloc (sizeof *fresh);
+    char *copy = fresh ? zqb__copy_text (name, strlen (name)) : NULL;
     if (!copy) {
-        ZQB_FREE (made);
+        ZQB_FREE (fresh);
         return -1;
     }
-    made->name = copy;
-    made->name_size = strlen (name);
-    made->users = 1;
-    zqb__table_insert (&engine->users, &made->by_name, hash);
-    *user = made;
+    fresh->name = copy;
+    fresh->name_size = strlen (name);
+    fresh->users = 1;
+    zqb__table_insert (&engine->users, &fresh->by_name, hash);
+    *user = fresh;
     return 0;
 }
 

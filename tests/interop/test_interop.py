@@ -436,15 +436,15 @@ class RestartByHand(InteropCase):
         worker, old_client, token = self.holding(peers.MDP01Worker, [b"before"])
         old_client.close()
         self.broker.kill_and_restart()
+        before = self.stats()
         client = self.client(peers.MDP01Client)
         client.submit(b"job", [b"after"])
         while (request := worker.recv()) is None or request[1] != [b"after"]:
             pass
-        before = self.stats()
         worker.reply(token, [b"wrong"])
-        self.wait_counted(before, ["stale"])
-        worker.reply(request[0], [b"right"])
+        worker.reply(request[0], [b"right"])    # at once: who waits in between, without heartbeats, is given up
         self.assertEqual(client.collect(), [b"right"])
+        self.wait_counted(before, ["stale"])
 
 
 @expand
