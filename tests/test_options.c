@@ -863,7 +863,7 @@ static char workers_of_keys[10][64]; /* which worker got which key */
 
 static void ask_with_keys (uint64_t first)
 {
-    char key[4], body[16];
+    char key[16], body[16];
     for (int i = 0; i < 10; i++) {
         snprintf (key, sizeof key, "k%d", i);
         snprintf (body, sizeof body, "%s", key);
@@ -892,7 +892,7 @@ TEST (requests_with_the_same_key_go_to_the_same_worker_as_long_as_it_lives)
     say ("zqb b", disconnect ());
     for (int i = 0; i < 10; i++) /* only those of the one that is gone go elsewhere */
         if (strcmp (workers_of_keys[i], "zqb b") != 0) {
-            char key[4];
+            char key[16];
             snprintf (key, sizeof key, "k%d", i);
             say ("zqb client", with_affinity (request ("echo", 31 + (uint64_t) i, "x"), key));
             uint64_t token = is_given (workers_of_keys[i], "x");
