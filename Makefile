@@ -155,7 +155,8 @@ TEST_RUNS = $(call runs,,,unit) \
     "chaos:: $(PYTHON) tests/chaos/chaos.py --seconds $(CHAOS_SECONDS)" \
     $(call python_runs,tests/test_build.py tests/test_readme.py tests/test_examples.py tests/interop/test_interop.py)
 
-VALGRIND = valgrind -q --leak-check=full --errors-for-leak-kinds=definite,indirect --error-exitcode=99 --fair-sched=yes
+VALGRIND = valgrind -q --leak-check=full --errors-for-leak-kinds=definite,indirect --error-exitcode=99 --fair-sched=yes \
+           --suppressions=tests/support/valgrind.supp
 NO_ASLR  = $(shell setarch -R true 2>/dev/null && echo setarch -R) # older ThreadSanitizers cannot do with much of it
 
 # The programs that the Python peers talk to.
