@@ -1001,15 +1001,21 @@ static void note_cancelled (zqb_request_t *request, void *arg)
     noted->count++;
 }
 
+static zqb_worker_options_t options_that_note (noted_t *noted)
+{
+    zqb_worker_options_t options;
+    memset (&options, 0, sizeof options);
+    options.cancelled = note_cancelled;
+    options.cancelled_arg = noted;
+    return options;
+}
+
 TEST (a_request_in_hand_that_is_cancelled_says_so_and_is_ended_all_the_same)
 {
     noted_t noted = {NULL, 0};
     played_t played;
     zqb_request_t *request;
-    zqb_worker_options_t options;
-    memset (&options, 0, sizeof options);
-    options.cancelled = note_cancelled;
-    options.cancelled_arg = &noted;
+    zqb_worker_options_t options = options_that_note (&noted);
     zqb_worker_t *worker = played_worker_at_work (&played, &options, 1, ZQB__WINDOW, &request);
     assert_int_equal (zqb_request_cancelled (request), 0);
     played_says_only (&played, ZQB__CANCEL, 2); /* another's, who ended it just now */
@@ -1035,10 +1041,7 @@ TEST (recv_hears_too_what_is_cancelled)
     noted_t noted = {NULL, 0};
     played_t played;
     zqb_request_t *request;
-    zqb_worker_options_t options;
-    memset (&options, 0, sizeof options);
-    options.cancelled = note_cancelled;
-    options.cancelled_arg = &noted;
+    zqb_worker_options_t options = options_that_note (&noted);
     zqb_worker_t *worker = played_worker_at_work (&played, &options, 1, 0, &request);
     played_says_only (&played, ZQB__CANCEL, 1);
     assert_none (zqb_worker_recv (worker, 0), EAGAIN);
@@ -1052,10 +1055,7 @@ TEST (a_request_that_is_cancelled_before_it_is_begun_is_never_handed_out)
     noted_t noted = {NULL, 0};
     played_t played;
     zqb_request_t *request;
-    zqb_worker_options_t options;
-    memset (&options, 0, sizeof options);
-    options.cancelled = note_cancelled;
-    options.cancelled_arg = &noted;
+    zqb_worker_options_t options = options_that_note (&noted);
     zqb_worker_t *worker = played_worker_at_work (&played, &options, 1, 0, &request);
     played_says_body (&played, ZQB__REQUEST, 0, 2, "y");
     played_says_body (&played, ZQB__REQUEST, 0, 3, "z");
@@ -1165,10 +1165,7 @@ TEST (who_says_how_far_it_is_or_sends_a_part_hears_what_the_broker_has_said)
         noted_t noted = {NULL, 0};
         played_t played;
         zqb_request_t *request;
-        zqb_worker_options_t options;
-        memset (&options, 0, sizeof options);
-        options.cancelled = note_cancelled;
-        options.cancelled_arg = &noted;
+        zqb_worker_options_t options = options_that_note (&noted);
         zqb_worker_t *worker = played_worker_at_work (&played, &options, 1, 0, &request);
         played_says_only (&played, ZQB__CANCEL, 1);
         if (parts)
@@ -1198,10 +1195,7 @@ TEST (a_token_of_a_registration_that_is_over_is_another_than_the_same_of_the_nex
     noted_t noted = {NULL, 0};
     played_t played;
     zqb_request_t *before, *request;
-    zqb_worker_options_t options;
-    memset (&options, 0, sizeof options);
-    options.cancelled = note_cancelled;
-    options.cancelled_arg = &noted;
+    zqb_worker_options_t options = options_that_note (&noted);
     zqb_worker_t *worker = played_worker_at_work (&played, &options, 1, 0, &before);
     played_says_only (&played, ZQB__DISCONNECT, 0);
     assert_none (zqb_worker_recv (worker, 0), EAGAIN);
