@@ -436,7 +436,8 @@
     asks.
 
     LIMITS OF A USER, over all his connections: max_user_outstanding, max_user_requests and max_user_bytes of the
-    broker's options. Beyond them requests are refused with ZQB_EQUEUEFULL, and counted (refused_user, refused_rate).
+    broker's options; of each client: max_outstanding, max_client_requests and max_client_bytes. Beyond them requests
+    are refused with ZQB_EQUEUEFULL, and counted (refused_user, refused_rate; refused_outstanding, refused_client_rate).
 
     WHAT IS NOT PROTECTED. A user who floods the broker with messages that it refuses costs it the time to read them.
     Where many users come over one proxy, they are one. Whoever may serve a service sees all that is asked of it, and
@@ -845,6 +846,9 @@ typedef struct zqb_broker_options_t {
     int max_user_requests;       /* 0 off   requests a second of one user, of whom a second's may come at once */
     int64_t max_user_bytes;      /* 0 off   the same, of the bytes of their bodies; one larger than that may come now
                                             and then */
+    int max_client_requests;     /* 0 off   the same of a single client, whoever it is; how many it may have queued and
+                                            running is max_outstanding */
+    int64_t max_client_bytes;    /* 0 off */
     const char *server_secret; /* NULL CURVE: the broker's secret key: see below */
     int plain;                 /* 0    1: PLAIN: users with passwords, of which a ZAP handler is asked */
     const char *zap_domain;    /* NULL what ZAP handlers are told: with CURVE and PLAIN "zqbroker"; else none is asked.
@@ -1019,6 +1023,7 @@ ZQB_API void zqb_broker_destroy (zqb_broker_t **broker);
     X (denied_serve, "workers refused, or sent away, because their user may not serve that service")               \
     X (refused_user, "requests refused at max_user_outstanding")                                                   \
     X (refused_rate, "requests refused at max_user_requests or max_user_bytes")                                    \
+    X (refused_client_rate, "requests refused at max_client_requests or max_client_bytes")                         \
     X (refused_outstanding, "requests refused at max_outstanding")                                                 \
     X (refused_clients, "requests refused at max_clients")                                                         \
     X (refused_bytes, "requests and replies refused at max_bytes")                                                 \
@@ -4509,11 +4514,16 @@ typedef struct zqb__lane_t zqb__lane_t;
 typedef struct zqb__peer_t zqb__peer_t;
 typedef struct zqb__connection_t zqb__connection_t;
 
+/* What was used of so many requests and bytes a second: when it will be paid for, in nanoseconds. */
+typedef struct zqb__pace_t {
+    uint64_t requests, bytes;
+} zqb__pace_t;
+
 /* What a user has, of what is limited. */
 typedef struct zqb__quota_t {
-    uint64_t outstanding;                 /* requests, as long as they are counted */
-    uint64_t requests_paid, bytes_paid;   /* nanoseconds: what was used is paid for then */
-    uint64_t complained[2];               /* when the log told last that a call, or serving, was denied */
+    uint64_t outstanding;   /* requests, as long as they are counted */
+    zqb__pace_t pace;
+    uint64_t complained[2]; /* when the log told last that a call, or serving, was denied */
 } zqb__quota_t;
 
 /* Somebody who has proved who he is. Known as long as he has peers, or requests that remember him. */
@@ -4571,6 +4581,7 @@ struct zqb__peer_t {
     zqb__user_t *user;  /* NULL nobody */
     int local;          /* in our own process */
     zqb__quota_t quota; /* nobody's */
+    zqb__pace_t pace;   /* its own, whoever it is */
     zqb__grant_t *grants; /* NULL none yet */
     uint64_t passed, passed_version; /* the service, by its number, that it was allowed to call last, by those rules, if
                                         that is all that there is to pass */
@@ -4767,7 +4778,8 @@ typedef struct zqb__limits_t {
     uint64_t frames, message, bytes;
     uint64_t ageing, rest, slow; /* microseconds, UINT64_MAX never */
     int rest_failures;           /* INT_MAX never */
-    uint64_t user_outstanding, user_requests, user_bytes; /* the latter a second; 0 off */
+    uint64_t user_outstanding; /* 0 off, as those below, which are a second's */
+    uint64_t user_requests, user_bytes, client_requests, client_bytes;
 } zqb__limits_t;
 
 typedef struct zqb__engine_t {
@@ -6655,7 +6667,8 @@ static void zqb__send_away (zqb__engine_t *engine, zqb__peer_t *peer, int error)
 static void zqb__engine_guard (zqb__engine_t *engine)
 {
     const zqb__limits_t *limits = &engine->limits;
-    int limited = limits->user_outstanding || limits->user_requests || limits->user_bytes;
+    int limited = limits->user_outstanding || limits->user_requests || limits->user_bytes || limits->client_requests
+                  || limits->client_bytes;
     int ruled = engine->rules || engine->sink.access;
     engine->guarded = engine->sink.filter || limited ? ZQB__WATCHED : ruled ? ZQB__RULED : ZQB__OPEN;
 }
@@ -6808,19 +6821,32 @@ static void zqb__rate_use (uint64_t *paid, uint64_t now, uint64_t used, uint64_t
     *paid = zqb__after (*paid, rest < UINT64_MAX / second ? rest * second / rate : second);
 }
 
-/* Why a user must not ask for anything now, or for so much: where that counts; or NULL, and it is counted. */
+static int zqb__pace_is_too_fast (const zqb__pace_t *pace, uint64_t now, uint64_t requests, uint64_t bytes)
+{
+    return (requests && pace->requests > now) || (bytes && pace->bytes > now);
+}
+
+static void zqb__pace_use (zqb__pace_t *pace, uint64_t now, const zqb__body_t *body, uint64_t requests, uint64_t bytes)
+{
+    zqb__rate_use (&pace->requests, now, 1, requests);
+    zqb__rate_use (&pace->bytes, now, zqb__body_bytes (body), bytes);
+}
+
+/* Why a client, or its user, must not ask for anything now, or for so much: where that counts; or NULL, and it is
+   counted. */
 static uint64_t *zqb__quota_refusal (zqb__engine_t *engine, zqb__peer_t *client, const zqb__body_t *body)
 {
     const zqb__limits_t *limits = &engine->limits;
     zqb__quota_t *quota = zqb__client_quota (client, NULL);
     uint64_t now = engine->now * 1000u;
+    if (zqb__pace_is_too_fast (&client->pace, now, limits->client_requests, limits->client_bytes))
+        return &engine->stats.refused_client_rate;
     if (zqb__user_has_too_many (engine, client, 1))
         return &engine->stats.refused_user;
-    if ((limits->user_requests && quota->requests_paid > now)
-        || (limits->user_bytes && quota->bytes_paid > now))
+    if (zqb__pace_is_too_fast (&quota->pace, now, limits->user_requests, limits->user_bytes))
         return &engine->stats.refused_rate;
-    zqb__rate_use (&quota->requests_paid, now, 1, limits->user_requests);
-    zqb__rate_use (&quota->bytes_paid, now, zqb__body_bytes (body), limits->user_bytes);
+    zqb__pace_use (&client->pace, now, body, limits->client_requests, limits->client_bytes);
+    zqb__pace_use (&quota->pace, now, body, limits->user_requests, limits->user_bytes);
     return NULL;
 }
 
@@ -8278,6 +8304,7 @@ static int zqb__engine_recognise (zqb__engine_t *engine, zqb__peer_t *peer)
     peer->grants = NULL;
     peer->passed_version = 0;
     memset (&peer->quota, 0, sizeof peer->quota);
+    memset (&peer->pace, 0, sizeof peer->pace);
     zqb__peer_take_life (engine, peer, peer->said_life);
     return 0;
 }
@@ -9616,9 +9643,10 @@ static int zqb__broker_options_valid (const zqb_broker_options_t *o)
                          o->max_workers, o->max_clients, o->max_requests, o->max_queue, o->max_no_worker,
                          o->max_outstanding, o->max_frames, o->max_message, o->max_bytes, o->max_unsent, o->send_hwm,
                          o->spin_us, o->log_level, o->ageing_ms, o->rest_failures, o->rest_ms, o->slow_ms};
-    int64_t users[] = {o->max_user_outstanding, o->max_user_requests, o->max_user_bytes};
+    int64_t shares[] = {o->max_user_outstanding, o->max_user_requests, o->max_user_bytes, o->max_client_requests,
+                        o->max_client_bytes};
     return zqb__all_valid (numbers, sizeof numbers / sizeof numbers[0])
-           && zqb__all_valid (users, sizeof users / sizeof users[0])
+           && zqb__all_valid (shares, sizeof shares / sizeof shares[0])
            && (o->when_full == ZQB_FULL_DROP || o->when_full == ZQB_FULL_WAIT);
 }
 
@@ -9642,6 +9670,12 @@ static zqb_broker_options_t zqb__broker_options (const zqb_broker_options_t *giv
     options.send_hwm = zqb__option (options.send_hwm, 10000);
     options.log_level = options.log_level ? options.log_level : (int) ZQB_LOG_INFO;
     return options;
+}
+
+/* Of what is limited if that is asked for: 0 off. */
+static uint64_t zqb__option_share (int64_t most)
+{
+    return most > 0 ? (uint64_t) most : 0;
 }
 
 static zqb__limits_t zqb__broker_limits (const zqb_broker_options_t *options)
@@ -9668,9 +9702,11 @@ static zqb__limits_t zqb__broker_limits (const zqb_broker_options_t *options)
     limits.rest = zqb__option_us (options->rest_ms, 5000);
     limits.slow = options->slow_ms > 0 ? zqb__timeout_us (options->slow_ms) : UINT64_MAX;
     limits.rest_failures = options->rest_failures > 0 ? options->rest_failures : INT_MAX;
-    limits.user_outstanding = options->max_user_outstanding > 0 ? (uint64_t) options->max_user_outstanding : 0;
-    limits.user_requests = options->max_user_requests > 0 ? (uint64_t) options->max_user_requests : 0;
-    limits.user_bytes = options->max_user_bytes > 0 ? (uint64_t) options->max_user_bytes : 0;
+    limits.user_outstanding = zqb__option_share (options->max_user_outstanding);
+    limits.user_requests = zqb__option_share (options->max_user_requests);
+    limits.user_bytes = zqb__option_share (options->max_user_bytes);
+    limits.client_requests = zqb__option_share (options->max_client_requests);
+    limits.client_bytes = zqb__option_share (options->max_client_bytes);
     return limits;
 }
 

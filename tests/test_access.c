@@ -749,7 +749,7 @@ TEST (a_one_way_request_is_its_users_even_if_he_is_gone)
     end ();
 }
 
-/* ---- limits of a user */
+/* ---- limits of a user, and of a client */
 
 TEST (a_user_has_no_more_requests_than_he_may_over_all_his_connections)
 {
@@ -829,6 +829,41 @@ TEST (a_user_asks_for_no_more_a_second_than_he_may)
     at_ms (60000);
     assert_int_equal (accepted_of ("zqb alice:2", 100, "x"), 11);
     assert_int_equal (stats ()->refused_rate, 9 + 20 + 9 + 15 + 89);
+    end ();
+}
+
+TEST (a_client_asks_for_no_more_a_second_than_it_may_whoever_it_is)
+{
+    zqb__limits_t limits = usual_limits ();
+    limits.user_requests = 15;
+    limits.client_requests = 10;
+    begin_users (&limits);
+    at_ms (5000);
+    assert_int_equal (accepted_of ("zqb alice:1", 20, "x"), 11);
+    assert_int_equal (stats ()->refused_client_rate, 9);
+    assert_int_equal (stats ()->refused_rate, 0);
+    assert_int_equal (accepted_of ("zqb alice:2", 20, "x"), 5); /* what is left of their user's */
+    assert_int_equal (stats ()->refused_client_rate, 9);
+    assert_int_equal (stats ()->refused_rate, 15);
+    assert_int_equal (accepted_of ("zqb:1", 20, "x"), 11);
+    assert_int_equal (accepted_of ("zqb:2", 20, "x"), 11);
+    end ();
+}
+
+TEST (a_client_sends_no_more_bytes_a_second_than_it_may)
+{
+    zqb__limits_t limits = usual_limits ();
+    limits.client_bytes = 100;
+    begin_users (&limits);
+    at_ms (5000);
+    assert_int_equal (accepted_of ("zqb alice:1", 20, "123456789012345678901"), 5);
+    assert_int_equal (accepted_of ("zqb alice:2", 20, "123456789012345678901"), 5);
+    whatever_is_heard ();
+    says ("zqb alice:1", request ("echo", 1, "a"));
+    hears_error ("zqb alice:1", 1, ZQB_EQUEUEFULL);
+    assert_int_equal (stats ()->refused_client_rate, 31);
+    at_ms (5500);
+    assert_int_equal (accepted_of ("zqb alice:1", 20, "123456789012345678901"), 2);
     end ();
 }
 
@@ -1398,6 +1433,8 @@ int main (void)
         cmocka_unit_test (a_survey_is_as_many_requests_of_its_user_as_there_are_workers),
         cmocka_unit_test (who_is_nobody_is_limited_by_himself),
         cmocka_unit_test (a_user_asks_for_no_more_a_second_than_he_may),
+        cmocka_unit_test (a_client_asks_for_no_more_a_second_than_it_may_whoever_it_is),
+        cmocka_unit_test (a_client_sends_no_more_bytes_a_second_than_it_may),
         cmocka_unit_test (a_user_sends_no_more_bytes_a_second_than_he_may),
         cmocka_unit_test (limits_of_users_come_to_an_end_with_whatever_ends_a_request),
         cmocka_unit_test (without_memory_at_any_allocation_nobody_becomes_another_and_everything_adds_up),
