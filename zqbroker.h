@@ -9322,6 +9322,959 @@ static int zqb__outbox_send (zqb_msg_t *outbox, void *socket, int flags)
 }
 
 /* ================================================================================================================
+   >>security
+   Owns:    who may connect: lists of addresses, keys and users, the file that has them, the thread that answers ZAP
+   Door:    zqb_auth_*
+   Uses:    transport, keys (zqb__key_decode), containers, platform
+   Never:   tells a password, or leaves one in memory that is given back; holds its lock while the host is asked
+   Where to look: a book is what is listed; there is one of calls and one of the file, so that a reload just exchanges
+            the latter. zqb__zap_read reads a request, zqb__auth_judge says what becomes of it.
+   ================================================================================================================ */
+
+/* ---- addresses */
+
+enum { ZQB__NET_UNKNOWN = 0, ZQB__NET_IPC = 1, ZQB__NET_IP4 = 4, ZQB__NET_IP6 = 6 };
+enum { ZQB__NET_TEXT = 64 };
+
+/* An address, or all that have the same first bits. */
+typedef struct zqb__net_t {
+    int family;
+    int allow;
+    unsigned bits;
+    unsigned char bytes[16];
+} zqb__net_t;
+
+/* IPv6 that stands for IPv4 is IPv4: a socket of both kinds tells of IPv4 peers that way. */
+static void zqb__net_unmap (zqb__net_t *net)
+{
+    static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    if (net->family != ZQB__NET_IP6 || net->bits < 96 || memcmp (net->bytes, mapped, sizeof mapped) != 0)
+        return;
+    memmove (net->bytes, net->bytes + sizeof mapped, 4);
+    net->family = ZQB__NET_IP4;
+    net->bits -= 96;
+}
+
+/* The first bytes of a text as an address of IP; -1: they are none. */
+static int zqb__net_address (zqb__net_t *net, const char *text, size_t size)
+{
+    char address[ZQB__NET_TEXT];
+    memset (net, 0, sizeof *net);
+    if (size >= sizeof address)
+        return -1;
+    memcpy (address, text, size);
+    address[size] = 0;
+    if (inet_pton (AF_INET, address, net->bytes) == 1)
+        net->family = ZQB__NET_IP4;
+    else if (inet_pton (AF_INET6, address, net->bytes) == 1)
+        net->family = ZQB__NET_IP6;
+    net->bits = net->family == ZQB__NET_IP4 ? 32 : 128;
+    return net->family ? 0 : -1;
+}
+
+/* Where a peer is, as libzmq tells. Over ipc that is "localhost", with credentials where the system has them. An empty
+   one, or another that we cannot read, is in no list. */
+static zqb__net_t zqb__net_of_peer (const char *address)
+{
+    zqb__net_t net;
+    size_t local = strlen ("localhost");
+    if (strncmp (address, "localhost", local) == 0 && (!address[local] || address[local] == ':')) {
+        memset (&net, 0, sizeof net);
+        net.family = ZQB__NET_IPC;
+    } else if (zqb__net_address (&net, address, strcspn (address, "%")) != 0) /* fe80::1%eth0 */
+        net.family = ZQB__NET_UNKNOWN;
+    zqb__net_unmap (&net);
+    return net;
+}
+
+/* "/8" and the like. -1: it is none. */
+static int zqb__net_bits (zqb__net_t *net, const char *text)
+{
+    size_t digits = strspn (text + 1, "0123456789");
+    if (*text != '/' || digits < 1 || digits > 3 || text[1 + digits])
+        return -1;
+    unsigned bits = (unsigned) atoi (text + 1);
+    if (bits > net->bits)
+        return -1;
+    net->bits = bits;
+    return 0;
+}
+
+/* -1: EINVAL. */
+static int zqb__net_read (zqb__net_t *net, const char *cidr)
+{
+    size_t size = cidr ? strcspn (cidr, "/") : 0;
+    if (cidr && strcmp (cidr, "ipc") == 0) {
+        memset (net, 0, sizeof *net);
+        net->family = ZQB__NET_IPC;
+        return 0;
+    }
+    if (!cidr || zqb__net_address (net, cidr, size) != 0 || (cidr[size] && zqb__net_bits (net, cidr + size) != 0))
+        return zqb__invalid ();
+    zqb__net_unmap (net);
+    return 0;
+}
+
+static int zqb__net_covers (const zqb__net_t *net, const zqb__net_t *peer)
+{
+    size_t whole = net->bits / 8;
+    unsigned mask = 0xff00u >> net->bits % 8 & 0xffu;
+    return net->family == peer->family && memcmp (net->bytes, peer->bytes, whole) == 0
+           && (!mask || ((net->bytes[whole] ^ peer->bytes[whole]) & mask) == 0);
+}
+
+/* ---- a book: what is listed */
+
+/* A key with its user, or a user with a password. */
+typedef struct zqb__known_t {
+    zqb__node_t by_name;   /* the key or the user */
+    zqb__node_t by_user;
+    int is_key;
+    size_t name_size, value_size;
+    unsigned char name[ZQB__SECRET_ROOM], value[ZQB__SECRET_ROOM]; /* zeros behind */
+} zqb__known_t;
+
+typedef struct zqb__book_t {
+    zqb__key_t hash;
+    zqb__net_t *nets;
+    size_t net_count, net_capacity;
+    size_t allows;                    /* of them: that allow */
+    zqb__table_t keys, users, ids;
+    size_t most;
+} zqb__book_t;
+
+static void zqb__book_close (zqb__book_t *book)
+{
+    zqb__table_t *tables[2] = {&book->keys, &book->users};
+    for (size_t i = 0; i < 2; i++)
+        for (size_t j = 0; tables[i]->buckets && j < tables[i]->size; j++)
+            for (zqb__node_t *node = tables[i]->buckets[j], *next; node; node = next) {
+                zqb__known_t *known = ZQB__OF (zqb__known_t, by_name, node);
+                next = node->next;
+                zqb__wipe (known, sizeof *known);
+                ZQB_FREE (known);
+            }
+    zqb__table_close (&book->keys);
+    zqb__table_close (&book->users);
+    zqb__table_close (&book->ids);
+    ZQB_FREE (book->nets);
+    memset (book, 0, sizeof *book);
+}
+
+/* -1: ENOMEM, and nothing is to be closed. */
+static int zqb__book_init (zqb__book_t *book, zqb__key_t hash, size_t most)
+{
+    memset (book, 0, sizeof *book);
+    book->hash = hash;
+    book->most = most;
+    if (zqb__table_init (&book->keys) == 0 && zqb__table_init (&book->users) == 0 && zqb__table_init (&book->ids) == 0)
+        return 0;
+    zqb__book_close (book);
+    errno = ENOMEM;
+    return -1;
+}
+
+static size_t zqb__book_count (const zqb__book_t *book)
+{
+    return book->net_count + book->keys.count + book->users.count;
+}
+
+/* -1: ENOSPC. */
+static int zqb__book_has_room (const zqb__book_t *book)
+{
+    errno = ENOSPC;
+    return zqb__book_count (book) < book->most ? 0 : -1;
+}
+
+/* -1: EINVAL, ENOSPC, ENOMEM. */
+static int zqb__book_add_net (zqb__book_t *book, const char *cidr, int allow)
+{
+    zqb__net_t net;
+    if (zqb__net_read (&net, cidr) != 0 || zqb__book_has_room (book) != 0
+        || zqb__grow ((void **) &book->nets, &book->net_capacity, book->net_count + 1, sizeof net) != 0)
+        return -1;
+    net.allow = allow;
+    book->nets[book->net_count++] = net;
+    book->allows += allow ? 1 : 0;
+    return 0;
+}
+
+static zqb__known_t *zqb__book_find (const zqb__book_t *book, const zqb__table_t *table, const void *name, size_t size)
+{
+    zqb__node_t *node = zqb__table_first (table, zqb__hash (book->hash, name, size));
+    for (; node; node = zqb__table_next (node)) {
+        zqb__known_t *known = ZQB__OF (zqb__known_t, by_name, node);
+        if (known->name_size == size && memcmp (known->name, name, size) == 0)
+            return known;
+    }
+    return NULL;
+}
+
+static const unsigned char *zqb__known_user (const zqb__known_t *known, size_t *size)
+{
+    *size = known->is_key ? known->value_size : known->name_size;
+    return known->is_key ? known->value : known->name;
+}
+
+static int zqb__book_has_user (const zqb__book_t *book, const char *user, size_t size)
+{
+    size_t other_size;
+    zqb__node_t *node = zqb__table_first (&book->ids, zqb__hash (book->hash, user, size));
+    for (; node; node = zqb__table_next (node)) {
+        const unsigned char *other = zqb__known_user (ZQB__OF (zqb__known_t, by_user, node), &other_size);
+        if (other_size == size && memcmp (other, user, size) == 0)
+            return 1;
+    }
+    return 0;
+}
+
+/* -1: ENOENT. */
+static int zqb__book_remove (zqb__book_t *book, zqb__table_t *table, const void *name, size_t size)
+{
+    zqb__known_t *known = zqb__book_find (book, table, name, size);
+    errno = ENOENT;
+    if (!known)
+        return -1;
+    zqb__table_remove (table, &known->by_name);
+    zqb__table_remove (&book->ids, &known->by_user);
+    zqb__wipe (known, sizeof *known);
+    ZQB_FREE (known);
+    return 0;
+}
+
+/* Replaces what there was under that name. -1: ENOSPC, ENOMEM. */
+static int zqb__book_put (zqb__book_t *book, zqb__table_t *table, const void *name, size_t size, const char *value)
+{
+    int is_new = !zqb__book_find (book, table, name, size);
+    if (is_new && zqb__book_has_room (book) != 0)
+        return -1;
+    zqb__known_t *known = (zqb__known_t *) zqb__alloc (sizeof *known);
+    if (!known)
+        return -1;
+    if (!is_new)
+        zqb__book_remove (book, table, name, size);
+    known->is_key = table == &book->keys;
+    memcpy (known->name, name, known->name_size = size);
+    memcpy (known->value, value, known->value_size = strlen (value));
+    const unsigned char *user = zqb__known_user (known, &size);
+    zqb__table_insert (&book->ids, &known->by_user, zqb__hash (book->hash, user, size));
+    zqb__table_insert (table, &known->by_name, zqb__hash (book->hash, known->name, known->name_size));
+    return 0;
+}
+
+static int zqb__auth_text_valid (const char *text)
+{
+    return text && strlen (text) >= 1 && strlen (text) < ZQB__SECRET_ROOM;
+}
+
+/* What a key is listed as; its size, or 0: it is none. */
+static size_t zqb__auth_key (unsigned char key[ZQB__KEY], const char *text)
+{
+    key[0] = '*';
+    if (text && strcmp (text, "*") == 0)
+        return 1;
+    return text && zqb__key_decode (text, 0, key) == 0 ? ZQB__KEY : 0;
+}
+
+/* ---- the file */
+
+enum { ZQB__AUTH_FILE_MOST = 16 << 20, ZQB__AUTH_LINE_MOST = 1024, ZQB__AUTH_WORDS = 4 };
+
+/* Whether it is text, and not too long. */
+static int zqb__auth_line_valid (const char *line, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        unsigned char byte = (unsigned char) line[i];
+        if ((byte < 32 && byte != '\t' && !(byte == '\r' && i + 1 == size)) || byte == 127)
+            return 0;
+    }
+    return size <= ZQB__AUTH_LINE_MOST;
+}
+
+/* Cuts a line into words, each NUL-terminated; how many, of which at most so many are told. */
+static size_t zqb__auth_line_words (char *line, char **words, size_t most)
+{
+    size_t count = 0;
+    for (line += strspn (line, " \t\r"); *line && count < most; line += strspn (line, " \t\r")) {
+        words[count++] = line;
+        line += strcspn (line, " \t\r");
+        if (*line)
+            *line++ = 0;
+    }
+    return count;
+}
+
+static int zqb__book_line_net (zqb__book_t *book, char **words, size_t count, int allow, const char **why)
+{
+    *why = "one address is expected, such as 192.0.2.0/24";
+    return count == 2 ? zqb__book_add_net (book, words[1], allow) : zqb__invalid ();
+}
+
+static int zqb__book_line_curve (zqb__book_t *book, char **words, size_t count, const char **why)
+{
+    unsigned char key[ZQB__KEY];
+    *why = "a public key of 40 characters, or *, and a user are expected";
+    size_t size = count == 3 && zqb__auth_text_valid (words[2]) ? zqb__auth_key (key, words[1]) : 0;
+    if (!size)
+        return zqb__invalid ();
+    *why = "the key was there before";
+    return zqb__book_find (book, &book->keys, key, size) ? zqb__invalid ()
+                                                         : zqb__book_put (book, &book->keys, key, size, words[2]);
+}
+
+static int zqb__book_line_plain (zqb__book_t *book, char **words, size_t count, int shared, const char **why)
+{
+    *why = "a user and a password are expected, without spaces in them";
+    if (count != 3 || !zqb__auth_text_valid (words[1]) || !zqb__auth_text_valid (words[2]))
+        return zqb__invalid ();
+    *why = "there are passwords in the file, and others may read it";
+    errno = EPERM;
+    if (shared)
+        return -1;
+    *why = "the user was there before";
+    size_t size = strlen (words[1]);
+    return zqb__book_find (book, &book->users, words[1], size)
+               ? zqb__invalid ()
+               : zqb__book_put (book, &book->users, words[1], size, words[2]);
+}
+
+/* -1: EINVAL, EPERM, ENOSPC, ENOMEM, and why: a text about the first two. The line is cut up. */
+static int zqb__book_line (zqb__book_t *book, char *line, int shared, const char **why)
+{
+    char *words[ZQB__AUTH_WORDS];
+    size_t count = line[strspn (line, " \t\r")] == '#' ? 0 : zqb__auth_line_words (line, words, ZQB__AUTH_WORDS);
+    if (count == 0)
+        return 0;
+    if (strcmp (words[0], "allow") == 0 || strcmp (words[0], "deny") == 0)
+        return zqb__book_line_net (book, words, count, words[0][0] == 'a', why);
+    if (strcmp (words[0], "curve") == 0)
+        return zqb__book_line_curve (book, words, count, why);
+    if (strcmp (words[0], "plain") == 0)
+        return zqb__book_line_plain (book, words, count, shared, why);
+    *why = "allow, deny, curve or plain is expected";
+    return zqb__invalid ();
+}
+
+/* Reads a whole file, which has a NUL behind it, and is cut up. *line: the number of the last that was read. */
+static int zqb__book_read (zqb__book_t *book, char *text, size_t size, int max_lines, int shared, int *line,
+                           const char **why)
+{
+    for (char *end = text + size, *next; text < end; text = next) {
+        char *stop = (char *) memchr (text, '\n', (size_t) (end - text));
+        next = stop ? stop + 1 : end;
+        stop = stop ? stop : end;
+        *stop = 0;
+        *why = "it is too long, or no text";
+        if (++*line > max_lines) {
+            errno = ENOSPC;
+            return -1;
+        }
+        if (!zqb__auth_line_valid (text, (size_t) (stop - text)))
+            return zqb__invalid ();
+        if (zqb__book_line (book, text, shared, why) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* ---- requests of ZAP: address, "", version, request id, domain, address, identity, mechanism, credentials */
+
+enum { ZQB__ZAP_DELIMITER = 1, ZQB__ZAP_VERSION, ZQB__ZAP_ID, ZQB__ZAP_DOMAIN, ZQB__ZAP_ADDRESS, ZQB__ZAP_IDENTITY,
+       ZQB__ZAP_MECHANISM, ZQB__ZAP_CREDENTIALS, ZQB__ZAP_FRAMES = 16 };
+
+typedef struct zqb__zap_t {
+    zqb_auth_peer_t peer;
+    char domain[256], address[256], mechanism[21], key[ZQB__KEY_TEXT + 1];
+    zmq_msg_t *credentials;
+    size_t credential_count;
+} zqb__zap_t;
+
+/* A frame as a string; -1: it is too long, or has bytes that are no text. */
+static int zqb__zap_text (zmq_msg_t *frame, char *text, size_t room)
+{
+    const unsigned char *bytes = (const unsigned char *) zmq_msg_data (frame);
+    size_t size = zmq_msg_size (frame);
+    if (size >= room)
+        return -1;
+    for (size_t i = 0; i < size; i++) {
+        if (bytes[i] < 32 || bytes[i] > 126)
+            return -1;
+        text[i] = (char) bytes[i];
+    }
+    text[size] = 0;
+    return 0;
+}
+
+/* Whether it can be told to whom an answer goes, and about what. */
+static int zqb__zap_answerable (zmq_msg_t *frames, size_t count)
+{
+    return count > ZQB__ZAP_ID && zmq_msg_size (&frames[ZQB__ZAP_DELIMITER]) == 0
+           && zmq_msg_size (&frames[ZQB__ZAP_ID]) >= 1 && zmq_msg_size (&frames[ZQB__ZAP_ID]) <= 255;
+}
+
+/* RFC 23: 1 to 20 of these. */
+static int zqb__zap_mechanism_valid (const char *name)
+{
+    return name[0] && !name[strspn (name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.+")];
+}
+
+/* Whether there are as many credentials as the mechanism has, of a size that they can have. Of others any. */
+static int zqb__zap_read_credentials (zqb__zap_t *zap)
+{
+    zmq_msg_t *credentials = zap->credentials;
+    size_t count = zap->credential_count;
+    if (strcmp (zap->mechanism, "NULL") == 0)
+        return count == 0 ? 0 : -1;
+    if (strcmp (zap->mechanism, "PLAIN") == 0)
+        return count == 2 && zmq_msg_size (&credentials[0]) <= 255 && zmq_msg_size (&credentials[1]) <= 255 ? 0 : -1;
+    if (strcmp (zap->mechanism, "CURVE") != 0)
+        return 0;
+    if (count != 1 || zmq_msg_size (&credentials[0]) != ZQB__KEY)
+        return -1;
+    zmq_z85_encode (zap->key, (const uint8_t *) zmq_msg_data (&credentials[0]), ZQB__KEY);
+    zap->peer.public_key = zap->key;
+    return 0;
+}
+
+/* -1: it is malformed. */
+static int zqb__zap_read (zqb__zap_t *zap, zmq_msg_t *frames, size_t count)
+{
+    memset (zap, 0, sizeof *zap);
+    zap->peer.domain = zap->domain;
+    zap->peer.address = zap->address;
+    zap->peer.mechanism = zap->mechanism;
+    if (count < ZQB__ZAP_CREDENTIALS || !zqb__zap_answerable (frames, count)
+        || !zqb__frame_is (&frames[ZQB__ZAP_VERSION], "1.0") || zmq_msg_size (&frames[ZQB__ZAP_IDENTITY]) > 255
+        || zqb__zap_text (&frames[ZQB__ZAP_DOMAIN], zap->domain, sizeof zap->domain) != 0
+        || zqb__zap_text (&frames[ZQB__ZAP_ADDRESS], zap->address, sizeof zap->address) != 0
+        || zqb__zap_text (&frames[ZQB__ZAP_MECHANISM], zap->mechanism, sizeof zap->mechanism) != 0)
+        return -1;
+    zap->credentials = frames + ZQB__ZAP_CREDENTIALS;
+    zap->credential_count = count - ZQB__ZAP_CREDENTIALS;
+    return zqb__zap_mechanism_valid (zap->mechanism) ? zqb__zap_read_credentials (zap) : -1;
+}
+
+/* ---- what becomes of a request */
+
+/* In the order of the counters. */
+enum { ZQB__LET_IN, ZQB__BAD_ADDRESS, ZQB__BAD_KEY, ZQB__BAD_PASSWORD, ZQB__BAD_MECHANISM, ZQB__BAD_HOST };
+
+enum { ZQB__AUTH_CALLED, ZQB__AUTH_FILED, ZQB__AUTH_BOOKS };
+enum { ZQB__AUTH_LINES = 10, ZQB__AUTH_LINES_US = 1000000, ZQB__AUTH_TURN = 100, ZQB__AUTH_LAST = 1000 };
+
+struct zqb_auth_t {
+    zqb_auth_options_t options;
+    char *file;
+    zqb__signal_t signal;
+    zqb__thread_t *thread;
+    void *socket; /* this, the inbox and what counts lines are the thread's, once it runs */
+    zqb__inbox_t inbox;
+    uint64_t lines_until;
+    int lines, unsaid;
+    zqb__flag_t version;
+    zqb__mutex_t lock; /* of what follows */
+    zqb__book_t books[ZQB__AUTH_BOOKS];
+    zqb_auth_stats_t stats;
+};
+
+static void zqb__auth_log (zqb_auth_t *auth, int level, const char *format, ...)
+{
+    va_list args;
+    va_start (args, format);
+    zqb__log (auth->options.log, auth->options.log_arg, auth->options.log_level, level, format, args);
+    va_end (args);
+}
+
+/* The caller has the lock, as in all that looks into books. */
+static int zqb__auth_fits_address (zqb_auth_t *auth, const char *address)
+{
+    zqb__net_t peer = zqb__net_of_peer (address);
+    size_t lists = 0, allows = 0, allowed = 0;
+    for (int i = 0; i < ZQB__AUTH_BOOKS; i++) {
+        const zqb__book_t *book = &auth->books[i];
+        lists += book->net_count;
+        allows += book->allows;
+        for (size_t j = 0; j < book->net_count; j++) {
+            int covers = zqb__net_covers (&book->nets[j], &peer);
+            if (covers && !book->nets[j].allow)
+                return 0;
+            allowed += covers ? 1 : 0;
+        }
+    }
+    return peer.family == ZQB__NET_UNKNOWN ? lists == 0 : allowed || !allows;
+}
+
+static zqb__known_t *zqb__auth_find_key (zqb_auth_t *auth, const void *key, size_t size)
+{
+    zqb__known_t *known = NULL;
+    for (int i = 0; i < ZQB__AUTH_BOOKS && !known; i++)
+        known = zqb__book_find (&auth->books[i], &auth->books[i].keys, key, size);
+    return known;
+}
+
+/* The user of a key that is not listed is the key: the host may know it. */
+static int zqb__auth_judge_key (zqb_auth_t *auth, zqb__zap_t *zap)
+{
+    zqb__known_t *known = zqb__auth_find_key (auth, zmq_msg_data (&zap->credentials[0]), ZQB__KEY);
+    if (!known)
+        known = zqb__auth_find_key (auth, "*", 1);
+    if (known)
+        memcpy (zap->peer.user, known->value, known->value_size);
+    else
+        memcpy (zap->peer.user, zap->key, ZQB__KEY_TEXT);
+    return known ? ZQB__LET_IN : ZQB__BAD_KEY;
+}
+
+/* Whether it is the password of a user that is listed: 1, 0; -1: the user is not, which takes as long to tell. */
+static int zqb__auth_compare (zqb_auth_t *auth, const char *user, const unsigned char *password, size_t size)
+{
+    static const unsigned char nothing[ZQB__SECRET_ROOM] = {0};
+    zqb__known_t *known = NULL;
+    for (int i = 0; i < ZQB__AUTH_BOOKS && !known; i++)
+        known = zqb__book_find (&auth->books[i], &auth->books[i].users, user, strlen (user));
+    int same = zqb__secret_same (known ? known->value : nothing, known ? known->value_size : 0, password, size);
+    return known ? same : -1;
+}
+
+/* Has the lock, and lets it go while the host looks. */
+static int zqb__auth_judge_password (zqb_auth_t *auth, zqb__zap_t *zap)
+{
+    unsigned char password[ZQB__SECRET_ROOM] = {0};
+    size_t user_size = zmq_msg_size (&zap->credentials[0]), size = zmq_msg_size (&zap->credentials[1]);
+    const void *user = zmq_msg_data (&zap->credentials[0]);
+    memcpy (password, zmq_msg_data (&zap->credentials[1]), size);
+    memcpy (zap->peer.user, user, user_size);
+    int right = 0;
+    if (user_size && !memchr (user, 0, user_size) && !memchr (password, 0, size))
+        right = zqb__auth_compare (auth, zap->peer.user, password, size);
+    if (right < 0 && auth->options.verify) {
+        zqb__mutex_leave (&auth->lock);
+        right = auth->options.verify (zap->peer.user, (const char *) password, auth->options.verify_arg);
+        zqb__mutex_enter (&auth->lock);
+    }
+    zqb__wipe (password, sizeof password);
+    return right == 1 ? ZQB__LET_IN : ZQB__BAD_PASSWORD;
+}
+
+static int zqb__auth_judge_lists (zqb_auth_t *auth, zqb__zap_t *zap)
+{
+    int verdict = ZQB__BAD_MECHANISM;
+    zqb__mutex_enter (&auth->lock);
+    if (!zqb__auth_fits_address (auth, zap->address))
+        verdict = ZQB__BAD_ADDRESS;
+    else if (strcmp (zap->mechanism, "NULL") == 0)
+        verdict = ZQB__LET_IN;
+    else if (strcmp (zap->mechanism, "PLAIN") == 0)
+        verdict = zqb__auth_judge_password (auth, zap);
+    else if (strcmp (zap->mechanism, "CURVE") == 0)
+        verdict = zqb__auth_judge_key (auth, zap);
+    zqb__mutex_leave (&auth->lock);
+    return verdict;
+}
+
+static int zqb__auth_judge (zqb_auth_t *auth, zqb__zap_t *zap)
+{
+    int verdict = zqb__auth_judge_lists (auth, zap), opinion = -1;
+    if (auth->options.decide && (verdict == ZQB__LET_IN || verdict == ZQB__BAD_KEY))
+        opinion = auth->options.decide (&zap->peer, auth->options.decide_arg);
+    zap->peer.user[sizeof zap->peer.user - 1] = 0;
+    return opinion == 1 ? ZQB__LET_IN : opinion == 0 ? ZQB__BAD_HOST : verdict;
+}
+
+/* ---- answers */
+
+/* Sends one. 33 bytes of text take no memory of libzmq's, so all but a long user id can always be said; without memory
+   for that the peer has to come again. Returns whether it was said. */
+static int zqb__auth_answer (zqb_auth_t *auth, zmq_msg_t *frames, const char *status, const char *text,
+                             const char *user)
+{
+    zmq_msg_t id;
+    int whole = zmq_msg_init_size (&id, strlen (user)) == 0;
+    if (whole)
+        memcpy (zmq_msg_data (&id), user, strlen (user));
+    else
+        zmq_msg_init (&id);
+    const char *texts[4] = {"", "1.0", whole ? status : "300", whole ? text : "out of memory"};
+    zmq_msg_t said[8];
+    for (int i = 0; i < 8; i++)
+        zmq_msg_init (&said[i]);
+    zmq_msg_move (&said[0], &frames[0]);
+    for (int i = 0, at = 1; i < 4; i++, at += at == 2 ? 2 : 1) {
+        zmq_msg_init_size (&said[at], strlen (texts[i]));
+        memcpy (zmq_msg_data (&said[at]), texts[i], strlen (texts[i]));
+    }
+    zmq_msg_move (&said[3], &frames[ZQB__ZAP_ID]);
+    zmq_msg_move (&said[6], &id);
+    int more = 1;
+    for (int i = 0; i < 8; i++) {
+        while (more && zmq_msg_send (&said[i], auth->socket, (i < 7 ? ZMQ_SNDMORE : 0) | ZMQ_DONTWAIT) < 0)
+            more = errno == EINTR;
+        zmq_msg_close (&said[i]);
+    }
+    zmq_msg_close (&id);
+    return whole;
+}
+
+/* Whether there may be another line on those who are refused: whoever comes again and again would fill the log. */
+static int zqb__auth_may_tell (zqb_auth_t *auth)
+{
+    uint64_t now = zqb__clock ();
+    if (now >= auth->lines_until) {
+        if (auth->unsaid)
+            zqb__auth_log (auth, ZQB_LOG_WARNING, "auth: %d more were refused", auth->unsaid);
+        auth->lines_until = now + ZQB__AUTH_LINES_US;
+        auth->lines = auth->unsaid = 0;
+    }
+    int may = auth->lines++ < ZQB__AUTH_LINES;
+    auth->unsaid += may ? 0 : 1;
+    return may;
+}
+
+static void zqb__auth_tell (zqb_auth_t *auth, const zqb__zap_t *zap, int verdict, const char *why)
+{
+    char user[ZQB__NAME_TEXT];
+    int in = verdict == ZQB__LET_IN;
+    if (!auth->options.log || auth->options.log_level < (in ? ZQB_LOG_INFO : ZQB_LOG_WARNING)
+        || (!in && !zqb__auth_may_tell (auth)))
+        return;
+    zqb__name_text (zap->peer.user, strlen (zap->peer.user), user);
+    zqb__auth_log (auth, in ? ZQB_LOG_INFO : ZQB_LOG_WARNING, "auth: %s: mechanism=%s address=%.255s user=%s",
+                   in ? "let in" : why, zap->mechanism, zap->address, user);
+}
+
+static void zqb__auth_count (zqb_auth_t *auth, uint64_t *counter)
+{
+    zqb__mutex_enter (&auth->lock);
+    ++*counter;
+    zqb__mutex_leave (&auth->lock);
+}
+
+static void zqb__auth_serve_valid (zqb_auth_t *auth, zmq_msg_t *frames, zqb__zap_t *zap)
+{
+    zqb_auth_stats_t *stats = &auth->stats;
+    uint64_t *counters[] = {&stats->accepted,         &stats->refused_address,   &stats->refused_key,
+                            &stats->refused_password, &stats->refused_mechanism, &stats->refused_host};
+    static const char *const texts[] = {"OK", "address refused", "unknown key", "wrong user or password",
+                                        "unknown mechanism", "refused by the host"};
+    int verdict = zqb__auth_judge (auth, zap), in = verdict == ZQB__LET_IN;
+    zqb__auth_count (auth, counters[verdict]); /* before the answer: who was answered has been counted */
+    zqb__auth_tell (auth, zap, verdict, texts[verdict]);
+    if (!zqb__auth_answer (auth, frames, in ? "200" : "400", texts[verdict], in ? zap->peer.user : ""))
+        zqb__auth_count (auth, &stats->no_memory);
+}
+
+/* Credentials do not stay behind in memory that is given back. What libzmq itself has copied stays. */
+static void zqb__auth_wipe_inbox (zqb__inbox_t *inbox)
+{
+    for (size_t i = ZQB__ZAP_CREDENTIALS; i < inbox->count; i++)
+        zqb__wipe (zmq_msg_data (&inbox->frames[i]), zmq_msg_size (&inbox->frames[i]));
+    zqb__inbox_clear (inbox);
+}
+
+static void zqb__auth_serve_one (zqb_auth_t *auth)
+{
+    zqb__inbox_t *inbox = &auth->inbox;
+    zqb__zap_t zap;
+    if (!inbox->overflow && !inbox->starved && zqb__zap_read (&zap, inbox->frames, inbox->count) == 0)
+        zqb__auth_serve_valid (auth, inbox->frames, &zap);
+    else {
+        zqb__auth_count (auth, &auth->stats.malformed);
+        if (zqb__zap_answerable (inbox->frames, inbox->count))
+            zqb__auth_answer (auth, inbox->frames, "500", "malformed request", "");
+        else
+            zqb__auth_count (auth, &auth->stats.dropped);
+    }
+    zqb__auth_wipe_inbox (inbox);
+}
+
+/* What is there, up to so many. 0: that was all; -1: the context has ended. */
+static int zqb__auth_serve (zqb_auth_t *auth, int most)
+{
+    int got = 1;
+    while (most-- > 0 && (got = zqb__inbox_receive (&auth->inbox, auth->socket, ZMQ_DONTWAIT)) == 1)
+        zqb__auth_serve_one (auth);
+    return got;
+}
+
+static const char *const zqb__zap_endpoint = "inproc://zeromq.zap.01";
+
+/* The name is free at once; what libzmq asks from then on it answers itself. What it has asked is answered, as it would
+   wait for that. */
+static void zqb__auth_leave (zqb_auth_t *auth)
+{
+    zmq_unbind (auth->socket, zqb__zap_endpoint);
+    zqb__auth_serve (auth, ZQB__AUTH_LAST);
+    zmq_close (auth->socket);
+    auth->socket = NULL;
+}
+
+static void zqb__auth_run (void *arg)
+{
+    zqb_auth_t *auth = (zqb_auth_t *) arg;
+    zqb__poll_t items[2];
+    items[0] = zqb__poll_item (auth->signal.ends[0]);
+    items[1] = zqb__poll_item (zqb__socket_fd (auth->socket));
+    for (int more = 1; more >= 0 && !zqb__signal_stopped (&auth->signal);) {
+        more = zqb__auth_serve (auth, ZQB__AUTH_TURN);
+        if (more == 0)
+            zqb__wait (items, 2, UINT64_MAX);
+    }
+    zqb__auth_leave (auth);
+}
+
+/* ---- the face */
+
+/* Puts what the file says in place of what it said. Whatever goes wrong is told to the log. */
+static int zqb__auth_take_file (zqb_auth_t *auth, char *text, size_t size, int shared)
+{
+    zqb__book_t book;
+    const char *why = "";
+    int line = 0;
+    if (zqb__book_init (&book, auth->books[ZQB__AUTH_CALLED].hash, auth->books[ZQB__AUTH_CALLED].most) != 0)
+        return -1;
+    if (zqb__book_read (&book, text, size, auth->options.max_lines, shared, &line, &why) != 0) {
+        int error = errno;
+        zqb__book_close (&book);
+        zqb__auth_log (auth, ZQB_LOG_ERROR, "auth: %.512s, line %d: %s", auth->file, line,
+                       error == EINVAL || error == EPERM ? why : zqb_strerror (error));
+        errno = error;
+        return -1;
+    }
+    zqb__mutex_enter (&auth->lock);
+    zqb__book_t before = auth->books[ZQB__AUTH_FILED];
+    auth->books[ZQB__AUTH_FILED] = book;
+    zqb__flag_add (&auth->version, 1);
+    zqb__mutex_leave (&auth->lock);
+    zqb__book_close (&before);
+    return 0;
+}
+
+ZQB_API int zqb_auth_reload (zqb_auth_t *auth)
+{
+    zqb__file_t file;
+    if (!auth || !auth->file)
+        return zqb__invalid ();
+    if (zqb__file_read (&file, auth->file, ZQB__AUTH_FILE_MOST, 0) != 0) {
+        int error = errno;
+        zqb__auth_log (auth, ZQB_LOG_ERROR, "auth: %.512s: %s", auth->file, zqb_strerror (error));
+        zqb__auth_count (auth, &auth->stats.reloads_failed);
+        errno = error;
+        return -1;
+    }
+    int failed = zqb__auth_take_file (auth, file.text, file.size, file.is_shared), error = errno;
+    zqb__file_free (&file);
+    zqb__auth_count (auth, failed ? &auth->stats.reloads_failed : &auth->stats.reloads);
+    errno = error;
+    return failed;
+}
+
+/* What was changed, or not; the caller has the lock. */
+static int zqb__auth_changed (zqb_auth_t *auth, int failed)
+{
+    if (!failed)
+        zqb__flag_add (&auth->version, 1);
+    zqb__mutex_leave (&auth->lock);
+    return failed;
+}
+
+static int zqb__auth_add_net (zqb_auth_t *auth, const char *cidr, int allow)
+{
+    if (!auth)
+        return zqb__invalid ();
+    zqb__mutex_enter (&auth->lock);
+    return zqb__auth_changed (auth, zqb__book_add_net (&auth->books[ZQB__AUTH_CALLED], cidr, allow));
+}
+
+ZQB_API int zqb_auth_allow (zqb_auth_t *auth, const char *cidr)
+{
+    return zqb__auth_add_net (auth, cidr, 1);
+}
+
+ZQB_API int zqb_auth_deny (zqb_auth_t *auth, const char *cidr)
+{
+    return zqb__auth_add_net (auth, cidr, 0);
+}
+
+static zqb__table_t *zqb__book_table (zqb__book_t *book, int keys)
+{
+    return keys ? &book->keys : &book->users;
+}
+
+/* Lists a key or a user, or, without a value, takes it out of both books. */
+static int zqb__auth_list (zqb_auth_t *auth, int keys, const void *name, size_t size, const char *value)
+{
+    zqb__book_t *called = &auth->books[ZQB__AUTH_CALLED], *filed = &auth->books[ZQB__AUTH_FILED];
+    int failed;
+    zqb__mutex_enter (&auth->lock);
+    if (value)
+        failed = zqb__book_put (called, zqb__book_table (called, keys), name, size, value);
+    else {
+        failed = zqb__book_remove (called, zqb__book_table (called, keys), name, size);
+        if (zqb__book_remove (filed, zqb__book_table (filed, keys), name, size) == 0)
+            failed = 0;
+    }
+    return zqb__auth_changed (auth, failed);
+}
+
+ZQB_API int zqb_auth_curve (zqb_auth_t *auth, const char *public_key, const char *user)
+{
+    unsigned char key[ZQB__KEY];
+    size_t size = zqb__auth_key (key, public_key);
+    if (!auth || !size || (user && !zqb__auth_text_valid (user)))
+        return zqb__invalid ();
+    return zqb__auth_list (auth, 1, key, size, user);
+}
+
+ZQB_API int zqb_auth_plain (zqb_auth_t *auth, const char *user, const char *password)
+{
+    if (!auth || !zqb__auth_text_valid (user) || (password && !zqb__auth_text_valid (password)))
+        return zqb__invalid ();
+    return zqb__auth_list (auth, 0, user, strlen (user), password);
+}
+
+ZQB_API int zqb_auth_version (zqb_auth_t *auth)
+{
+    return auth ? zqb__flag_look (&auth->version) : 0;
+}
+
+ZQB_API int zqb_auth_knows (zqb_auth_t *auth, const char *user, const char *address)
+{
+    if (!auth)
+        return zqb__invalid ();
+    size_t size = user ? strlen (user) : 0;
+    int known = !size || auth->options.decide || auth->options.verify;
+    zqb__mutex_enter (&auth->lock);
+    for (int i = 0; i < ZQB__AUTH_BOOKS; i++)
+        known |= zqb__book_has_user (&auth->books[i], user ? user : "", size);
+    known = known && (!address || zqb__auth_fits_address (auth, address));
+    zqb__mutex_leave (&auth->lock);
+    return known;
+}
+
+ZQB_API int zqb_auth_stats (zqb_auth_t *auth, zqb_auth_stats_t *stats)
+{
+    if (!auth || !stats)
+        return zqb__invalid ();
+    zqb__mutex_enter (&auth->lock);
+    *stats = auth->stats;
+    for (int i = 0; i < ZQB__AUTH_BOOKS; i++)
+        stats->entries += zqb__book_count (&auth->books[i]);
+    zqb__mutex_leave (&auth->lock);
+    return 0;
+}
+
+/* The thread has ended, or never was. */
+static void zqb__auth_free (zqb_auth_t *auth)
+{
+    if (auth->socket)
+        zmq_close (auth->socket);
+    zqb__inbox_close (&auth->inbox);
+    for (int i = 0; i < ZQB__AUTH_BOOKS; i++)
+        zqb__book_close (&auth->books[i]);
+    zqb__signal_close (&auth->signal);
+    zqb__mutex_close (&auth->lock);
+    ZQB_FREE (auth->file);
+    ZQB_FREE (auth);
+}
+
+ZQB_API void zqb_auth_stop (zqb_auth_t **auth)
+{
+    if (!auth || !*auth)
+        return;
+    zqb__signal_stop (&(*auth)->signal);
+    zqb__thread_join (&(*auth)->thread);
+    zqb__auth_free (*auth);
+    *auth = NULL;
+}
+
+static int zqb__auth_options_valid (const zqb_auth_options_t *options)
+{
+    return options->max_entries >= -1 && options->max_lines >= -1 && options->log_level >= -1
+           && options->log_level <= ZQB_LOG_DEBUG && (!options->file || options->file[0]);
+}
+
+static void zqb__auth_take_options (zqb_auth_t *auth, const zqb_auth_options_t *options)
+{
+    if (options)
+        auth->options = *options;
+    auth->options.log_level = auth->options.log_level ? auth->options.log_level : (int) ZQB_LOG_INFO;
+    auth->options.max_entries = zqb__option (auth->options.max_entries, 100000);
+    auth->options.max_lines = zqb__option (auth->options.max_lines, 100000);
+}
+
+/* Room for all that answering needs, so that it never lacks memory. -1: ENOMEM. */
+static int zqb__auth_fill (zqb_auth_t *auth)
+{
+    zqb__key_t hash = {zqb__random (), zqb__random ()};
+    const char *file = auth->options.file;
+    auth->inbox.limit = ZQB__ZAP_FRAMES;
+    auth->file = file ? zqb__copy_text (file, strlen (file)) : NULL;
+    auth->options.file = NULL; /* the caller's */
+    for (int i = 0; i < ZQB__AUTH_BOOKS; i++)
+        if (zqb__book_init (&auth->books[i], hash, (size_t) auth->options.max_entries) != 0)
+            return -1;
+    if (file && !auth->file)
+        return -1;
+    return zqb__grow ((void **) &auth->inbox.frames, &auth->inbox.capacity, ZQB__ZAP_FRAMES, sizeof (zmq_msg_t));
+}
+
+/* -1: what zmq_socket and zmq_bind say. */
+static int zqb__auth_bind (zqb_auth_t *auth, void *ctx)
+{
+    auth->socket = zmq_socket (ctx, ZMQ_ROUTER);
+    if (!auth->socket)
+        return -1;
+    zqb__set_int (auth->socket, ZMQ_LINGER, 0);
+    zqb__set_int (auth->socket, ZMQ_SNDHWM, 0);
+    zqb__set_int (auth->socket, ZMQ_RCVHWM, 0);
+    return zmq_bind (auth->socket, zqb__zap_endpoint);
+}
+
+/* One that does not answer yet: the file is read before, so that nobody is refused who is in it. */
+static zqb_auth_t *zqb__auth_new (void *ctx, const zqb_auth_options_t *options)
+{
+    zqb_auth_t *auth = (zqb_auth_t *) zqb__alloc (sizeof *auth);
+    if (!auth)
+        return NULL;
+    zqb__auth_take_options (auth, options);
+    if (zqb__mutex_init (&auth->lock) != 0) {
+        ZQB_FREE (auth);
+        errno = ENOMEM;
+        return NULL;
+    }
+    if (zqb__signal_init (&auth->signal) != 0) {
+        zqb__mutex_close (&auth->lock);
+        ZQB_FREE (auth);
+        return NULL;
+    }
+    if (zqb__auth_fill (auth) == 0 && (!auth->file || zqb_auth_reload (auth) == 0) && zqb__auth_bind (auth, ctx) == 0)
+        return auth;
+    int error = errno;
+    zqb__auth_free (auth);
+    errno = error;
+    return NULL;
+}
+
+ZQB_API zqb_auth_t *zqb_auth_start (void *ctx, const zqb_auth_options_t *options)
+{
+    if (!ctx || (options && !zqb__auth_options_valid (options))) {
+        errno = EINVAL;
+        return NULL;
+    }
+    zqb_auth_t *auth = zqb__auth_new (ctx, options);
+    if (!auth)
+        return NULL;
+    auth->thread = zqb__thread_start (zqb__auth_run, auth);
+    if (auth->thread)
+        return auth;
+    int error = errno;
+    zmq_unbind (auth->socket, zqb__zap_endpoint);
+    zqb__auth_free (auth);
+    errno = error;
+    return NULL;
+}
+
+/* ================================================================================================================
    >>broker
    Owns:    the broker's sockets, its loop and its thread; requests as handlers see them; the mmi services
    Door:    zqb_broker_*, zqb_request_*
@@ -14150,959 +15103,6 @@ ZQB_API zqb_pool_t *zqb_pool_start (void *ctx, const char *endpoints, const char
         return pool;
     int error = errno;
     zqb_pool_stop (&pool);
-    errno = error;
-    return NULL;
-}
-
-/* ================================================================================================================
-   >>security
-   Owns:    who may connect: lists of addresses, keys and users, the file that has them, the thread that answers ZAP
-   Door:    zqb_auth_*
-   Uses:    transport, keys (zqb__key_decode), containers, platform
-   Never:   tells a password, or leaves one in memory that is given back; holds its lock while the host is asked
-   Where to look: a book is what is listed; there is one of calls and one of the file, so that a reload just exchanges
-            the latter. zqb__zap_read reads a request, zqb__auth_judge says what becomes of it.
-   ================================================================================================================ */
-
-/* ---- addresses */
-
-enum { ZQB__NET_UNKNOWN = 0, ZQB__NET_IPC = 1, ZQB__NET_IP4 = 4, ZQB__NET_IP6 = 6 };
-enum { ZQB__NET_TEXT = 64 };
-
-/* An address, or all that have the same first bits. */
-typedef struct zqb__net_t {
-    int family;
-    int allow;
-    unsigned bits;
-    unsigned char bytes[16];
-} zqb__net_t;
-
-/* IPv6 that stands for IPv4 is IPv4: a socket of both kinds tells of IPv4 peers that way. */
-static void zqb__net_unmap (zqb__net_t *net)
-{
-    static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-    if (net->family != ZQB__NET_IP6 || net->bits < 96 || memcmp (net->bytes, mapped, sizeof mapped) != 0)
-        return;
-    memmove (net->bytes, net->bytes + sizeof mapped, 4);
-    net->family = ZQB__NET_IP4;
-    net->bits -= 96;
-}
-
-/* The first bytes of a text as an address of IP; -1: they are none. */
-static int zqb__net_address (zqb__net_t *net, const char *text, size_t size)
-{
-    char address[ZQB__NET_TEXT];
-    memset (net, 0, sizeof *net);
-    if (size >= sizeof address)
-        return -1;
-    memcpy (address, text, size);
-    address[size] = 0;
-    if (inet_pton (AF_INET, address, net->bytes) == 1)
-        net->family = ZQB__NET_IP4;
-    else if (inet_pton (AF_INET6, address, net->bytes) == 1)
-        net->family = ZQB__NET_IP6;
-    net->bits = net->family == ZQB__NET_IP4 ? 32 : 128;
-    return net->family ? 0 : -1;
-}
-
-/* Where a peer is, as libzmq tells. Over ipc that is "localhost", with credentials where the system has them. An empty
-   one, or another that we cannot read, is in no list. */
-static zqb__net_t zqb__net_of_peer (const char *address)
-{
-    zqb__net_t net;
-    size_t local = strlen ("localhost");
-    if (strncmp (address, "localhost", local) == 0 && (!address[local] || address[local] == ':')) {
-        memset (&net, 0, sizeof net);
-        net.family = ZQB__NET_IPC;
-    } else if (zqb__net_address (&net, address, strcspn (address, "%")) != 0) /* fe80::1%eth0 */
-        net.family = ZQB__NET_UNKNOWN;
-    zqb__net_unmap (&net);
-    return net;
-}
-
-/* "/8" and the like. -1: it is none. */
-static int zqb__net_bits (zqb__net_t *net, const char *text)
-{
-    size_t digits = strspn (text + 1, "0123456789");
-    if (*text != '/' || digits < 1 || digits > 3 || text[1 + digits])
-        return -1;
-    unsigned bits = (unsigned) atoi (text + 1);
-    if (bits > net->bits)
-        return -1;
-    net->bits = bits;
-    return 0;
-}
-
-/* -1: EINVAL. */
-static int zqb__net_read (zqb__net_t *net, const char *cidr)
-{
-    size_t size = cidr ? strcspn (cidr, "/") : 0;
-    if (cidr && strcmp (cidr, "ipc") == 0) {
-        memset (net, 0, sizeof *net);
-        net->family = ZQB__NET_IPC;
-        return 0;
-    }
-    if (!cidr || zqb__net_address (net, cidr, size) != 0 || (cidr[size] && zqb__net_bits (net, cidr + size) != 0))
-        return zqb__invalid ();
-    zqb__net_unmap (net);
-    return 0;
-}
-
-static int zqb__net_covers (const zqb__net_t *net, const zqb__net_t *peer)
-{
-    size_t whole = net->bits / 8;
-    unsigned mask = 0xff00u >> net->bits % 8 & 0xffu;
-    return net->family == peer->family && memcmp (net->bytes, peer->bytes, whole) == 0
-           && (!mask || ((net->bytes[whole] ^ peer->bytes[whole]) & mask) == 0);
-}
-
-/* ---- a book: what is listed */
-
-/* A key with its user, or a user with a password. */
-typedef struct zqb__known_t {
-    zqb__node_t by_name;   /* the key or the user */
-    zqb__node_t by_user;
-    int is_key;
-    size_t name_size, value_size;
-    unsigned char name[ZQB__SECRET_ROOM], value[ZQB__SECRET_ROOM]; /* zeros behind */
-} zqb__known_t;
-
-typedef struct zqb__book_t {
-    zqb__key_t hash;
-    zqb__net_t *nets;
-    size_t net_count, net_capacity;
-    size_t allows;                    /* of them: that allow */
-    zqb__table_t keys, users, ids;
-    size_t most;
-} zqb__book_t;
-
-static void zqb__book_close (zqb__book_t *book)
-{
-    zqb__table_t *tables[2] = {&book->keys, &book->users};
-    for (size_t i = 0; i < 2; i++)
-        for (size_t j = 0; tables[i]->buckets && j < tables[i]->size; j++)
-            for (zqb__node_t *node = tables[i]->buckets[j], *next; node; node = next) {
-                zqb__known_t *known = ZQB__OF (zqb__known_t, by_name, node);
-                next = node->next;
-                zqb__wipe (known, sizeof *known);
-                ZQB_FREE (known);
-            }
-    zqb__table_close (&book->keys);
-    zqb__table_close (&book->users);
-    zqb__table_close (&book->ids);
-    ZQB_FREE (book->nets);
-    memset (book, 0, sizeof *book);
-}
-
-/* -1: ENOMEM, and nothing is to be closed. */
-static int zqb__book_init (zqb__book_t *book, zqb__key_t hash, size_t most)
-{
-    memset (book, 0, sizeof *book);
-    book->hash = hash;
-    book->most = most;
-    if (zqb__table_init (&book->keys) == 0 && zqb__table_init (&book->users) == 0 && zqb__table_init (&book->ids) == 0)
-        return 0;
-    zqb__book_close (book);
-    errno = ENOMEM;
-    return -1;
-}
-
-static size_t zqb__book_count (const zqb__book_t *book)
-{
-    return book->net_count + book->keys.count + book->users.count;
-}
-
-/* -1: ENOSPC. */
-static int zqb__book_has_room (const zqb__book_t *book)
-{
-    errno = ENOSPC;
-    return zqb__book_count (book) < book->most ? 0 : -1;
-}
-
-/* -1: EINVAL, ENOSPC, ENOMEM. */
-static int zqb__book_add_net (zqb__book_t *book, const char *cidr, int allow)
-{
-    zqb__net_t net;
-    if (zqb__net_read (&net, cidr) != 0 || zqb__book_has_room (book) != 0
-        || zqb__grow ((void **) &book->nets, &book->net_capacity, book->net_count + 1, sizeof net) != 0)
-        return -1;
-    net.allow = allow;
-    book->nets[book->net_count++] = net;
-    book->allows += allow ? 1 : 0;
-    return 0;
-}
-
-static zqb__known_t *zqb__book_find (const zqb__book_t *book, const zqb__table_t *table, const void *name, size_t size)
-{
-    zqb__node_t *node = zqb__table_first (table, zqb__hash (book->hash, name, size));
-    for (; node; node = zqb__table_next (node)) {
-        zqb__known_t *known = ZQB__OF (zqb__known_t, by_name, node);
-        if (known->name_size == size && memcmp (known->name, name, size) == 0)
-            return known;
-    }
-    return NULL;
-}
-
-static const unsigned char *zqb__known_user (const zqb__known_t *known, size_t *size)
-{
-    *size = known->is_key ? known->value_size : known->name_size;
-    return known->is_key ? known->value : known->name;
-}
-
-static int zqb__book_has_user (const zqb__book_t *book, const char *user, size_t size)
-{
-    size_t other_size;
-    zqb__node_t *node = zqb__table_first (&book->ids, zqb__hash (book->hash, user, size));
-    for (; node; node = zqb__table_next (node)) {
-        const unsigned char *other = zqb__known_user (ZQB__OF (zqb__known_t, by_user, node), &other_size);
-        if (other_size == size && memcmp (other, user, size) == 0)
-            return 1;
-    }
-    return 0;
-}
-
-/* -1: ENOENT. */
-static int zqb__book_remove (zqb__book_t *book, zqb__table_t *table, const void *name, size_t size)
-{
-    zqb__known_t *known = zqb__book_find (book, table, name, size);
-    errno = ENOENT;
-    if (!known)
-        return -1;
-    zqb__table_remove (table, &known->by_name);
-    zqb__table_remove (&book->ids, &known->by_user);
-    zqb__wipe (known, sizeof *known);
-    ZQB_FREE (known);
-    return 0;
-}
-
-/* Replaces what there was under that name. -1: ENOSPC, ENOMEM. */
-static int zqb__book_put (zqb__book_t *book, zqb__table_t *table, const void *name, size_t size, const char *value)
-{
-    int is_new = !zqb__book_find (book, table, name, size);
-    if (is_new && zqb__book_has_room (book) != 0)
-        return -1;
-    zqb__known_t *known = (zqb__known_t *) zqb__alloc (sizeof *known);
-    if (!known)
-        return -1;
-    if (!is_new)
-        zqb__book_remove (book, table, name, size);
-    known->is_key = table == &book->keys;
-    memcpy (known->name, name, known->name_size = size);
-    memcpy (known->value, value, known->value_size = strlen (value));
-    const unsigned char *user = zqb__known_user (known, &size);
-    zqb__table_insert (&book->ids, &known->by_user, zqb__hash (book->hash, user, size));
-    zqb__table_insert (table, &known->by_name, zqb__hash (book->hash, known->name, known->name_size));
-    return 0;
-}
-
-static int zqb__auth_text_valid (const char *text)
-{
-    return text && strlen (text) >= 1 && strlen (text) < ZQB__SECRET_ROOM;
-}
-
-/* What a key is listed as; its size, or 0: it is none. */
-static size_t zqb__auth_key (unsigned char key[ZQB__KEY], const char *text)
-{
-    key[0] = '*';
-    if (text && strcmp (text, "*") == 0)
-        return 1;
-    return text && zqb__key_decode (text, 0, key) == 0 ? ZQB__KEY : 0;
-}
-
-/* ---- the file */
-
-enum { ZQB__AUTH_FILE_MOST = 16 << 20, ZQB__AUTH_LINE_MOST = 1024, ZQB__AUTH_WORDS = 4 };
-
-/* Whether it is text, and not too long. */
-static int zqb__auth_line_valid (const char *line, size_t size)
-{
-    for (size_t i = 0; i < size; i++) {
-        unsigned char byte = (unsigned char) line[i];
-        if ((byte < 32 && byte != '\t' && !(byte == '\r' && i + 1 == size)) || byte == 127)
-            return 0;
-    }
-    return size <= ZQB__AUTH_LINE_MOST;
-}
-
-/* Cuts a line into words, each NUL-terminated; how many, of which at most so many are told. */
-static size_t zqb__auth_line_words (char *line, char **words, size_t most)
-{
-    size_t count = 0;
-    for (line += strspn (line, " \t\r"); *line && count < most; line += strspn (line, " \t\r")) {
-        words[count++] = line;
-        line += strcspn (line, " \t\r");
-        if (*line)
-            *line++ = 0;
-    }
-    return count;
-}
-
-static int zqb__book_line_net (zqb__book_t *book, char **words, size_t count, int allow, const char **why)
-{
-    *why = "one address is expected, such as 192.0.2.0/24";
-    return count == 2 ? zqb__book_add_net (book, words[1], allow) : zqb__invalid ();
-}
-
-static int zqb__book_line_curve (zqb__book_t *book, char **words, size_t count, const char **why)
-{
-    unsigned char key[ZQB__KEY];
-    *why = "a public key of 40 characters, or *, and a user are expected";
-    size_t size = count == 3 && zqb__auth_text_valid (words[2]) ? zqb__auth_key (key, words[1]) : 0;
-    if (!size)
-        return zqb__invalid ();
-    *why = "the key was there before";
-    return zqb__book_find (book, &book->keys, key, size) ? zqb__invalid ()
-                                                         : zqb__book_put (book, &book->keys, key, size, words[2]);
-}
-
-static int zqb__book_line_plain (zqb__book_t *book, char **words, size_t count, int shared, const char **why)
-{
-    *why = "a user and a password are expected, without spaces in them";
-    if (count != 3 || !zqb__auth_text_valid (words[1]) || !zqb__auth_text_valid (words[2]))
-        return zqb__invalid ();
-    *why = "there are passwords in the file, and others may read it";
-    errno = EPERM;
-    if (shared)
-        return -1;
-    *why = "the user was there before";
-    size_t size = strlen (words[1]);
-    return zqb__book_find (book, &book->users, words[1], size)
-               ? zqb__invalid ()
-               : zqb__book_put (book, &book->users, words[1], size, words[2]);
-}
-
-/* -1: EINVAL, EPERM, ENOSPC, ENOMEM, and why: a text about the first two. The line is cut up. */
-static int zqb__book_line (zqb__book_t *book, char *line, int shared, const char **why)
-{
-    char *words[ZQB__AUTH_WORDS];
-    size_t count = line[strspn (line, " \t\r")] == '#' ? 0 : zqb__auth_line_words (line, words, ZQB__AUTH_WORDS);
-    if (count == 0)
-        return 0;
-    if (strcmp (words[0], "allow") == 0 || strcmp (words[0], "deny") == 0)
-        return zqb__book_line_net (book, words, count, words[0][0] == 'a', why);
-    if (strcmp (words[0], "curve") == 0)
-        return zqb__book_line_curve (book, words, count, why);
-    if (strcmp (words[0], "plain") == 0)
-        return zqb__book_line_plain (book, words, count, shared, why);
-    *why = "allow, deny, curve or plain is expected";
-    return zqb__invalid ();
-}
-
-/* Reads a whole file, which has a NUL behind it, and is cut up. *line: the number of the last that was read. */
-static int zqb__book_read (zqb__book_t *book, char *text, size_t size, int max_lines, int shared, int *line,
-                           const char **why)
-{
-    for (char *end = text + size, *next; text < end; text = next) {
-        char *stop = (char *) memchr (text, '\n', (size_t) (end - text));
-        next = stop ? stop + 1 : end;
-        stop = stop ? stop : end;
-        *stop = 0;
-        *why = "it is too long, or no text";
-        if (++*line > max_lines) {
-            errno = ENOSPC;
-            return -1;
-        }
-        if (!zqb__auth_line_valid (text, (size_t) (stop - text)))
-            return zqb__invalid ();
-        if (zqb__book_line (book, text, shared, why) != 0)
-            return -1;
-    }
-    return 0;
-}
-
-/* ---- requests of ZAP: address, "", version, request id, domain, address, identity, mechanism, credentials */
-
-enum { ZQB__ZAP_DELIMITER = 1, ZQB__ZAP_VERSION, ZQB__ZAP_ID, ZQB__ZAP_DOMAIN, ZQB__ZAP_ADDRESS, ZQB__ZAP_IDENTITY,
-       ZQB__ZAP_MECHANISM, ZQB__ZAP_CREDENTIALS, ZQB__ZAP_FRAMES = 16 };
-
-typedef struct zqb__zap_t {
-    zqb_auth_peer_t peer;
-    char domain[256], address[256], mechanism[21], key[ZQB__KEY_TEXT + 1];
-    zmq_msg_t *credentials;
-    size_t credential_count;
-} zqb__zap_t;
-
-/* A frame as a string; -1: it is too long, or has bytes that are no text. */
-static int zqb__zap_text (zmq_msg_t *frame, char *text, size_t room)
-{
-    const unsigned char *bytes = (const unsigned char *) zmq_msg_data (frame);
-    size_t size = zmq_msg_size (frame);
-    if (size >= room)
-        return -1;
-    for (size_t i = 0; i < size; i++) {
-        if (bytes[i] < 32 || bytes[i] > 126)
-            return -1;
-        text[i] = (char) bytes[i];
-    }
-    text[size] = 0;
-    return 0;
-}
-
-/* Whether it can be told to whom an answer goes, and about what. */
-static int zqb__zap_answerable (zmq_msg_t *frames, size_t count)
-{
-    return count > ZQB__ZAP_ID && zmq_msg_size (&frames[ZQB__ZAP_DELIMITER]) == 0
-           && zmq_msg_size (&frames[ZQB__ZAP_ID]) >= 1 && zmq_msg_size (&frames[ZQB__ZAP_ID]) <= 255;
-}
-
-/* RFC 23: 1 to 20 of these. */
-static int zqb__zap_mechanism_valid (const char *name)
-{
-    return name[0] && !name[strspn (name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.+")];
-}
-
-/* Whether there are as many credentials as the mechanism has, of a size that they can have. Of others any. */
-static int zqb__zap_read_credentials (zqb__zap_t *zap)
-{
-    zmq_msg_t *credentials = zap->credentials;
-    size_t count = zap->credential_count;
-    if (strcmp (zap->mechanism, "NULL") == 0)
-        return count == 0 ? 0 : -1;
-    if (strcmp (zap->mechanism, "PLAIN") == 0)
-        return count == 2 && zmq_msg_size (&credentials[0]) <= 255 && zmq_msg_size (&credentials[1]) <= 255 ? 0 : -1;
-    if (strcmp (zap->mechanism, "CURVE") != 0)
-        return 0;
-    if (count != 1 || zmq_msg_size (&credentials[0]) != ZQB__KEY)
-        return -1;
-    zmq_z85_encode (zap->key, (const uint8_t *) zmq_msg_data (&credentials[0]), ZQB__KEY);
-    zap->peer.public_key = zap->key;
-    return 0;
-}
-
-/* -1: it is malformed. */
-static int zqb__zap_read (zqb__zap_t *zap, zmq_msg_t *frames, size_t count)
-{
-    memset (zap, 0, sizeof *zap);
-    zap->peer.domain = zap->domain;
-    zap->peer.address = zap->address;
-    zap->peer.mechanism = zap->mechanism;
-    if (count < ZQB__ZAP_CREDENTIALS || !zqb__zap_answerable (frames, count)
-        || !zqb__frame_is (&frames[ZQB__ZAP_VERSION], "1.0") || zmq_msg_size (&frames[ZQB__ZAP_IDENTITY]) > 255
-        || zqb__zap_text (&frames[ZQB__ZAP_DOMAIN], zap->domain, sizeof zap->domain) != 0
-        || zqb__zap_text (&frames[ZQB__ZAP_ADDRESS], zap->address, sizeof zap->address) != 0
-        || zqb__zap_text (&frames[ZQB__ZAP_MECHANISM], zap->mechanism, sizeof zap->mechanism) != 0)
-        return -1;
-    zap->credentials = frames + ZQB__ZAP_CREDENTIALS;
-    zap->credential_count = count - ZQB__ZAP_CREDENTIALS;
-    return zqb__zap_mechanism_valid (zap->mechanism) ? zqb__zap_read_credentials (zap) : -1;
-}
-
-/* ---- what becomes of a request */
-
-/* In the order of the counters. */
-enum { ZQB__LET_IN, ZQB__BAD_ADDRESS, ZQB__BAD_KEY, ZQB__BAD_PASSWORD, ZQB__BAD_MECHANISM, ZQB__BAD_HOST };
-
-enum { ZQB__AUTH_CALLED, ZQB__AUTH_FILED, ZQB__AUTH_BOOKS };
-enum { ZQB__AUTH_LINES = 10, ZQB__AUTH_LINES_US = 1000000, ZQB__AUTH_TURN = 100, ZQB__AUTH_LAST = 1000 };
-
-struct zqb_auth_t {
-    zqb_auth_options_t options;
-    char *file;
-    zqb__signal_t signal;
-    zqb__thread_t *thread;
-    void *socket; /* this, the inbox and what counts lines are the thread's, once it runs */
-    zqb__inbox_t inbox;
-    uint64_t lines_until;
-    int lines, unsaid;
-    zqb__flag_t version;
-    zqb__mutex_t lock; /* of what follows */
-    zqb__book_t books[ZQB__AUTH_BOOKS];
-    zqb_auth_stats_t stats;
-};
-
-static void zqb__auth_log (zqb_auth_t *auth, int level, const char *format, ...)
-{
-    va_list args;
-    va_start (args, format);
-    zqb__log (auth->options.log, auth->options.log_arg, auth->options.log_level, level, format, args);
-    va_end (args);
-}
-
-/* The caller has the lock, as in all that looks into books. */
-static int zqb__auth_fits_address (zqb_auth_t *auth, const char *address)
-{
-    zqb__net_t peer = zqb__net_of_peer (address);
-    size_t lists = 0, allows = 0, allowed = 0;
-    for (int i = 0; i < ZQB__AUTH_BOOKS; i++) {
-        const zqb__book_t *book = &auth->books[i];
-        lists += book->net_count;
-        allows += book->allows;
-        for (size_t j = 0; j < book->net_count; j++) {
-            int covers = zqb__net_covers (&book->nets[j], &peer);
-            if (covers && !book->nets[j].allow)
-                return 0;
-            allowed += covers ? 1 : 0;
-        }
-    }
-    return peer.family == ZQB__NET_UNKNOWN ? lists == 0 : allowed || !allows;
-}
-
-static zqb__known_t *zqb__auth_find_key (zqb_auth_t *auth, const void *key, size_t size)
-{
-    zqb__known_t *known = NULL;
-    for (int i = 0; i < ZQB__AUTH_BOOKS && !known; i++)
-        known = zqb__book_find (&auth->books[i], &auth->books[i].keys, key, size);
-    return known;
-}
-
-/* The user of a key that is not listed is the key: the host may know it. */
-static int zqb__auth_judge_key (zqb_auth_t *auth, zqb__zap_t *zap)
-{
-    zqb__known_t *known = zqb__auth_find_key (auth, zmq_msg_data (&zap->credentials[0]), ZQB__KEY);
-    if (!known)
-        known = zqb__auth_find_key (auth, "*", 1);
-    if (known)
-        memcpy (zap->peer.user, known->value, known->value_size);
-    else
-        memcpy (zap->peer.user, zap->key, ZQB__KEY_TEXT);
-    return known ? ZQB__LET_IN : ZQB__BAD_KEY;
-}
-
-/* Whether it is the password of a user that is listed: 1, 0; -1: the user is not, which takes as long to tell. */
-static int zqb__auth_compare (zqb_auth_t *auth, const char *user, const unsigned char *password, size_t size)
-{
-    static const unsigned char nothing[ZQB__SECRET_ROOM] = {0};
-    zqb__known_t *known = NULL;
-    for (int i = 0; i < ZQB__AUTH_BOOKS && !known; i++)
-        known = zqb__book_find (&auth->books[i], &auth->books[i].users, user, strlen (user));
-    int same = zqb__secret_same (known ? known->value : nothing, known ? known->value_size : 0, password, size);
-    return known ? same : -1;
-}
-
-/* Has the lock, and lets it go while the host looks. */
-static int zqb__auth_judge_password (zqb_auth_t *auth, zqb__zap_t *zap)
-{
-    unsigned char password[ZQB__SECRET_ROOM] = {0};
-    size_t user_size = zmq_msg_size (&zap->credentials[0]), size = zmq_msg_size (&zap->credentials[1]);
-    const void *user = zmq_msg_data (&zap->credentials[0]);
-    memcpy (password, zmq_msg_data (&zap->credentials[1]), size);
-    memcpy (zap->peer.user, user, user_size);
-    int right = 0;
-    if (user_size && !memchr (user, 0, user_size) && !memchr (password, 0, size))
-        right = zqb__auth_compare (auth, zap->peer.user, password, size);
-    if (right < 0 && auth->options.verify) {
-        zqb__mutex_leave (&auth->lock);
-        right = auth->options.verify (zap->peer.user, (const char *) password, auth->options.verify_arg);
-        zqb__mutex_enter (&auth->lock);
-    }
-    zqb__wipe (password, sizeof password);
-    return right == 1 ? ZQB__LET_IN : ZQB__BAD_PASSWORD;
-}
-
-static int zqb__auth_judge_lists (zqb_auth_t *auth, zqb__zap_t *zap)
-{
-    int verdict = ZQB__BAD_MECHANISM;
-    zqb__mutex_enter (&auth->lock);
-    if (!zqb__auth_fits_address (auth, zap->address))
-        verdict = ZQB__BAD_ADDRESS;
-    else if (strcmp (zap->mechanism, "NULL") == 0)
-        verdict = ZQB__LET_IN;
-    else if (strcmp (zap->mechanism, "PLAIN") == 0)
-        verdict = zqb__auth_judge_password (auth, zap);
-    else if (strcmp (zap->mechanism, "CURVE") == 0)
-        verdict = zqb__auth_judge_key (auth, zap);
-    zqb__mutex_leave (&auth->lock);
-    return verdict;
-}
-
-static int zqb__auth_judge (zqb_auth_t *auth, zqb__zap_t *zap)
-{
-    int verdict = zqb__auth_judge_lists (auth, zap), opinion = -1;
-    if (auth->options.decide && (verdict == ZQB__LET_IN || verdict == ZQB__BAD_KEY))
-        opinion = auth->options.decide (&zap->peer, auth->options.decide_arg);
-    zap->peer.user[sizeof zap->peer.user - 1] = 0;
-    return opinion == 1 ? ZQB__LET_IN : opinion == 0 ? ZQB__BAD_HOST : verdict;
-}
-
-/* ---- answers */
-
-/* Sends one. 33 bytes of text take no memory of libzmq's, so all but a long user id can always be said; without memory
-   for that the peer has to come again. Returns whether it was said. */
-static int zqb__auth_answer (zqb_auth_t *auth, zmq_msg_t *frames, const char *status, const char *text,
-                             const char *user)
-{
-    zmq_msg_t id;
-    int whole = zmq_msg_init_size (&id, strlen (user)) == 0;
-    if (whole)
-        memcpy (zmq_msg_data (&id), user, strlen (user));
-    else
-        zmq_msg_init (&id);
-    const char *texts[4] = {"", "1.0", whole ? status : "300", whole ? text : "out of memory"};
-    zmq_msg_t said[8];
-    for (int i = 0; i < 8; i++)
-        zmq_msg_init (&said[i]);
-    zmq_msg_move (&said[0], &frames[0]);
-    for (int i = 0, at = 1; i < 4; i++, at += at == 2 ? 2 : 1) {
-        zmq_msg_init_size (&said[at], strlen (texts[i]));
-        memcpy (zmq_msg_data (&said[at]), texts[i], strlen (texts[i]));
-    }
-    zmq_msg_move (&said[3], &frames[ZQB__ZAP_ID]);
-    zmq_msg_move (&said[6], &id);
-    int more = 1;
-    for (int i = 0; i < 8; i++) {
-        while (more && zmq_msg_send (&said[i], auth->socket, (i < 7 ? ZMQ_SNDMORE : 0) | ZMQ_DONTWAIT) < 0)
-            more = errno == EINTR;
-        zmq_msg_close (&said[i]);
-    }
-    zmq_msg_close (&id);
-    return whole;
-}
-
-/* Whether there may be another line on those who are refused: whoever comes again and again would fill the log. */
-static int zqb__auth_may_tell (zqb_auth_t *auth)
-{
-    uint64_t now = zqb__clock ();
-    if (now >= auth->lines_until) {
-        if (auth->unsaid)
-            zqb__auth_log (auth, ZQB_LOG_WARNING, "auth: %d more were refused", auth->unsaid);
-        auth->lines_until = now + ZQB__AUTH_LINES_US;
-        auth->lines = auth->unsaid = 0;
-    }
-    int may = auth->lines++ < ZQB__AUTH_LINES;
-    auth->unsaid += may ? 0 : 1;
-    return may;
-}
-
-static void zqb__auth_tell (zqb_auth_t *auth, const zqb__zap_t *zap, int verdict, const char *why)
-{
-    char user[ZQB__NAME_TEXT];
-    int in = verdict == ZQB__LET_IN;
-    if (!auth->options.log || auth->options.log_level < (in ? ZQB_LOG_INFO : ZQB_LOG_WARNING)
-        || (!in && !zqb__auth_may_tell (auth)))
-        return;
-    zqb__name_text (zap->peer.user, strlen (zap->peer.user), user);
-    zqb__auth_log (auth, in ? ZQB_LOG_INFO : ZQB_LOG_WARNING, "auth: %s: mechanism=%s address=%.255s user=%s",
-                   in ? "let in" : why, zap->mechanism, zap->address, user);
-}
-
-static void zqb__auth_count (zqb_auth_t *auth, uint64_t *counter)
-{
-    zqb__mutex_enter (&auth->lock);
-    ++*counter;
-    zqb__mutex_leave (&auth->lock);
-}
-
-static void zqb__auth_serve_valid (zqb_auth_t *auth, zmq_msg_t *frames, zqb__zap_t *zap)
-{
-    zqb_auth_stats_t *stats = &auth->stats;
-    uint64_t *counters[] = {&stats->accepted,         &stats->refused_address,   &stats->refused_key,
-                            &stats->refused_password, &stats->refused_mechanism, &stats->refused_host};
-    static const char *const texts[] = {"OK", "address refused", "unknown key", "wrong user or password",
-                                        "unknown mechanism", "refused by the host"};
-    int verdict = zqb__auth_judge (auth, zap), in = verdict == ZQB__LET_IN;
-    zqb__auth_count (auth, counters[verdict]); /* before the answer: who was answered has been counted */
-    zqb__auth_tell (auth, zap, verdict, texts[verdict]);
-    if (!zqb__auth_answer (auth, frames, in ? "200" : "400", texts[verdict], in ? zap->peer.user : ""))
-        zqb__auth_count (auth, &stats->no_memory);
-}
-
-/* Credentials do not stay behind in memory that is given back. What libzmq itself has copied stays. */
-static void zqb__auth_wipe_inbox (zqb__inbox_t *inbox)
-{
-    for (size_t i = ZQB__ZAP_CREDENTIALS; i < inbox->count; i++)
-        zqb__wipe (zmq_msg_data (&inbox->frames[i]), zmq_msg_size (&inbox->frames[i]));
-    zqb__inbox_clear (inbox);
-}
-
-static void zqb__auth_serve_one (zqb_auth_t *auth)
-{
-    zqb__inbox_t *inbox = &auth->inbox;
-    zqb__zap_t zap;
-    if (!inbox->overflow && !inbox->starved && zqb__zap_read (&zap, inbox->frames, inbox->count) == 0)
-        zqb__auth_serve_valid (auth, inbox->frames, &zap);
-    else {
-        zqb__auth_count (auth, &auth->stats.malformed);
-        if (zqb__zap_answerable (inbox->frames, inbox->count))
-            zqb__auth_answer (auth, inbox->frames, "500", "malformed request", "");
-        else
-            zqb__auth_count (auth, &auth->stats.dropped);
-    }
-    zqb__auth_wipe_inbox (inbox);
-}
-
-/* What is there, up to so many. 0: that was all; -1: the context has ended. */
-static int zqb__auth_serve (zqb_auth_t *auth, int most)
-{
-    int got = 1;
-    while (most-- > 0 && (got = zqb__inbox_receive (&auth->inbox, auth->socket, ZMQ_DONTWAIT)) == 1)
-        zqb__auth_serve_one (auth);
-    return got;
-}
-
-static const char *const zqb__zap_endpoint = "inproc://zeromq.zap.01";
-
-/* The name is free at once; what libzmq asks from then on it answers itself. What it has asked is answered, as it would
-   wait for that. */
-static void zqb__auth_leave (zqb_auth_t *auth)
-{
-    zmq_unbind (auth->socket, zqb__zap_endpoint);
-    zqb__auth_serve (auth, ZQB__AUTH_LAST);
-    zmq_close (auth->socket);
-    auth->socket = NULL;
-}
-
-static void zqb__auth_run (void *arg)
-{
-    zqb_auth_t *auth = (zqb_auth_t *) arg;
-    zqb__poll_t items[2];
-    items[0] = zqb__poll_item (auth->signal.ends[0]);
-    items[1] = zqb__poll_item (zqb__socket_fd (auth->socket));
-    for (int more = 1; more >= 0 && !zqb__signal_stopped (&auth->signal);) {
-        more = zqb__auth_serve (auth, ZQB__AUTH_TURN);
-        if (more == 0)
-            zqb__wait (items, 2, UINT64_MAX);
-    }
-    zqb__auth_leave (auth);
-}
-
-/* ---- the face */
-
-/* Puts what the file says in place of what it said. Whatever goes wrong is told to the log. */
-static int zqb__auth_take_file (zqb_auth_t *auth, char *text, size_t size, int shared)
-{
-    zqb__book_t book;
-    const char *why = "";
-    int line = 0;
-    if (zqb__book_init (&book, auth->books[ZQB__AUTH_CALLED].hash, auth->books[ZQB__AUTH_CALLED].most) != 0)
-        return -1;
-    if (zqb__book_read (&book, text, size, auth->options.max_lines, shared, &line, &why) != 0) {
-        int error = errno;
-        zqb__book_close (&book);
-        zqb__auth_log (auth, ZQB_LOG_ERROR, "auth: %.512s, line %d: %s", auth->file, line,
-                       error == EINVAL || error == EPERM ? why : zqb_strerror (error));
-        errno = error;
-        return -1;
-    }
-    zqb__mutex_enter (&auth->lock);
-    zqb__book_t before = auth->books[ZQB__AUTH_FILED];
-    auth->books[ZQB__AUTH_FILED] = book;
-    zqb__flag_add (&auth->version, 1);
-    zqb__mutex_leave (&auth->lock);
-    zqb__book_close (&before);
-    return 0;
-}
-
-ZQB_API int zqb_auth_reload (zqb_auth_t *auth)
-{
-    zqb__file_t file;
-    if (!auth || !auth->file)
-        return zqb__invalid ();
-    if (zqb__file_read (&file, auth->file, ZQB__AUTH_FILE_MOST, 0) != 0) {
-        int error = errno;
-        zqb__auth_log (auth, ZQB_LOG_ERROR, "auth: %.512s: %s", auth->file, zqb_strerror (error));
-        zqb__auth_count (auth, &auth->stats.reloads_failed);
-        errno = error;
-        return -1;
-    }
-    int failed = zqb__auth_take_file (auth, file.text, file.size, file.is_shared), error = errno;
-    zqb__file_free (&file);
-    zqb__auth_count (auth, failed ? &auth->stats.reloads_failed : &auth->stats.reloads);
-    errno = error;
-    return failed;
-}
-
-/* What was changed, or not; the caller has the lock. */
-static int zqb__auth_changed (zqb_auth_t *auth, int failed)
-{
-    if (!failed)
-        zqb__flag_add (&auth->version, 1);
-    zqb__mutex_leave (&auth->lock);
-    return failed;
-}
-
-static int zqb__auth_add_net (zqb_auth_t *auth, const char *cidr, int allow)
-{
-    if (!auth)
-        return zqb__invalid ();
-    zqb__mutex_enter (&auth->lock);
-    return zqb__auth_changed (auth, zqb__book_add_net (&auth->books[ZQB__AUTH_CALLED], cidr, allow));
-}
-
-ZQB_API int zqb_auth_allow (zqb_auth_t *auth, const char *cidr)
-{
-    return zqb__auth_add_net (auth, cidr, 1);
-}
-
-ZQB_API int zqb_auth_deny (zqb_auth_t *auth, const char *cidr)
-{
-    return zqb__auth_add_net (auth, cidr, 0);
-}
-
-static zqb__table_t *zqb__book_table (zqb__book_t *book, int keys)
-{
-    return keys ? &book->keys : &book->users;
-}
-
-/* Lists a key or a user, or, without a value, takes it out of both books. */
-static int zqb__auth_list (zqb_auth_t *auth, int keys, const void *name, size_t size, const char *value)
-{
-    zqb__book_t *called = &auth->books[ZQB__AUTH_CALLED], *filed = &auth->books[ZQB__AUTH_FILED];
-    int failed;
-    zqb__mutex_enter (&auth->lock);
-    if (value)
-        failed = zqb__book_put (called, zqb__book_table (called, keys), name, size, value);
-    else {
-        failed = zqb__book_remove (called, zqb__book_table (called, keys), name, size);
-        if (zqb__book_remove (filed, zqb__book_table (filed, keys), name, size) == 0)
-            failed = 0;
-    }
-    return zqb__auth_changed (auth, failed);
-}
-
-ZQB_API int zqb_auth_curve (zqb_auth_t *auth, const char *public_key, const char *user)
-{
-    unsigned char key[ZQB__KEY];
-    size_t size = zqb__auth_key (key, public_key);
-    if (!auth || !size || (user && !zqb__auth_text_valid (user)))
-        return zqb__invalid ();
-    return zqb__auth_list (auth, 1, key, size, user);
-}
-
-ZQB_API int zqb_auth_plain (zqb_auth_t *auth, const char *user, const char *password)
-{
-    if (!auth || !zqb__auth_text_valid (user) || (password && !zqb__auth_text_valid (password)))
-        return zqb__invalid ();
-    return zqb__auth_list (auth, 0, user, strlen (user), password);
-}
-
-ZQB_API int zqb_auth_version (zqb_auth_t *auth)
-{
-    return auth ? zqb__flag_look (&auth->version) : 0;
-}
-
-ZQB_API int zqb_auth_knows (zqb_auth_t *auth, const char *user, const char *address)
-{
-    if (!auth)
-        return zqb__invalid ();
-    size_t size = user ? strlen (user) : 0;
-    int known = !size || auth->options.decide || auth->options.verify;
-    zqb__mutex_enter (&auth->lock);
-    for (int i = 0; i < ZQB__AUTH_BOOKS; i++)
-        known |= zqb__book_has_user (&auth->books[i], user ? user : "", size);
-    known = known && (!address || zqb__auth_fits_address (auth, address));
-    zqb__mutex_leave (&auth->lock);
-    return known;
-}
-
-ZQB_API int zqb_auth_stats (zqb_auth_t *auth, zqb_auth_stats_t *stats)
-{
-    if (!auth || !stats)
-        return zqb__invalid ();
-    zqb__mutex_enter (&auth->lock);
-    *stats = auth->stats;
-    for (int i = 0; i < ZQB__AUTH_BOOKS; i++)
-        stats->entries += zqb__book_count (&auth->books[i]);
-    zqb__mutex_leave (&auth->lock);
-    return 0;
-}
-
-/* The thread has ended, or never was. */
-static void zqb__auth_free (zqb_auth_t *auth)
-{
-    if (auth->socket)
-        zmq_close (auth->socket);
-    zqb__inbox_close (&auth->inbox);
-    for (int i = 0; i < ZQB__AUTH_BOOKS; i++)
-        zqb__book_close (&auth->books[i]);
-    zqb__signal_close (&auth->signal);
-    zqb__mutex_close (&auth->lock);
-    ZQB_FREE (auth->file);
-    ZQB_FREE (auth);
-}
-
-ZQB_API void zqb_auth_stop (zqb_auth_t **auth)
-{
-    if (!auth || !*auth)
-        return;
-    zqb__signal_stop (&(*auth)->signal);
-    zqb__thread_join (&(*auth)->thread);
-    zqb__auth_free (*auth);
-    *auth = NULL;
-}
-
-static int zqb__auth_options_valid (const zqb_auth_options_t *options)
-{
-    return options->max_entries >= -1 && options->max_lines >= -1 && options->log_level >= -1
-           && options->log_level <= ZQB_LOG_DEBUG && (!options->file || options->file[0]);
-}
-
-static void zqb__auth_take_options (zqb_auth_t *auth, const zqb_auth_options_t *options)
-{
-    if (options)
-        auth->options = *options;
-    auth->options.log_level = auth->options.log_level ? auth->options.log_level : (int) ZQB_LOG_INFO;
-    auth->options.max_entries = zqb__option (auth->options.max_entries, 100000);
-    auth->options.max_lines = zqb__option (auth->options.max_lines, 100000);
-}
-
-/* Room for all that answering needs, so that it never lacks memory. -1: ENOMEM. */
-static int zqb__auth_fill (zqb_auth_t *auth)
-{
-    zqb__key_t hash = {zqb__random (), zqb__random ()};
-    const char *file = auth->options.file;
-    auth->inbox.limit = ZQB__ZAP_FRAMES;
-    auth->file = file ? zqb__copy_text (file, strlen (file)) : NULL;
-    auth->options.file = NULL; /* the caller's */
-    for (int i = 0; i < ZQB__AUTH_BOOKS; i++)
-        if (zqb__book_init (&auth->books[i], hash, (size_t) auth->options.max_entries) != 0)
-            return -1;
-    if (file && !auth->file)
-        return -1;
-    return zqb__grow ((void **) &auth->inbox.frames, &auth->inbox.capacity, ZQB__ZAP_FRAMES, sizeof (zmq_msg_t));
-}
-
-/* -1: what zmq_socket and zmq_bind say. */
-static int zqb__auth_bind (zqb_auth_t *auth, void *ctx)
-{
-    auth->socket = zmq_socket (ctx, ZMQ_ROUTER);
-    if (!auth->socket)
-        return -1;
-    zqb__set_int (auth->socket, ZMQ_LINGER, 0);
-    zqb__set_int (auth->socket, ZMQ_SNDHWM, 0);
-    zqb__set_int (auth->socket, ZMQ_RCVHWM, 0);
-    return zmq_bind (auth->socket, zqb__zap_endpoint);
-}
-
-/* One that does not answer yet: the file is read before, so that nobody is refused who is in it. */
-static zqb_auth_t *zqb__auth_new (void *ctx, const zqb_auth_options_t *options)
-{
-    zqb_auth_t *auth = (zqb_auth_t *) zqb__alloc (sizeof *auth);
-    if (!auth)
-        return NULL;
-    zqb__auth_take_options (auth, options);
-    if (zqb__mutex_init (&auth->lock) != 0) {
-        ZQB_FREE (auth);
-        errno = ENOMEM;
-        return NULL;
-    }
-    if (zqb__signal_init (&auth->signal) != 0) {
-        zqb__mutex_close (&auth->lock);
-        ZQB_FREE (auth);
-        return NULL;
-    }
-    if (zqb__auth_fill (auth) == 0 && (!auth->file || zqb_auth_reload (auth) == 0) && zqb__auth_bind (auth, ctx) == 0)
-        return auth;
-    int error = errno;
-    zqb__auth_free (auth);
-    errno = error;
-    return NULL;
-}
-
-ZQB_API zqb_auth_t *zqb_auth_start (void *ctx, const zqb_auth_options_t *options)
-{
-    if (!ctx || (options && !zqb__auth_options_valid (options))) {
-        errno = EINVAL;
-        return NULL;
-    }
-    zqb_auth_t *auth = zqb__auth_new (ctx, options);
-    if (!auth)
-        return NULL;
-    auth->thread = zqb__thread_start (zqb__auth_run, auth);
-    if (auth->thread)
-        return auth;
-    int error = errno;
-    zmq_unbind (auth->socket, zqb__zap_endpoint);
-    zqb__auth_free (auth);
     errno = error;
     return NULL;
 }
