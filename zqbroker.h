@@ -482,10 +482,12 @@
     Where it gives none, or we cannot read it, the peer is refused as soon as there is any list of addresses. IPv6 peers
     on a link ("fe80::1%eth0") are listed without the "%".
 
-    CHANGES hold for the next connection. One that is there is not asked again, and libzmq cannot close a single one:
-    whoever serves it has to let it go, see zqb_auth_version and zqb_auth_knows. What the transport of such a peer does
-    until it is closed by itself stays: its bytes are still read. A peer that was let in by `decide` or `verify` alone
-    is the host's to send away.
+    CHANGES hold for the next connection; libzmq does not ask again about one that is there. A broker that has `auth`
+    among its options does, as soon as the lists have changed: of each peer it knows the address and what let it in, a
+    key or a password. Who would not be let in now, as the same user, may nothing any more, as if a rule denied it all:
+    requests end with ZQB_EDENIED, workers are sent away, and what they held goes to others. Then its connection is
+    ended (let_go), by shutdown of the descriptor, over tcp and ipc, but not on Windows. It comes again, and is refused
+    (EACCES). A peer that was let in by `decide` or `verify` alone is the host's to send away, by rules.
 
     WHAT IT DOES NOT DO. PLAIN and NULL do not encrypt: whoever can listen reads passwords. While no handler answers,
     libzmq lets in by CURVE whoever knows the server's public key. Passwords of lists are kept as they are, not hashed;
@@ -851,12 +853,15 @@ typedef struct zqb_broker_options_t {
     int64_t max_client_bytes;    /* 0 off */
     const char *server_secret; /* NULL CURVE: the broker's secret key: see below */
     int plain;                 /* 0    1: PLAIN: users with passwords, of which a ZAP handler is asked */
-    const char *zap_domain;    /* NULL what ZAP handlers are told: with CURVE and PLAIN "zqbroker"; else none is asked.
-                                       If it is given, or with PLAIN, nobody gets in as long as there is no handler */
+    const char *zap_domain;    /* NULL what ZAP handlers are told: with CURVE, PLAIN and auth "zqbroker"; else none is
+                                       asked. If it is given, or with PLAIN or auth, nobody gets in as long as there is
+                                       no handler */
+    struct zqb_auth_t *auth;   /* NULL whose lists say who gets in, in the same context: who is on them no more is let
+                                       go. It is to be stopped after the broker was destroyed */
 } zqb_broker_options_t;
 
 /* A broker in this context. options may be NULL, and is copied. EINVAL, ENOMEM, or what zmq_socket says (ETERM,
-   EMFILE). Of server_secret: see zqb_curve_keypair. */
+   EMFILE). EINVAL, too, if auth belongs to another context. Of server_secret: see zqb_curve_keypair. */
 ZQB_API zqb_broker_t *zqb_broker_new (void *ctx, const zqb_broker_options_t *options);
 
 /* An endpoint for clients and workers that speak Majordomo or ZQB/1. As often as wanted, before or while it runs.
@@ -1020,6 +1025,7 @@ ZQB_API void zqb_broker_destroy (zqb_broker_t **broker);
     X (refused_no_worker, "requests refused at max_no_worker, or as there was none and they would not wait")       \
     X (refused_filter, "requests refused by the host's filter")                                                    \
     X (denied_call, "requests refused, or cancelled, because their user may not call that service")                \
+    X (let_go, "connections ended, as their peers would not be let in any more")                                   \
     X (denied_serve, "workers refused, or sent away, because their user may not serve that service")               \
     X (refused_user, "requests refused at max_user_outstanding")                                                   \
     X (refused_rate, "requests refused at max_user_requests or max_user_bytes")                                    \
@@ -1322,13 +1328,6 @@ ZQB_API int zqb_auth_plain (zqb_auth_t *auth, const char *user, const char *pass
    says; ENOSPC, EFBIG: it is too large; ENOMEM. */
 ZQB_API int zqb_auth_reload (zqb_auth_t *auth);
 
-/* Lists hold for connections that are made from then on. For those that there are: version is another number whenever
-   something has changed, and costs next to nothing to ask; knows tells whether a peer with this user id and address
-   would still be let in: 1 or 0. address may be NULL, which fits. Users that no list has are known if there is a decide
-   or verify, which may have let them in; and "" (NULL), nobody in particular. */
-ZQB_API int zqb_auth_version (zqb_auth_t *auth);
-ZQB_API int zqb_auth_knows (zqb_auth_t *auth, const char *user, const char *address);
-
 #define ZQB_AUTH_STATS(X)                                                                                          \
     X (accepted, "peers let in")                                                                                   \
     X (refused_address, "peers refused for their address")                                                         \
@@ -1351,7 +1350,8 @@ typedef struct zqb_auth_stats_t {
 
 ZQB_API int zqb_auth_stats (zqb_auth_t *auth, zqb_auth_stats_t *stats);
 
-/* Answers what was asked already, ends, and wipes all passwords. */
+/* Answers what was asked already, ends, and wipes all passwords. Brokers that have it as an option are destroyed
+   before. */
 ZQB_API void zqb_auth_stop (zqb_auth_t **auth);
 
 /* ----------------------------------------------------------------------------------------------------------------
@@ -1366,9 +1366,9 @@ ZQB_API void zqb_auth_stop (zqb_auth_t **auth);
 /* ================================================================================================================
    >>platform
    Owns:    the clock, memory, random bytes, threads, locks, what several threads count together, the signal that wakes
-            a thread, wiping, files that are trusted. Every #ifdef for a system is here.
+            a thread, wiping, files that are trusted, the end of a connection. Every #ifdef for a system is here.
    Door:    zqb__clock, zqb__alloc, zqb__random, zqb__thread_*, zqb__lock_*, zqb__ledger_*, zqb__account_*,
-            zqb__signal_*, zqb__wait, zqb__processors, zqb__wipe, zqb__secret_same, zqb__file_*
+            zqb__signal_*, zqb__wait, zqb__processors, zqb__wipe, zqb__secret_same, zqb__file_*, zqb__connection_cut
    Uses:    libc
    Never:   knows what it is used for
    ================================================================================================================ */
@@ -1401,7 +1401,9 @@ ZQB_API void zqb_auth_stop (zqb_auth_t **auth);
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 #ifndef CLOCK_MONOTONIC
@@ -2097,6 +2099,71 @@ static int zqb__file_read (zqb__file_t *file, const char *path, size_t most, int
     errno = error;
     return -1;
 }
+
+/* ---- the end of a connection: libzmq tells its descriptor, but closes none when asked to; and it may close this one,
+   and open another with the same number, at any moment */
+
+#ifdef _WIN32
+
+/* There a socket cannot be held as below, and another one might be ended. */
+static int zqb__connection_cut (int fd, char *const *endpoints, size_t count)
+{
+    (void) fd, (void) endpoints, (void) count;
+    errno = ENOTSUP;
+    return -1;
+}
+
+#else
+
+typedef union zqb__sockaddr_t {
+    struct sockaddr any;
+    struct sockaddr_in ip4;
+    struct sockaddr_in6 ip6;
+    struct sockaddr_un local;
+    struct sockaddr_storage room;
+} zqb__sockaddr_t;
+
+/* Whether the near end of a socket is at this endpoint, as libzmq spells it: "tcp://127.0.0.1:5555", of which the port
+   says enough, "ipc:///tmp/x", "ipc://@x" of an abstract one. */
+static int zqb__sockaddr_is_tcp (const zqb__sockaddr_t *name, const char *endpoint)
+{
+    const char *port = strrchr (endpoint, ':');
+    unsigned bound = name->any.sa_family == AF_INET    ? name->ip4.sin_port
+                     : name->any.sa_family == AF_INET6 ? name->ip6.sin6_port
+                                                       : 0;
+    return bound && strncmp (endpoint, "tcp://", 6) == 0 && ntohs ((uint16_t) bound) == strtoul (port + 1, NULL, 10);
+}
+
+static int zqb__sockaddr_is_ipc (const zqb__sockaddr_t *name, size_t size, const char *endpoint)
+{
+    if (name->any.sa_family != AF_UNIX || strncmp (endpoint, "ipc://", 6) != 0)
+        return 0;
+    const char *path = endpoint + 6, *bound = name->local.sun_path;
+    size_t before = offsetof (struct sockaddr_un, sun_path), room = size > before ? size - before : 0;
+    size_t first = room && !bound[0] && *path == '@', end = strnlen (bound + first, room - first) + first;
+    return end == strlen (path) && memcmp (bound + first, path + first, end - first) == 0;
+}
+
+/* Ends a connection that was accepted at one of these endpoints. A copy of the descriptor is looked at, and then ended,
+   so that whatever else has its number meanwhile stays as it is; at worst that is another connection to one of these
+   endpoints, whose peer comes again. -1: it is none, or there is no descriptor for the copy. */
+static int zqb__connection_cut (int fd, char *const *endpoints, size_t count)
+{
+    zqb__sockaddr_t name;
+    socklen_t size = sizeof name;
+    int failed = -1, copy = fcntl (fd, F_DUPFD_CLOEXEC, 0);
+    if (copy < 0)
+        return -1;
+    memset (&name, 0, sizeof name);
+    if (getsockname (copy, &name.any, &size) == 0)
+        for (size_t i = 0; i < count && failed; i++)
+            if (zqb__sockaddr_is_tcp (&name, endpoints[i]) || zqb__sockaddr_is_ipc (&name, size, endpoints[i]))
+                failed = shutdown (copy, SHUT_RDWR);
+    close (copy);
+    return failed;
+}
+
+#endif
 
 /* ---- options: zero is the default, -1 is without limit */
 
@@ -4498,14 +4565,15 @@ static int zqb__rules_allow (const zqb__rules_t *rules, const zqb__ask_t *ask)
             sent was read (caught_up), is what the caller says
    Door:    zqb__engine_init, _finish, _close; _peer, _receive, _malformed, _missed, _turn_away, _release (what a peer
             says); _suspect, _lost, _disconnected, _bury (what became of one); _tick, _next, _is_late (time); _pause,
-            _go_on; _handle, _limit, _policy, _drain, _scale, _rules, _has_room; commands come out through zqb__sink_t
+            _go_on; _handle, _limit, _policy, _drain, _scale, _rules, _access_changed, _connections, _has_room; commands
+            come out through zqb__sink_t
    Uses:    containers, scale, message, access, wire (commands and dialects, not their bytes)
    Never:   a socket, a clock, a thread
    Where to look: a command of a peer is handled in zqb__on_ready, _on_request, _on_reply ...;
             how a worker is chosen is in zqb__service_choose and zqb__worker_place, and nowhere else;
             whose request is the next is in zqb__service_first and zqb__lane_*;
             what a request asks for is read in zqb__request_wish;
-            who may do what is asked in zqb__on_ready, zqb__guards_refuse and zqb__engine_rules_changed
+            who may do what is asked in zqb__on_ready, zqb__guards_refuse and zqb__engine_access_changed
    ================================================================================================================ */
 
 typedef struct zqb__service_t zqb__service_t;
@@ -4545,7 +4613,7 @@ typedef struct zqb__identity_t {
 enum { ZQB__GRANTS = 8 };
 
 typedef struct zqb__grant_t {
-    uint64_t service, version; /* version: of the rules */
+    uint64_t service, version; /* version: of what may be done */
     int actions[2];            /* those that are known, and of them those that are allowed */
 } zqb__grant_t;
 
@@ -4594,6 +4662,9 @@ struct zqb__connection_t {
     zqb__link_t peers;
     zqb__account_t *account; /* the broker's: what waits to be sent over it; NULL nothing yet */
     char *address; /* of the other end; NULL not known */
+    char *entry;   /* the broker's: what its peers were let in by; NULL not known */
+    int judged, welcome;   /* the broker's: by which state of the lists, and whether they still are */
+    zqb__link_t unwelcome; /* the broker's: those that are to be ended */
 };
 
 /* There may be a million of them: what few need is in extra. */
@@ -4768,6 +4839,8 @@ typedef struct zqb__sink_t {
     void (*identify) (void *self, zqb__identity_t *who);
     /* NULL, or has the host say whether something is allowed: 1, 0, or -1 the rules say. */
     int (*access) (void *self, const zqb_access_t *access);
+    /* NULL, or tells whether a peer would be let in now: who would not may nothing. */
+    int (*welcome) (void *self, const zqb__peer_t *peer);
 } zqb__sink_t;
 
 /* The options, resolved: no zero, no -1. */
@@ -4809,7 +4882,7 @@ typedef struct zqb__engine_t {
     int pattern_sizes[256]; /* how many have so many bytes before the star */
     zqb__table_t users;
     zqb__rules_t *rules;     /* NULL none */
-    uint64_t rules_version;  /* from 1 */
+    uint64_t access_version; /* of what may be done; from 1 */
     uint64_t service_number; /* the last that was given */
     int guarded;             /* ZQB__OPEN ... */
     const zqb__user_t *asks; /* whose request the host sees just now; NULL nobody's */
@@ -5142,6 +5215,7 @@ static zqb__connection_t *zqb__connection_require (zqb__engine_t *engine, int po
     connection->port = port;
     connection->number = number;
     zqb__list_init (&connection->peers);
+    zqb__list_init (&connection->unwelcome);
     zqb__table_insert (&engine->connections, &connection->by_number, zqb__connection_hash (engine, port, number));
     return connection;
 }
@@ -5155,7 +5229,9 @@ static void zqb__peer_leave_connection (zqb__engine_t *engine, zqb__peer_t *peer
     if (!connection || !zqb__list_empty (&connection->peers))
         return;
     zqb__table_remove (&engine->connections, &connection->by_number);
+    zqb__list_remove (&connection->unwelcome);
     zqb__account_release (connection->account, 0);
+    ZQB_FREE (connection->entry);
     ZQB_FREE (connection->address);
     ZQB_FREE (connection);
 }
@@ -6663,14 +6739,21 @@ static void zqb__send_away (zqb__engine_t *engine, zqb__peer_t *peer, int error)
     zqb__engine_send (engine, peer, ZQB__WORKER, &command);
 }
 
+/* Whether there may be somebody who may not do everything. */
+static int zqb__engine_checks (const zqb__engine_t *engine)
+{
+    return engine->rules || engine->sink.access || engine->sink.welcome;
+}
+
 /* What a request has to pass, if there is anything of that. */
 static void zqb__engine_guard (zqb__engine_t *engine)
 {
     const zqb__limits_t *limits = &engine->limits;
     int limited = limits->user_outstanding || limits->user_requests || limits->user_bytes || limits->client_requests
                   || limits->client_bytes;
-    int ruled = engine->rules || engine->sink.access;
-    engine->guarded = engine->sink.filter || limited ? ZQB__WATCHED : ruled ? ZQB__RULED : ZQB__OPEN;
+    engine->guarded = engine->sink.filter || limited       ? ZQB__WATCHED
+                      : zqb__engine_checks (engine) ? ZQB__RULED
+                                                    : ZQB__OPEN;
 }
 
 static const char *zqb__user_name (const zqb__user_t *user)
@@ -6708,6 +6791,8 @@ static int zqb__peer_may (zqb__engine_t *engine, const zqb__peer_t *peer, int ac
                           int all)
 {
     zqb__ask_t ask;
+    if (engine->sink.welcome && !engine->sink.welcome (engine->sink.self, peer))
+        return 0;
     ask.user = peer->user ? peer->user->name : NULL;
     ask.user_size = peer->user ? peer->user->name_size : 0;
     ask.local = peer->local;
@@ -6732,9 +6817,9 @@ static zqb__grant_t *zqb__peer_grant (zqb__engine_t *engine, zqb__peer_t *client
     if (!client->grants)
         return NULL;
     zqb__grant_t *grant = &client->grants[service->number % ZQB__GRANTS];
-    if (grant->service != service->number || grant->version != engine->rules_version) {
+    if (grant->service != service->number || grant->version != engine->access_version) {
         grant->service = service->number;
-        grant->version = engine->rules_version;
+        grant->version = engine->access_version;
         grant->actions[0] = grant->actions[1] = 0;
     }
     return grant;
@@ -6858,13 +6943,13 @@ static void zqb__client_note_passed (const zqb__engine_t *engine, const zqb__ser
     if (!grant || grant->service != service->number || !(grant->actions[1] & action & ZQB_MAY_CALL))
         return;
     client->passed = service->number;
-    client->passed_version = engine->rules_version;
+    client->passed_version = engine->access_version;
 }
 
 static inline int zqb__client_has_passed (const zqb__engine_t *engine, const zqb__service_t *service,
                                           const zqb__peer_t *client, const zqb__command_t *command)
 {
-    return service && client->passed == service->number && client->passed_version == engine->rules_version
+    return service && client->passed == service->number && client->passed_version == engine->access_version
            && !(command->flags & ZQB__SURVEY);
 }
 
@@ -6873,8 +6958,9 @@ static inline int zqb__client_has_passed (const zqb__engine_t *engine, const zqb
 static int zqb__guards_refuse (zqb__engine_t *engine, const zqb__service_t *service, zqb__peer_t *client,
                                const zqb__command_t *command, int error)
 {
-    int checks = engine->rules || engine->sink.access, action = zqb__action_of (command);
-    if (checks && !zqb__client_may (engine, service, client, action, command->service, command->service_size)) {
+    int action = zqb__action_of (command);
+    if (zqb__engine_checks (engine)
+        && !zqb__client_may (engine, service, client, action, command->service, command->service_size)) {
         zqb__complain (engine, client, 0, command->service, command->service_size);
         zqb__refuse (engine, client, command, ZQB_EDENIED, &engine->stats.denied_call);
         return 1;
@@ -8120,7 +8206,7 @@ static int zqb__engine_init (zqb__engine_t *engine, const zqb__limits_t *limits,
     engine->sink = *sink;
     engine->now = now;
     engine->caught_up = 1;
-    engine->rules_version = 1;
+    engine->access_version = 1;
     zqb__engine_guard (engine);
     engine->key.k0 = seed;
     engine->key.k1 = seed * 0x9e3779b97f4a7c15u + 1;
@@ -8709,12 +8795,12 @@ static void zqb__engine_deny_requests (zqb__engine_t *engine)
     zqb__buffer_close (&tokens);
 }
 
-/* The rules have changed: what they say holds from now on, for what is there, too. */
-static void zqb__engine_rules_changed (zqb__engine_t *engine)
+/* The rules have changed, or who is welcome: what they say holds from now on, for what is there, too. */
+static void zqb__engine_access_changed (zqb__engine_t *engine)
 {
-    engine->rules_version++;
+    engine->access_version++;
     zqb__engine_guard (engine);
-    if (engine->rules) {
+    if (engine->rules || engine->sink.welcome) {
         zqb__engine_deny_workers (engine);
         zqb__engine_deny_requests (engine);
     }
@@ -8726,7 +8812,18 @@ static void zqb__engine_rules (zqb__engine_t *engine, zqb__rules_t *rules)
 {
     zqb__rules_free (engine->rules);
     engine->rules = rules;
-    zqb__engine_rules_changed (engine);
+    zqb__engine_access_changed (engine);
+}
+
+/* Has somebody look at a peer of each connection that is known. */
+static void zqb__engine_connections (zqb__engine_t *engine, int (*look) (void *self, const zqb__peer_t *peer),
+                                     void *self)
+{
+    for (size_t i = 0; i < engine->connections.size; i++)
+        for (zqb__node_t *node = engine->connections.buckets[i]; node; node = node->next) {
+            zqb__connection_t *connection = ZQB__OF (zqb__connection_t, by_number, node);
+            look (self, ZQB__OF (zqb__peer_t, of_connection, connection->peers.next));
+        }
 }
 
 /* Sets by which policy the workers of a service are chosen. -1: ENOMEM, ENOSPC. */
@@ -9018,7 +9115,7 @@ static int zqb__keys_set_broker (zqb__keys_t *keys, const zqb_broker_options_t *
 {
     keys->is_broker = 1;
     keys->mechanism = options->server_secret ? ZMQ_CURVE : options->plain ? ZMQ_PLAIN : ZMQ_NULL;
-    keys->enforced = options->plain || options->zap_domain;
+    keys->enforced = options->plain || options->zap_domain || options->auth;
     if (zqb__keys_keep_text (keys->domain, options->zap_domain ? options->zap_domain : "zqbroker", 1) != 0)
         return -1;
     if (!options->server_secret)
@@ -9032,7 +9129,7 @@ static int zqb__keys_of_broker (zqb__keys_t **keys, const zqb_broker_options_t *
     *keys = NULL;
     if (options->plain < 0 || options->plain > 1 || (options->plain && options->server_secret))
         return zqb__invalid ();
-    if (!options->plain && !options->server_secret && !options->zap_domain)
+    if (!options->plain && !options->server_secret && !options->zap_domain && !options->auth)
         return 0;
     zqb__keys_t *filled = (zqb__keys_t *) zqb__alloc (sizeof *filled);
     if (!filled)
@@ -9324,7 +9421,7 @@ static int zqb__outbox_send (zqb_msg_t *outbox, void *socket, int flags)
 /* ================================================================================================================
    >>security
    Owns:    who may connect: lists of addresses, keys and users, the file that has them, the thread that answers ZAP
-   Door:    zqb_auth_*
+   Door:    zqb_auth_*; zqb__auth_watch, _unwatch, _version, _admits: for a broker, of peers that were let in before
    Uses:    transport, keys (zqb__key_decode), containers, platform
    Never:   tells a password, or leaves one in memory that is given back; holds its lock while the host is asked
    Where to look: a book is what is listed; there is one of calls and one of the file, so that a reload just exchanges
@@ -9428,8 +9525,6 @@ static int zqb__net_covers (const zqb__net_t *net, const zqb__net_t *peer)
 /* A key with its user, or a user with a password. */
 typedef struct zqb__known_t {
     zqb__node_t by_name;   /* the key or the user */
-    zqb__node_t by_user;
-    int is_key;
     size_t name_size, value_size;
     unsigned char name[ZQB__SECRET_ROOM], value[ZQB__SECRET_ROOM]; /* zeros behind */
 } zqb__known_t;
@@ -9439,7 +9534,7 @@ typedef struct zqb__book_t {
     zqb__net_t *nets;
     size_t net_count, net_capacity;
     size_t allows;                    /* of them: that allow */
-    zqb__table_t keys, users, ids;
+    zqb__table_t keys, users;
     size_t most;
 } zqb__book_t;
 
@@ -9456,7 +9551,6 @@ static void zqb__book_close (zqb__book_t *book)
             }
     zqb__table_close (&book->keys);
     zqb__table_close (&book->users);
-    zqb__table_close (&book->ids);
     ZQB_FREE (book->nets);
     memset (book, 0, sizeof *book);
 }
@@ -9467,7 +9561,7 @@ static int zqb__book_init (zqb__book_t *book, zqb__key_t hash, size_t most)
     memset (book, 0, sizeof *book);
     book->hash = hash;
     book->most = most;
-    if (zqb__table_init (&book->keys) == 0 && zqb__table_init (&book->users) == 0 && zqb__table_init (&book->ids) == 0)
+    if (zqb__table_init (&book->keys) == 0 && zqb__table_init (&book->users) == 0)
         return 0;
     zqb__book_close (book);
     errno = ENOMEM;
@@ -9510,24 +9604,6 @@ static zqb__known_t *zqb__book_find (const zqb__book_t *book, const zqb__table_t
     return NULL;
 }
 
-static const unsigned char *zqb__known_user (const zqb__known_t *known, size_t *size)
-{
-    *size = known->is_key ? known->value_size : known->name_size;
-    return known->is_key ? known->value : known->name;
-}
-
-static int zqb__book_has_user (const zqb__book_t *book, const char *user, size_t size)
-{
-    size_t other_size;
-    zqb__node_t *node = zqb__table_first (&book->ids, zqb__hash (book->hash, user, size));
-    for (; node; node = zqb__table_next (node)) {
-        const unsigned char *other = zqb__known_user (ZQB__OF (zqb__known_t, by_user, node), &other_size);
-        if (other_size == size && memcmp (other, user, size) == 0)
-            return 1;
-    }
-    return 0;
-}
-
 /* -1: ENOENT. */
 static int zqb__book_remove (zqb__book_t *book, zqb__table_t *table, const void *name, size_t size)
 {
@@ -9536,7 +9612,6 @@ static int zqb__book_remove (zqb__book_t *book, zqb__table_t *table, const void 
     if (!known)
         return -1;
     zqb__table_remove (table, &known->by_name);
-    zqb__table_remove (&book->ids, &known->by_user);
     zqb__wipe (known, sizeof *known);
     ZQB_FREE (known);
     return 0;
@@ -9553,11 +9628,8 @@ static int zqb__book_put (zqb__book_t *book, zqb__table_t *table, const void *na
         return -1;
     if (!is_new)
         zqb__book_remove (book, table, name, size);
-    known->is_key = table == &book->keys;
     memcpy (known->name, name, known->name_size = size);
     memcpy (known->value, value, known->value_size = strlen (value));
-    const unsigned char *user = zqb__known_user (known, &size);
-    zqb__table_insert (&book->ids, &known->by_user, zqb__hash (book->hash, user, size));
     zqb__table_insert (table, &known->by_name, zqb__hash (book->hash, known->name, known->name_size));
     return 0;
 }
@@ -9679,12 +9751,20 @@ static int zqb__book_read (zqb__book_t *book, char *text, size_t size, int max_l
 
 /* ---- requests of ZAP: address, "", version, request id, domain, address, identity, mechanism, credentials */
 
+/* What a peer was let in by, and would have to be let in by again: "key KEY", by its key; "password STAMP USER", by the
+   user's password of that time, of which the stamp tells no more than whether it is another now; "host", by what the
+   host said, or by nothing, as an address is looked at anyway. libzmq keeps it with the connection, whatever that says
+   of itself. */
+static const char zqb__zap_property[] = "X-Zqb-Entry";
+
+enum { ZQB__ENTRY_ROOM = 32 + ZQB__SECRET_ROOM };
+
 enum { ZQB__ZAP_DELIMITER = 1, ZQB__ZAP_VERSION, ZQB__ZAP_ID, ZQB__ZAP_DOMAIN, ZQB__ZAP_ADDRESS, ZQB__ZAP_IDENTITY,
        ZQB__ZAP_MECHANISM, ZQB__ZAP_CREDENTIALS, ZQB__ZAP_FRAMES = 16 };
 
 typedef struct zqb__zap_t {
     zqb_auth_peer_t peer;
-    char domain[256], address[256], mechanism[21], key[ZQB__KEY_TEXT + 1];
+    char domain[256], address[256], mechanism[21], key[ZQB__KEY_TEXT + 1], entry[ZQB__ENTRY_ROOM];
     zmq_msg_t *credentials;
     size_t credential_count;
 } zqb__zap_t;
@@ -9743,6 +9823,7 @@ static int zqb__zap_read (zqb__zap_t *zap, zmq_msg_t *frames, size_t count)
     zap->peer.domain = zap->domain;
     zap->peer.address = zap->address;
     zap->peer.mechanism = zap->mechanism;
+    strcpy (zap->entry, "host");
     if (count < ZQB__ZAP_CREDENTIALS || !zqb__zap_answerable (frames, count)
         || !zqb__frame_is (&frames[ZQB__ZAP_VERSION], "1.0") || zmq_msg_size (&frames[ZQB__ZAP_IDENTITY]) > 255
         || zqb__zap_text (&frames[ZQB__ZAP_DOMAIN], zap->domain, sizeof zap->domain) != 0
@@ -9771,8 +9852,10 @@ struct zqb_auth_t {
     zqb__inbox_t inbox;
     uint64_t lines_until;
     int lines, unsaid;
+    void *ctx;
     zqb__flag_t version;
     zqb__mutex_t lock; /* of what follows */
+    zqb__link_t watches;
     zqb__book_t books[ZQB__AUTH_BOOKS];
     zqb_auth_stats_t stats;
 };
@@ -9804,35 +9887,53 @@ static int zqb__auth_fits_address (zqb_auth_t *auth, const char *address)
     return peer.family == ZQB__NET_UNKNOWN ? lists == 0 : allowed || !allows;
 }
 
-static zqb__known_t *zqb__auth_find_key (zqb_auth_t *auth, const void *key, size_t size)
+static zqb__table_t *zqb__book_table (zqb__book_t *book, int keys)
+{
+    return keys ? &book->keys : &book->users;
+}
+
+/* What is called goes before what is filed. */
+static zqb__known_t *zqb__auth_find (zqb_auth_t *auth, int keys, const void *name, size_t size)
 {
     zqb__known_t *known = NULL;
     for (int i = 0; i < ZQB__AUTH_BOOKS && !known; i++)
-        known = zqb__book_find (&auth->books[i], &auth->books[i].keys, key, size);
+        known = zqb__book_find (&auth->books[i], zqb__book_table (&auth->books[i], keys), name, size);
     return known;
+}
+
+static zqb__known_t *zqb__auth_find_key (zqb_auth_t *auth, const void *key)
+{
+    zqb__known_t *known = zqb__auth_find (auth, 1, key, ZQB__KEY);
+    return known ? known : zqb__auth_find (auth, 1, "*", 1);
 }
 
 /* The user of a key that is not listed is the key: the host may know it. */
 static int zqb__auth_judge_key (zqb_auth_t *auth, zqb__zap_t *zap)
 {
-    zqb__known_t *known = zqb__auth_find_key (auth, zmq_msg_data (&zap->credentials[0]), ZQB__KEY);
-    if (!known)
-        known = zqb__auth_find_key (auth, "*", 1);
-    if (known)
-        memcpy (zap->peer.user, known->value, known->value_size);
-    else
+    zqb__known_t *known = zqb__auth_find_key (auth, zmq_msg_data (&zap->credentials[0]));
+    if (!known) {
         memcpy (zap->peer.user, zap->key, ZQB__KEY_TEXT);
-    return known ? ZQB__LET_IN : ZQB__BAD_KEY;
+        return ZQB__BAD_KEY;
+    }
+    memcpy (zap->peer.user, known->value, known->value_size);
+    snprintf (zap->entry, sizeof zap->entry, "key %s", zap->key);
+    return ZQB__LET_IN;
+}
+
+static unsigned long long zqb__known_stamp (zqb_auth_t *auth, const zqb__known_t *known)
+{
+    return (unsigned long long) zqb__hash (auth->books[0].hash, known->value, known->value_size);
 }
 
 /* Whether it is the password of a user that is listed: 1, 0; -1: the user is not, which takes as long to tell. */
-static int zqb__auth_compare (zqb_auth_t *auth, const char *user, const unsigned char *password, size_t size)
+static int zqb__auth_compare (zqb_auth_t *auth, zqb__zap_t *zap, const unsigned char *password, size_t size)
 {
     static const unsigned char nothing[ZQB__SECRET_ROOM] = {0};
-    zqb__known_t *known = NULL;
-    for (int i = 0; i < ZQB__AUTH_BOOKS && !known; i++)
-        known = zqb__book_find (&auth->books[i], &auth->books[i].users, user, strlen (user));
+    const char *user = zap->peer.user;
+    const zqb__known_t *known = zqb__auth_find (auth, 0, user, strlen (user));
     int same = zqb__secret_same (known ? known->value : nothing, known ? known->value_size : 0, password, size);
+    if (known && same)
+        snprintf (zap->entry, sizeof zap->entry, "password %016llx %s", zqb__known_stamp (auth, known), user);
     return known ? same : -1;
 }
 
@@ -9846,7 +9947,7 @@ static int zqb__auth_judge_password (zqb_auth_t *auth, zqb__zap_t *zap)
     memcpy (zap->peer.user, user, user_size);
     int right = 0;
     if (user_size && !memchr (user, 0, user_size) && !memchr (password, 0, size))
-        right = zqb__auth_compare (auth, zap->peer.user, password, size);
+        right = zqb__auth_compare (auth, zap, password, size);
     if (right < 0 && auth->options.verify) {
         zqb__mutex_leave (&auth->lock);
         right = auth->options.verify (zap->peer.user, (const char *) password, auth->options.verify_arg);
@@ -9883,35 +9984,53 @@ static int zqb__auth_judge (zqb_auth_t *auth, zqb__zap_t *zap)
 
 /* ---- answers */
 
-/* Sends one. 33 bytes of text take no memory of libzmq's, so all but a long user id can always be said; without memory
-   for that the peer has to come again. Returns whether it was said. */
-static int zqb__auth_answer (zqb_auth_t *auth, zmq_msg_t *frames, const char *status, const char *text,
-                             const char *user)
+/* A frame with so many bytes. -1: ENOMEM, and it is empty. */
+static int zqb__frame_fill (zmq_msg_t *frame, const void *bytes, size_t size)
 {
-    zmq_msg_t id;
-    int whole = zmq_msg_init_size (&id, strlen (user)) == 0;
-    if (whole)
-        memcpy (zmq_msg_data (&id), user, strlen (user));
-    else
-        zmq_msg_init (&id);
-    const char *texts[4] = {"", "1.0", whole ? status : "300", whole ? text : "out of memory"};
+    if (zmq_msg_init_size (frame, size) != 0) {
+        zmq_msg_init (frame);
+        return -1;
+    }
+    memcpy (zmq_msg_data (frame), bytes, size);
+    return 0;
+}
+
+/* The metadata of an answer: one property (RFC 23). -1: ENOMEM. */
+static int zqb__zap_fill_metadata (zmq_msg_t *frame, const char *entry)
+{
+    unsigned char bytes[1 + sizeof zqb__zap_property - 1 + 4 + ZQB__ENTRY_ROOM];
+    size_t name = strlen (zqb__zap_property), size = strlen (entry);
+    bytes[0] = (unsigned char) name;
+    memcpy (bytes + 1, zqb__zap_property, name);
+    zqb__put_32 (bytes + 1 + name, (uint32_t) size);
+    memcpy (bytes + 5 + name, entry, size);
+    return zqb__frame_fill (frame, bytes, 5 + name + size);
+}
+
+/* Sends an answer to a request, with whom it lets in, if it does. 33 bytes of text take no memory of libzmq's, so a
+   refusal can always be said; without memory for more the peer has to come again. Returns whether it was said. */
+static int zqb__auth_answer (zqb_auth_t *auth, zmq_msg_t *frames, const char *status, const char *text,
+                             const zqb__zap_t *in)
+{
     zmq_msg_t said[8];
+    int whole = 1, more = 1;
     for (int i = 0; i < 8; i++)
         zmq_msg_init (&said[i]);
+    if (in)
+        whole = zqb__zap_fill_metadata (&said[7], in->entry) == 0
+                && zqb__frame_fill (&said[6], in->peer.user, strlen (in->peer.user)) == 0;
+    if (!whole)
+        zmq_msg_close (&said[7]), zmq_msg_init (&said[7]);
     zmq_msg_move (&said[0], &frames[0]);
-    for (int i = 0, at = 1; i < 4; i++, at += at == 2 ? 2 : 1) {
-        zmq_msg_init_size (&said[at], strlen (texts[i]));
-        memcpy (zmq_msg_data (&said[at]), texts[i], strlen (texts[i]));
-    }
+    zqb__frame_fill (&said[2], "1.0", 3);
     zmq_msg_move (&said[3], &frames[ZQB__ZAP_ID]);
-    zmq_msg_move (&said[6], &id);
-    int more = 1;
+    zqb__frame_fill (&said[4], whole ? status : "300", 3);
+    zqb__frame_fill (&said[5], whole ? text : "out of memory", strlen (whole ? text : "out of memory"));
     for (int i = 0; i < 8; i++) {
         while (more && zmq_msg_send (&said[i], auth->socket, (i < 7 ? ZMQ_SNDMORE : 0) | ZMQ_DONTWAIT) < 0)
             more = errno == EINTR;
         zmq_msg_close (&said[i]);
     }
-    zmq_msg_close (&id);
     return whole;
 }
 
@@ -9959,7 +10078,7 @@ static void zqb__auth_serve_valid (zqb_auth_t *auth, zmq_msg_t *frames, zqb__zap
     int verdict = zqb__auth_judge (auth, zap), in = verdict == ZQB__LET_IN;
     zqb__auth_count (auth, counters[verdict]); /* before the answer: who was answered has been counted */
     zqb__auth_tell (auth, zap, verdict, texts[verdict]);
-    if (!zqb__auth_answer (auth, frames, in ? "200" : "400", texts[verdict], in ? zap->peer.user : ""))
+    if (!zqb__auth_answer (auth, frames, in ? "200" : "400", texts[verdict], in ? zap : NULL))
         zqb__auth_count (auth, &stats->no_memory);
 }
 
@@ -9980,7 +10099,7 @@ static void zqb__auth_serve_one (zqb_auth_t *auth)
     else {
         zqb__auth_count (auth, &auth->stats.malformed);
         if (zqb__zap_answerable (inbox->frames, inbox->count))
-            zqb__auth_answer (auth, inbox->frames, "500", "malformed request", "");
+            zqb__auth_answer (auth, inbox->frames, "500", "malformed request", NULL);
         else
             zqb__auth_count (auth, &auth->stats.dropped);
     }
@@ -10024,6 +10143,69 @@ static void zqb__auth_run (void *arg)
 
 /* ---- the face */
 
+/* Somebody who wants to know when the lists have changed, and is woken then. */
+typedef struct zqb__auth_watch_t {
+    zqb__link_t link;
+    zqb__signal_t *signal;
+} zqb__auth_watch_t;
+
+static void zqb__auth_watch (zqb_auth_t *auth, zqb__auth_watch_t *watch, zqb__signal_t *signal)
+{
+    watch->signal = signal;
+    zqb__mutex_enter (&auth->lock);
+    zqb__list_append (&auth->watches, &watch->link);
+    zqb__mutex_leave (&auth->lock);
+}
+
+static void zqb__auth_unwatch (zqb_auth_t *auth, zqb__auth_watch_t *watch)
+{
+    zqb__mutex_enter (&auth->lock);
+    zqb__list_remove (&watch->link);
+    zqb__mutex_leave (&auth->lock);
+}
+
+/* Another number whenever the lists have changed. */
+static int zqb__auth_version (zqb_auth_t *auth)
+{
+    return zqb__flag_look (&auth->version);
+}
+
+/* The caller has the lock. */
+static void zqb__auth_tell_change (zqb_auth_t *auth)
+{
+    zqb__flag_add (&auth->version, 1);
+    for (zqb__link_t *at = auth->watches.next; at != &auth->watches; at = at->next)
+        zqb__signal_wake (ZQB__OF (zqb__auth_watch_t, link, at)->signal);
+}
+
+/* Whether what a peer was let in by would let this user in again. */
+static int zqb__auth_knows (zqb_auth_t *auth, const char *user, const char *entry)
+{
+    unsigned char key[ZQB__KEY];
+    unsigned long long stamp = 0;
+    const zqb__known_t *known = NULL;
+    int is_key = strncmp (entry, "key ", 4) == 0, name = 0;
+    if (is_key)
+        known = zqb__key_decode (entry + 4, 0, key) == 0 ? zqb__auth_find_key (auth, key) : NULL;
+    else if (sscanf (entry, "password %llx %n", &stamp, &name) == 1 && name)
+        known = zqb__auth_find (auth, 0, entry + name, strlen (entry + name));
+    else
+        return !*user || auth->options.decide || auth->options.verify;
+    if (!known || (!is_key && zqb__known_stamp (auth, known) != stamp))
+        return 0;
+    const unsigned char *listed = is_key ? known->value : known->name;
+    return auth->options.decide || strcmp ((const char *) listed, user) == 0; /* decide may have named it otherwise */
+}
+
+/* Whether a peer that was let in as this user, from there and by that, would be let in now. */
+static int zqb__auth_admits (zqb_auth_t *auth, const char *user, const char *address, const char *entry)
+{
+    zqb__mutex_enter (&auth->lock);
+    int admits = zqb__auth_fits_address (auth, address) && zqb__auth_knows (auth, user, entry);
+    zqb__mutex_leave (&auth->lock);
+    return admits;
+}
+
 /* Puts what the file says in place of what it said. Whatever goes wrong is told to the log. */
 static int zqb__auth_take_file (zqb_auth_t *auth, char *text, size_t size, int shared)
 {
@@ -10043,7 +10225,7 @@ static int zqb__auth_take_file (zqb_auth_t *auth, char *text, size_t size, int s
     zqb__mutex_enter (&auth->lock);
     zqb__book_t before = auth->books[ZQB__AUTH_FILED];
     auth->books[ZQB__AUTH_FILED] = book;
-    zqb__flag_add (&auth->version, 1);
+    zqb__auth_tell_change (auth);
     zqb__mutex_leave (&auth->lock);
     zqb__book_close (&before);
     return 0;
@@ -10072,7 +10254,7 @@ ZQB_API int zqb_auth_reload (zqb_auth_t *auth)
 static int zqb__auth_changed (zqb_auth_t *auth, int failed)
 {
     if (!failed)
-        zqb__flag_add (&auth->version, 1);
+        zqb__auth_tell_change (auth);
     zqb__mutex_leave (&auth->lock);
     return failed;
 }
@@ -10093,11 +10275,6 @@ ZQB_API int zqb_auth_allow (zqb_auth_t *auth, const char *cidr)
 ZQB_API int zqb_auth_deny (zqb_auth_t *auth, const char *cidr)
 {
     return zqb__auth_add_net (auth, cidr, 0);
-}
-
-static zqb__table_t *zqb__book_table (zqb__book_t *book, int keys)
-{
-    return keys ? &book->keys : &book->users;
 }
 
 /* Lists a key or a user, or, without a value, takes it out of both books. */
@@ -10130,25 +10307,6 @@ ZQB_API int zqb_auth_plain (zqb_auth_t *auth, const char *user, const char *pass
     if (!auth || !zqb__auth_text_valid (user) || (password && !zqb__auth_text_valid (password)))
         return zqb__invalid ();
     return zqb__auth_list (auth, 0, user, strlen (user), password);
-}
-
-ZQB_API int zqb_auth_version (zqb_auth_t *auth)
-{
-    return auth ? zqb__flag_look (&auth->version) : 0;
-}
-
-ZQB_API int zqb_auth_knows (zqb_auth_t *auth, const char *user, const char *address)
-{
-    if (!auth)
-        return zqb__invalid ();
-    size_t size = user ? strlen (user) : 0;
-    int known = !size || auth->options.decide || auth->options.verify;
-    zqb__mutex_enter (&auth->lock);
-    for (int i = 0; i < ZQB__AUTH_BOOKS; i++)
-        known |= zqb__book_has_user (&auth->books[i], user ? user : "", size);
-    known = known && (!address || zqb__auth_fits_address (auth, address));
-    zqb__mutex_leave (&auth->lock);
-    return known;
 }
 
 ZQB_API int zqb_auth_stats (zqb_auth_t *auth, zqb_auth_stats_t *stats)
@@ -10219,9 +10377,9 @@ static int zqb__auth_fill (zqb_auth_t *auth)
 }
 
 /* -1: what zmq_socket and zmq_bind say. */
-static int zqb__auth_bind (zqb_auth_t *auth, void *ctx)
+static int zqb__auth_bind (zqb_auth_t *auth)
 {
-    auth->socket = zmq_socket (ctx, ZMQ_ROUTER);
+    auth->socket = zmq_socket (auth->ctx, ZMQ_ROUTER);
     if (!auth->socket)
         return -1;
     zqb__set_int (auth->socket, ZMQ_LINGER, 0);
@@ -10236,6 +10394,8 @@ static zqb_auth_t *zqb__auth_new (void *ctx, const zqb_auth_options_t *options)
     zqb_auth_t *auth = (zqb_auth_t *) zqb__alloc (sizeof *auth);
     if (!auth)
         return NULL;
+    auth->ctx = ctx;
+    zqb__list_init (&auth->watches);
     zqb__auth_take_options (auth, options);
     if (zqb__mutex_init (&auth->lock) != 0) {
         ZQB_FREE (auth);
@@ -10247,7 +10407,7 @@ static zqb_auth_t *zqb__auth_new (void *ctx, const zqb_auth_options_t *options)
         ZQB_FREE (auth);
         return NULL;
     }
-    if (zqb__auth_fill (auth) == 0 && (!auth->file || zqb_auth_reload (auth) == 0) && zqb__auth_bind (auth, ctx) == 0)
+    if (zqb__auth_fill (auth) == 0 && (!auth->file || zqb_auth_reload (auth) == 0) && zqb__auth_bind (auth) == 0)
         return auth;
     int error = errno;
     zqb__auth_free (auth);
@@ -10278,7 +10438,7 @@ ZQB_API zqb_auth_t *zqb_auth_start (void *ctx, const zqb_auth_options_t *options
    >>broker
    Owns:    the broker's sockets, its loop and its thread; requests as handlers see them; the mmi services
    Door:    zqb_broker_*, zqb_request_*
-   Uses:    engine, wire, transport, platform
+   Uses:    engine, wire, transport, security, platform
    Never:   decides who gets what
    ================================================================================================================ */
 
@@ -10467,6 +10627,9 @@ struct zqb_broker_t {
     int busy;              /* a function of the host is at work: a handler, or one that writes a log */
     int epoll;             /* -1, or what zqb_broker_fd returned */
     zqb__keys_t *keys;     /* NULL: no security */
+    zqb__auth_watch_t watch;  /* of options.auth */
+    int lists, lists_version; /* how often they have changed, from 1, and what they are now */
+    zqb__link_t unwelcome;    /* connections that are to be ended */
 };
 
 enum { ZQB__MONITOR_PASSES = 16 }; /* a broker that never has to wait looks at its monitors so often */
@@ -10674,6 +10837,7 @@ static size_t zqb__broker_choose (void *self, const zqb__service_t *service, con
 static void zqb__broker_tell_scale (void *self, zqb_scale_fn *fn, const zqb_scale_t *scale, void *arg);
 static void zqb__broker_identify (void *self, zqb__identity_t *who);
 static int zqb__broker_access (void *self, const zqb_access_t *access);
+static int zqb__broker_welcome (void *self, const zqb__peer_t *peer);
 static int zqb__mmi (zqb_request_t *request, zqb_msg_t *reply, void *arg);
 static zqb_handler_fn *zqb__mmi_find (const void *name, size_t size);
 
@@ -10692,6 +10856,7 @@ static int zqb__broker_init_engine (zqb_broker_t *broker)
     sink.scale = zqb__broker_tell_scale;
     sink.identify = zqb__broker_identify;
     sink.access = broker->options.access ? zqb__broker_access : NULL;
+    sink.welcome = broker->options.auth ? zqb__broker_welcome : NULL;
     if (zqb__engine_init (&broker->engine, &limits, &sink, zqb__random (), zqb__clock ()) != 0)
         return -1;
     broker->engine.mmi.handler = zqb__mmi;
@@ -10728,6 +10893,8 @@ static void zqb__broker_free (zqb_broker_t *broker)
         zqb__buffer_close (&broker->spares[--broker->spare_count]);
     zqb__buffer_close (&broker->address);
     zqb__keys_free (&broker->keys);
+    if (broker->watch.signal)
+        zqb__auth_unwatch (broker->options.auth, &broker->watch);
     zqb__parcel_close (&broker->packed);
     zqb__parcel_close (&broker->served);
     zqb__ledger_release (broker->unsent);
@@ -10759,7 +10926,11 @@ static int zqb__broker_fill (zqb_broker_t *broker)
         return -1;
     }
     broker->unsent = zqb__ledger_new ((uint64_t) broker->options.max_bytes, (uint64_t) broker->options.max_unsent);
-    return broker->unsent && zqb__broker_reserve (broker) == 0 ? zqb__broker_init_engine (broker) : -1;
+    if (!broker->unsent || zqb__broker_reserve (broker) != 0 || zqb__broker_init_engine (broker) != 0)
+        return -1;
+    if (broker->options.auth)
+        zqb__auth_watch (broker->options.auth, &broker->watch, &broker->signal);
+    return 0;
 }
 
 /* How many frames a message may have: an envelope, what a header takes, what a full parcel has, and one body more. */
@@ -10775,7 +10946,7 @@ ZQB_API zqb_broker_t *zqb_broker_new (void *ctx, const zqb_broker_options_t *opt
     memset (&standard, 0, sizeof standard);
     if (!options)
         options = &standard;
-    if (!ctx || !zqb__broker_options_valid (options)) {
+    if (!ctx || !zqb__broker_options_valid (options) || (options->auth && options->auth->ctx != ctx)) {
         errno = EINVAL;
         return NULL;
     }
@@ -10791,6 +10962,7 @@ ZQB_API zqb_broker_t *zqb_broker_new (void *ctx, const zqb_broker_options_t *opt
     zqb_msg_init (&broker->outbox);
     zqb__list_init (&broker->dirty);
     zqb__list_init (&broker->unreachable);
+    zqb__list_init (&broker->unwelcome);
     if (zqb__signal_init (&broker->signal) != 0) {
         ZQB_FREE (broker);
         return NULL;
@@ -11021,12 +11193,37 @@ static void zqb__broker_identify (void *self, zqb__identity_t *who)
                  && zmq_msg_get (&broker->inbox.frames[0], ZMQ_SRCFD) < 0;
 }
 
-/* The first that comes over a connection tells where its other end is. Without memory that is not known. */
+/* A property of the message at hand, for as long as its connection; NULL none, or there is no memory for it. */
+static char *zqb__broker_keep_property (zqb_broker_t *broker, const char *name)
+{
+    const char *value = zqb__broker_property (broker, name);
+    return value ? zqb__copy_text (value, strlen (value)) : NULL;
+}
+
+/* The first that comes over a connection tells where its other end is, and what it was let in by. */
 static void zqb__broker_note_place (zqb_broker_t *broker, zqb__connection_t *connection)
 {
-    const char *address = connection && !connection->address ? zqb__broker_property (broker, "Peer-Address") : NULL;
-    if (address)
-        connection->address = zqb__copy_text (address, strlen (address));
+    if (connection && !connection->address)
+        connection->address = zqb__broker_keep_property (broker, "Peer-Address");
+    if (connection && !connection->entry && broker->options.auth)
+        connection->entry = zqb__broker_keep_property (broker, zqb__zap_property);
+}
+
+/* Whether a peer would be let in now; found out once for each connection and state of the lists. Who has none just now,
+   as it was lost, has to be let in anyway to come back. */
+static int zqb__broker_welcome (void *self, const zqb__peer_t *peer)
+{
+    zqb_broker_t *broker = (zqb_broker_t *) self;
+    zqb__connection_t *connection = peer->connection;
+    if (!connection || connection->judged == broker->lists)
+        return !connection || connection->welcome;
+    connection->judged = broker->lists;
+    connection->welcome = connection->entry
+                          && zqb__auth_admits (broker->options.auth, zqb__user_name (peer->user),
+                                               zqb__peer_place (peer), connection->entry);
+    if (!connection->welcome && zqb__list_empty (&connection->unwelcome))
+        zqb__list_append (&broker->unwelcome, &connection->unwelcome);
+    return connection->welcome;
 }
 
 /* Remembers the connection that the message at hand came over. Its number may have been another's, of whose end we have
@@ -11048,7 +11245,11 @@ static int zqb__broker_note_connection (zqb_broker_t *broker, int index, zqb__pe
     if (ended) /* there is room: it was in there */
         broker->ports[index]->gone[broker->ports[index]->gone_count++] = connection;
     zqb__broker_note_place (broker, peer->connection);
-    return zqb__engine_recognise (&broker->engine, peer);
+    if (zqb__engine_recognise (&broker->engine, peer) != 0)
+        return -1;
+    if (broker->options.auth)
+        zqb__broker_welcome (broker, peer);
+    return 0;
 }
 
 /* Who sent the message at hand; NULL if that cannot be told or remembered, which is counted. */
@@ -11125,6 +11326,19 @@ static int zqb__broker_read (zqb_broker_t *broker, zqb__incoming_t *in, int inde
     return more < 0 ? in->error : ZQB__FINE;
 }
 
+/* The lists of who may connect may have changed: then it is looked who is still welcome, and who is not may do no more.
+   Before each message, so that what is sent behind a change is not heard as before it. */
+static void zqb__broker_look_at_lists (zqb_broker_t *broker)
+{
+    int version = zqb__auth_version (broker->options.auth);
+    if (broker->lists && version == broker->lists_version)
+        return;
+    broker->lists++;
+    broker->lists_version = version;
+    zqb__engine_connections (&broker->engine, zqb__broker_welcome, broker);
+    zqb__engine_access_changed (&broker->engine);
+}
+
 /* The message in the inbox, from one of the ports. */
 static void zqb__broker_deliver (zqb_broker_t *broker, int index)
 {
@@ -11133,6 +11347,8 @@ static void zqb__broker_deliver (zqb_broker_t *broker, int index)
     zqb__incoming_t in;
     zqb__peer_t *peer;
     int place = broker->ports[index]->place;
+    if (broker->options.auth)
+        zqb__broker_look_at_lists (broker);
     engine->stats.messages_in++;
     int error = zqb__wire_open (&in, place, inbox->frames, inbox->count, &broker->packed) == 0 ? ZQB__FINE : in.error;
     if (error) {
@@ -11248,6 +11464,23 @@ static int zqb__broker_let_go (zqb_broker_t *broker)
     return some;
 }
 
+/* The connections of those who are not welcome are ended, when it was said to them what can be. One that cannot be
+   ended stays, and may nothing. */
+static void zqb__broker_end_unwelcome (zqb_broker_t *broker)
+{
+    while (!zqb__list_empty (&broker->unwelcome)) {
+        zqb__connection_t *connection = ZQB__OF (zqb__connection_t, unwelcome, broker->unwelcome.next);
+        const zqb__peer_t *peer = ZQB__OF (zqb__peer_t, of_connection, connection->peers.next);
+        char user[ZQB__NAME_TEXT];
+        zqb__list_remove (&connection->unwelcome);
+        zqb__name_text (zqb__user_name (peer->user), strlen (zqb__user_name (peer->user)), user);
+        broker->engine.stats.let_go++;
+        zqb__broker_warn (broker, "let go: user '%s' at '%.64s' would not be let in any more", user,
+                          zqb__peer_place (peer));
+        zqb__connection_cut (connection->number, broker->endpoints, broker->endpoint_count);
+    }
+}
+
 /* One round: what came in, what is due, what goes out. How many messages that were; 0: nothing is left to do. -1:
    ETERM. flags as for zqb__inbox_receive. */
 static int zqb__broker_pass (zqb_broker_t *broker, int flags)
@@ -11256,6 +11489,8 @@ static int zqb__broker_pass (zqb_broker_t *broker, int flags)
     int received = 0, all_read = 1, look = ++broker->passes % ZQB__MONITOR_PASSES == 0;
     if (flags)
         zqb__broker_look_at_clock (broker);
+    if (broker->options.auth)
+        zqb__broker_look_at_lists (broker);
     for (int waiting = 0; waiting <= 1; waiting++) {
         int count = zqb__broker_serve_ports (broker, waiting, look, flags, &all_read);
         if (count < 0)
@@ -11270,6 +11505,7 @@ static int zqb__broker_pass (zqb_broker_t *broker, int flags)
     if (broker->engine.paused && broker->engine.caught_up && broker->engine.now >= broker->paused_until)
         zqb__engine_go_on (&broker->engine);
     zqb__broker_flush (broker);
+    zqb__broker_end_unwelcome (broker);
     return received + (broker->engine.stats.messages_out != sent) + !zqb__list_empty (&broker->unreachable)
            + zqb__broker_let_go (broker);
 }
@@ -11699,7 +11935,7 @@ static int zqb__broker_add_rule (zqb_broker_t *broker, int allow, const char *wh
         return zqb__rules_errno (wrong);
     }
     engine->rules = rules;
-    zqb__engine_rules_changed (engine);
+    zqb__engine_access_changed (engine);
     return 0;
 }
 

@@ -64,7 +64,7 @@ static const char help[] =
     "  -v, --verbose                      log to standard error\n"
     "  -h, --help                         this\n"
     "At least one --bind or --lru is needed. All that name something may be given several times.\n"
-    "SIGHUP: the files of --auth and --rules are read again.\n";
+    "SIGHUP: the files of --auth and --rules are read again, and hold for who is there, too.\n";
 
 typedef enum { BIND, BIND_CLIENTS, BIND_LRU, TIME_LIMIT, SCALE, ALLOW } what_t;
 
@@ -244,8 +244,6 @@ static int may_reload (const settings_t *settings)
 /* What follows from all of the options together. */
 static void conclude (settings_t *settings)
 {
-    if (asks (settings))
-        settings->options.zap_domain = "zqbroker"; /* nobody gets in unless zqb_auth says so */
     if (settings->rules_file != NULL && settings->options.log == NULL) {
         settings->options.log = print_log; /* says which line is wrong */
         settings->options.log_level = ZQB_LOG_ERROR;
@@ -760,6 +758,7 @@ int main (int argc, char **argv)
 
     ctx = zmq_ctx_new ();
     rc = start_auth (ctx, &settings);
+    settings.options.auth = auth;
     if (rc == 0) {
         broker = zqb_broker_new (ctx, &settings.options);
         if (broker != NULL)

@@ -191,6 +191,27 @@ static void read_answer (void *socket, answer_t *answer)
     }
 }
 
+/* What the last that was let in was let in by. */
+static char entry[300];
+
+/* The metadata of an answer: that, as its only property, if somebody is let in. */
+static void read_metadata (const answer_t *answer)
+{
+    size_t name = strlen (zqb__zap_property);
+    const unsigned char *bytes = (const unsigned char *) answer->frames[6];
+    if (strcmp (answer->frames[3], "200") != 0) {
+        assert_int_equal (answer->sizes[6], 0);
+        return;
+    }
+    assert_true (answer->sizes[6] > 5 + name);
+    assert_int_equal (bytes[0], name);
+    assert_memory_equal (bytes + 1, zqb__zap_property, name);
+    size_t size = answer->sizes[6] - 5 - name;
+    assert_int_equal (bytes[1 + name] << 24 | bytes[2 + name] << 16 | bytes[3 + name] << 8 | bytes[4 + name], size);
+    memcpy (entry, bytes + 5 + name, size);
+    entry[size] = 0;
+}
+
 /* A request, and the status of its answer, whose form is looked at; user gets the user id. */
 static int ask_frames (void *socket, const char *const *frames, const size_t *sizes, size_t count, char *user)
 {
@@ -202,7 +223,7 @@ static int ask_frames (void *socket, const char *const *frames, const size_t *si
     assert_string_equal (answer.frames[1], "1.0");
     assert_memory_equal (answer.frames[2], frames[2], sizes ? sizes[2] : strlen (frames[2]));
     assert_int_equal (answer.sizes[3], 3);
-    assert_int_equal (answer.sizes[6], 0);
+    read_metadata (&answer);
     if (user)
         strcpy (user, answer.frames[5]);
     return atoi (answer.frames[3]);
@@ -700,7 +721,8 @@ TEST (the_host_is_asked_last_and_not_about_what_nobody_can_let_in)
     assert_int_equal (ask_null (socket, "192.0.2.1"), 400);
     assert_int_equal (counter (refused_host), 1);
     assert_int_equal (host.asked, 6);
-    assert_int_equal (zqb_auth_knows (auth, "whoever", NULL), 1); /* the host may have let it in */
+    assert_string_equal (entry, "host");
+    assert_true (zqb__auth_admits (auth, "whoever", "192.0.2.1", entry)); /* the host may have let it in */
     close_socket (socket);
 }
 
@@ -859,21 +881,21 @@ TEST (a_reload_takes_all_of_a_file_or_nothing)
     assert_ok (zqb_auth_plain (auth, "called", "stays"));
     for (size_t i = 0; i < COUNT (bad_files); i++) {
         char text[300];
-        int version = zqb_auth_version (auth);
+        int version = zqb__auth_version (auth);
         snprintf (text, sizeof text, "plain alice two\n%s", bad_files[i].text);
         write_text (text);
         assert_fails (zqb_auth_reload (auth), EINVAL);
-        assert_int_equal (zqb_auth_version (auth), version);
+        assert_int_equal (zqb__auth_version (auth), version);
         assert_int_equal (ask_plain (socket, "alice", "one", user), 200);
     }
     unlink (path);
     assert_fails (zqb_auth_reload (auth), ENOENT);
     assert_int_equal (counter (reloads_failed), COUNT (bad_files) + 1);
     assert_int_equal (ask_plain (socket, "bob", "one", user), 200);
-    int version = zqb_auth_version (auth);
+    int version = zqb__auth_version (auth);
     write_text ("plain alice two\n");
     assert_ok (zqb_auth_reload (auth));
-    assert_int_not_equal (zqb_auth_version (auth), version);
+    assert_int_not_equal (zqb__auth_version (auth), version);
     assert_int_equal (ask_plain (socket, "alice", "one", user), 400);
     assert_int_equal (ask_plain (socket, "alice", "two", user), 200);
     assert_int_equal (ask_plain (socket, "bob", "one", user), 400);
@@ -899,33 +921,151 @@ TEST (what_calls_say_goes_before_the_file_and_removes_from_it)
     close_socket (socket);
 }
 
-TEST (it_is_told_who_is_still_known)
+/* ---- who would be let in again */
+
+enum { ALICE, BOB, GUEST, PLAIN_CAROL, NOBODY, KINDS };
+
+typedef struct admitted_t {
+    char user[300], entry[300];
+} admitted_t;
+
+static admitted_t admitted[KINDS];
+
+/* Lets one of each kind in, from 192.0.2.1. */
+static void admit_all (void *socket)
 {
-    write_text ("plain alice x\ncurve " KEY " bob\ncurve * bob\n");
+    unsigned char key[ZQB__KEY], other[ZQB__KEY] = {2}, guest[ZQB__KEY] = {3};
+    zmq_z85_decode (key, KEY);
+    for (int kind = 0; kind < KINDS; kind++) {
+        admitted_t *in = &admitted[kind];
+        int status = kind == ALICE         ? ask_curve (socket, key, in->user)
+                     : kind == BOB         ? ask_curve (socket, other, in->user)
+                     : kind == GUEST       ? ask_curve (socket, guest, in->user)
+                     : kind == PLAIN_CAROL ? ask_plain (socket, "carol", "first", in->user)
+                                           : ask_null (socket, "192.0.2.1");
+        assert_int_equal (status, 200);
+        strcpy (in->entry, entry);
+    }
+}
+
+/* Whether exactly these would be let in again, each a bit. */
+static void assert_admitted (int kinds)
+{
+    for (int kind = 0; kind < KINDS; kind++)
+        assert_int_equal (
+            zqb__auth_admits (auth, admitted[kind].user, "192.0.2.1", admitted[kind].entry), kinds >> kind & 1);
+}
+
+enum { ALL = (1 << KINDS) - 1 };
+
+static void begin_admitted (void)
+{
+    unsigned char other[ZQB__KEY] = {2};
+    char text[ZQB__KEY_TEXT + 1], file[400];
+    zmq_z85_encode (text, other, ZQB__KEY);
+    snprintf (file, sizeof file, "curve %s alice\ncurve %s bob\ncurve * guest\nplain carol first\n", KEY, text);
+    write_text (file);
     zqb_auth_options_t options = with_file ();
     start (&options);
-    assert_int_equal (zqb_auth_knows (auth, "alice", "10.0.0.1"), 1);
-    assert_int_equal (zqb_auth_knows (auth, "bob", NULL), 1);
-    assert_int_equal (zqb_auth_knows (auth, "carol", NULL), 0);
-    assert_int_equal (zqb_auth_knows (auth, "*", NULL), 0);
-    assert_int_equal (zqb_auth_knows (auth, "", NULL), 1);
-    assert_int_equal (zqb_auth_knows (auth, NULL, "10.0.0.1"), 1);
-    int version = zqb_auth_version (auth);
+    void *socket = asker ();
+    admit_all (socket);
+    close_socket (socket);
+    assert_admitted (ALL);
+    assert_ok (zqb_auth_reload (auth)); /* which reads the same */
+    assert_admitted (ALL);
+}
+
+TEST (who_is_on_no_list_any_more_would_not_be_let_in_again)
+{
+    begin_admitted ();
+    int version = zqb__auth_version (auth);
     assert_ok (zqb_auth_curve (auth, "*", NULL));
-    assert_int_not_equal (zqb_auth_version (auth), version);
-    assert_int_equal (zqb_auth_knows (auth, "bob", NULL), 1); /* by the other key */
+    assert_int_not_equal (zqb__auth_version (auth), version);
+    assert_admitted (ALL & ~(1 << GUEST));
     assert_ok (zqb_auth_curve (auth, KEY, NULL));
-    assert_int_equal (zqb_auth_knows (auth, "bob", NULL), 0);
-    version = zqb_auth_version (auth);
-    assert_ok (zqb_auth_deny (auth, "10.0.0.0/8"));
-    assert_int_not_equal (zqb_auth_version (auth), version);
-    assert_int_equal (zqb_auth_knows (auth, "alice", "10.0.0.1"), 0);
-    assert_int_equal (zqb_auth_knows (auth, "", "10.0.0.1"), 0);
-    assert_int_equal (zqb_auth_knows (auth, "alice", "11.0.0.1"), 1);
-    write_text ("plain bob x\n");
+    assert_admitted (ALL & ~(1 << GUEST | 1 << ALICE));
+    assert_ok (zqb_auth_plain (auth, "carol", NULL));
+    assert_admitted (1 << BOB | 1 << NOBODY);
+    write_text ("");
     assert_ok (zqb_auth_reload (auth));
-    assert_int_equal (zqb_auth_knows (auth, "alice", "11.0.0.1"), 0);
-    assert_int_equal (zqb_auth_knows (auth, "bob", "11.0.0.1"), 1);
+    assert_admitted (1 << NOBODY);
+}
+
+TEST (who_has_another_key_or_password_now_would_not_be_let_in_by_the_old_one)
+{
+    begin_admitted ();
+    write_text ("curve JTKVSB%%)wK0E.X)V>+}o?pNmC{O&4W4b!Ni{Lh6 alice\nplain carol second\n");
+    assert_ok (zqb_auth_reload (auth));
+    assert_admitted (1 << NOBODY);
+    assert_ok (zqb_auth_plain (auth, "carol", "first"));
+    assert_admitted (1 << NOBODY | 1 << PLAIN_CAROL);
+    assert_ok (zqb_auth_plain (auth, "carol", "third"));
+    assert_admitted (1 << NOBODY);
+}
+
+TEST (whose_key_is_anothers_now_would_not_be_let_in_as_who_he_was)
+{
+    begin_admitted ();
+    assert_ok (zqb_auth_curve (auth, KEY, "mallory"));
+    assert_admitted (ALL & ~(1 << ALICE));
+    assert_ok (zqb_auth_curve (auth, "*", "stranger"));
+    assert_admitted (ALL & ~(1 << ALICE | 1 << GUEST));
+    assert_ok (zqb_auth_curve (auth, KEY, "alice"));
+    assert_admitted (ALL & ~(1 << GUEST));
+}
+
+TEST (an_address_that_is_denied_admits_nobody)
+{
+    begin_admitted ();
+    int version = zqb__auth_version (auth);
+    assert_ok (zqb_auth_deny (auth, "192.0.2.0/24"));
+    assert_int_not_equal (zqb__auth_version (auth), version);
+    assert_admitted (0);
+    assert_true (zqb__auth_admits (auth, "alice", "10.0.0.1", admitted[ALICE].entry));
+    assert_false (zqb__auth_admits (auth, "alice", "", admitted[ALICE].entry));
+}
+
+TEST (what_is_no_entry_admits_nobody_who_has_a_name)
+{
+    static const char *const entries[] = {"", "key", "key ", "key x", "key " KEY "x", "password", "password 1",
+                                          "password 1 ", "password 1 carol", "password x carol", "hosts"};
+    begin_admitted ();
+    for (size_t i = 0; i < COUNT (entries); i++) {
+        assert_false (zqb__auth_admits (auth, "alice", "192.0.2.1", entries[i]));
+        assert_false (zqb__auth_admits (auth, "carol", "192.0.2.1", entries[i]));
+    }
+}
+
+static zqb__flag_t lets_in;
+
+static int decide_as_flagged (zqb_auth_peer_t *peer, UNUSED void *arg)
+{
+    strcpy (peer->user, "renamed");
+    return zqb__flag_get (&lets_in) ? 1 : -1;
+}
+
+TEST (whom_the_host_named_or_let_in_it_has_to_send_away)
+{
+    unsigned char key[ZQB__KEY], unknown[ZQB__KEY] = {9};
+    char user[300];
+    zqb_auth_options_t options;
+    memset (&options, 0, sizeof options);
+    options.decide = decide_as_flagged;
+    lets_in = 0;
+    start (&options);
+    void *socket = asker ();
+    zmq_z85_decode (key, KEY);
+    assert_ok (zqb_auth_curve (auth, KEY, "alice"));
+    assert_int_equal (ask_curve (socket, key, user), 200);
+    assert_string_equal (user, "renamed");
+    assert_true (zqb__auth_admits (auth, user, "192.0.2.1", entry));
+    assert_ok (zqb_auth_curve (auth, KEY, NULL));
+    assert_false (zqb__auth_admits (auth, user, "192.0.2.1", entry)); /* the list had let it in */
+    zqb__flag_set (&lets_in);
+    assert_int_equal (ask_curve (socket, unknown, user), 200);
+    assert_ok (zqb_auth_plain (auth, "x", "y"));
+    assert_true (zqb__auth_admits (auth, user, "192.0.2.1", entry));
+    close_socket (socket);
 }
 
 TEST (the_log_tells_who_and_why_but_no_password)
@@ -1017,7 +1157,7 @@ static void close_pair (pair_t *pair)
     close_socket (pair->server);
 }
 
-/* What the server gets: from whom, by which address. */
+/* What the server gets: from whom, by which address, and, in entry, what that one was let in by. */
 static void hear (pair_t *pair, char user[300], char address[300])
 {
     zmq_msg_t msg;
@@ -1027,6 +1167,7 @@ static void hear (pair_t *pair, char user[300], char address[300])
     const char *id = zmq_msg_gets (&msg, "User-Id"), *from = zmq_msg_gets (&msg, "Peer-Address");
     snprintf (user, 300, "%s", id ? id : "");
     snprintf (address, 300, "%s", from ? from : "");
+    snprintf (entry, sizeof entry, "%s", zmq_msg_gets (&msg, zqb__zap_property));
     zmq_msg_close (&msg);
 }
 
@@ -1060,7 +1201,7 @@ TEST (over_tcp_peers_of_each_mechanism_are_let_in_or_refused)
             hear (&pair, user, address);
             assert_string_equal (user, cases[i].user);
             assert_string_equal (address, "127.0.0.1");
-            assert_int_equal (zqb_auth_knows (auth, user, address), 1);
+            assert_true (zqb__auth_admits (auth, user, address, entry));
         } else
             assert_fails (zmq_recv (pair.server, user, 1, ZMQ_DONTWAIT), EAGAIN);
         close_pair (&pair);
@@ -1099,7 +1240,7 @@ TEST (a_change_holds_for_the_next_connection)
     assert_ok (zqb_auth_plain (auth, "alice", NULL));
     assert_int_equal (zmq_send (pair.client, "again", 5, 0), 5);
     hear (&pair, user, address); /* that there is goes on: the broker has to let it go */
-    assert_int_equal (zqb_auth_knows (auth, user, address), 0);
+    assert_false (zqb__auth_admits (auth, user, address, entry));
     close_socket (pair.client);
     open_client (&pair, BY_PLAIN, "alice", "secret");
     eventually (counter (refused_password) == 1);
@@ -1196,7 +1337,6 @@ TEST (what_is_wrong_is_einval)
     assert_fails (zqb_auth_plain (auth, "", "a"), EINVAL);
     assert_fails (zqb_auth_plain (auth, "a", ""), EINVAL);
     assert_fails (zqb_auth_reload (NULL), EINVAL);
-    assert_fails (zqb_auth_knows (NULL, "a", NULL), EINVAL);
     assert_fails (zqb_auth_stats (NULL, &stats), EINVAL);
     assert_fails (zqb_auth_stats (auth, NULL), EINVAL);
     assert_int_equal (counter (entries), 0);
@@ -1262,7 +1402,7 @@ static void change (UNUSED void *arg)
         zqb_auth_curve (auth, KEY, i & 1 ? "bob" : NULL);
         zqb_auth_plain (auth, "carol", i & 1 ? "x" : NULL);
         zqb_auth_reload (auth);
-        zqb_auth_knows (auth, "alice", "10.0.0.1");
+        zqb__auth_admits (auth, "alice", "10.0.0.1", "key " KEY);
     }
 }
 
@@ -1329,7 +1469,7 @@ TEST (without_memory_a_reload_is_enomem_and_changes_nothing)
         assert_int_equal (unit_memory_live, live);
         assert_int_equal (ask_plain (socket, "alice", "one", user), 200);
     }
-    assert_true (left >= 7);
+    assert_true (left >= 6);
     assert_int_equal (counter (reloads_failed), (uint64_t) left);
     assert_int_equal (ask_plain (socket, "alice", "two", user), 200);
     close_socket (socket);
@@ -1354,8 +1494,8 @@ TEST (without_memory_calls_are_enomem_and_change_nothing)
     close_socket (socket);
 }
 
-/* The frame with the user is the only one that may need memory of libzmq. */
-TEST (without_memory_for_the_user_the_answer_is_300_and_that_is_counted)
+/* The frames that tell who is let in are the only ones that may need memory of libzmq. */
+TEST (without_memory_to_let_somebody_in_the_answer_is_300_and_that_is_counted)
 {
     static const char name[] = "a user whose name has more than 33 bytes";
     char user[300];
@@ -1367,13 +1507,15 @@ TEST (without_memory_for_the_user_the_answer_is_300_and_that_is_counted)
     assert_int_equal (ask_plain (socket, name, "secret", user), 300);
     assert_string_equal (user, "");
     eventually (counter (no_memory) == 1);
-    assert_int_equal (ask_plain (socket, "bob", "secret", user), 200);
-    assert_string_equal (user, "bob");
+    assert_int_equal (ask_plain (socket, "bob", "secret", user), 300);
+    assert_string_equal (user, "");
+    eventually (counter (no_memory) == 2);
+    assert_int_equal (ask_null (socket, "192.0.2.1"), 200);
     assert_int_equal (ask_plain (socket, name, "wrong", user), 400);
     __atomic_store_n (&unit_frames_out, 0, __ATOMIC_SEQ_CST);
     assert_int_equal (ask_plain (socket, name, "secret", user), 200);
     assert_string_equal (user, name);
-    assert_int_equal (counter (no_memory), 1);
+    assert_int_equal (counter (no_memory), 2);
     close_socket (socket);
 }
 
@@ -1458,7 +1600,7 @@ TEST (a_file_that_cannot_be_read_is_an_error)
     close (handle);
 }
 
-TEST (many_users_of_one_name_and_many_names_are_found)
+TEST (many_keys_of_one_user_and_many_users_are_found)
 {
     char key_text[41], name[32], user[300];
     unsigned char key[32] = {0};
@@ -1476,13 +1618,15 @@ TEST (many_users_of_one_name_and_many_names_are_found)
     assert_string_equal (user, "user-1999");
     assert_int_equal (ask_plain (socket, "user-77", "user-77", user), 200);
     for (int i = 0; i < 2000; i += 2) {
-        assert_int_equal (zqb_auth_knows (auth, "team", NULL), 1);
         memcpy (key, &i, sizeof i);
         zmq_z85_encode (key_text, key, 32);
         assert_ok (zqb_auth_curve (auth, key_text, NULL));
+        assert_int_equal (ask_curve (socket, key, user), 400);
     }
-    assert_int_equal (zqb_auth_knows (auth, "team", NULL), 0);
-    assert_int_equal (zqb_auth_knows (auth, "user-1", NULL), 1);
+    assert_int_equal (counter (entries), 3000);
+    memcpy (key, &(int){1}, sizeof (int));
+    assert_int_equal (ask_curve (socket, key, user), 200);
+    assert_string_equal (user, "user-1");
     close_socket (socket);
 }
 
@@ -1513,7 +1657,12 @@ int main (void)
         FRESH (what_is_no_file_is_told),
         FRESH (a_reload_takes_all_of_a_file_or_nothing),
         FRESH (what_calls_say_goes_before_the_file_and_removes_from_it),
-        FRESH (it_is_told_who_is_still_known),
+        FRESH (who_is_on_no_list_any_more_would_not_be_let_in_again),
+        FRESH (who_has_another_key_or_password_now_would_not_be_let_in_by_the_old_one),
+        FRESH (whose_key_is_anothers_now_would_not_be_let_in_as_who_he_was),
+        FRESH (an_address_that_is_denied_admits_nobody),
+        FRESH (what_is_no_entry_admits_nobody_who_has_a_name),
+        FRESH (whom_the_host_named_or_let_in_it_has_to_send_away),
         FRESH (the_log_tells_who_and_why_but_no_password),
         FRESH (what_the_log_had_no_room_for_is_told_as_a_number),
         FRESH (over_tcp_peers_of_each_mechanism_are_let_in_or_refused),
@@ -1530,13 +1679,13 @@ int main (void)
         FRESH (without_memory_start_is_enomem_and_leaves_nothing),
         FRESH (without_memory_a_reload_is_enomem_and_changes_nothing),
         FRESH (without_memory_calls_are_enomem_and_change_nothing),
-        FRESH (without_memory_for_the_user_the_answer_is_300_and_that_is_counted),
+        FRESH (without_memory_to_let_somebody_in_the_answer_is_300_and_that_is_counted),
         FRESH (an_answer_that_signals_interrupt_is_sent_nevertheless),
         FRESH (without_descriptors_or_in_a_context_that_ends_start_says_so_and_leaves_nothing),
         FRESH (without_memory_for_keys_it_is_enomem_and_there_are_none),
         FRESH (what_a_socket_does_not_take_of_keys_is_an_error),
         FRESH (a_file_that_cannot_be_read_is_an_error),
-        FRESH (many_users_of_one_name_and_many_names_are_found),
+        FRESH (many_keys_of_one_user_and_many_users_are_found),
     };
     return cmocka_run_group_tests (tests, NULL, NULL);
 }

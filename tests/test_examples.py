@@ -1176,7 +1176,7 @@ NOT_ALLOWED = (1, "", "zqcall: echo: not allowed\n")
 NO_ENTRY = (1, "", "zqcall: echo: Permission denied\n")
 
 
-@case("--auth: who is in the file is served, who is not is refused; SIGHUP lets in who is in it then")
+@case("--auth: who is in the file is served, who is not is refused; SIGHUP lets in who is in it then, and others go")
 def _():
     path, options = with_lists("auth", "curve {alice} alice\n")
     with secure_broker(*options) as (endpoint, broker), Started("zqecho", "-e", endpoint, *mine(path, "alice"), "echo"):
@@ -1194,6 +1194,7 @@ def _():
         broker.process.send_signal(signal.SIGHUP)
         broker.line("reloaded")
         same(call("alice"), NO_ENTRY)
+        same(answer("zqcall", "-e", endpoint, *mine(path, "bob"), "mmi.service", "echo"), (0, "404\n", ""))
         same((broker.end(), broker.stderr()), (0, ""))
 
 

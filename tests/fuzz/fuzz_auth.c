@@ -1,7 +1,7 @@
 /*  Fuzzes who may connect: requests of ZAP, files of lists, and calls, in any order. Shows that each request that can
     be answered is, once, in due form, and any other not at all; that a request is malformed exactly when a second,
-    plainer reader says so; that nobody is let in by a password that is not listed; that a file is taken whole or not at
-    all; and that nothing is left.
+    plainer reader says so; that nobody is let in by a password that is not listed; that who is let in would be let in
+    again, by what the answer says of that; that a file is taken whole or not at all; and that nothing is left.
 
         make fuzz FUZZ=fuzz_auth FUZZ_SECONDS=60 */
 
@@ -19,7 +19,7 @@ static uint64_t asked;   /* requests so far */
 static struct {
     unsigned count;
     int status;
-    int named; /* with a user id */
+    char user[256], entry[512];
 } answer;
 
 static const char *const words[USERS_MOST] = {"alice", "bob", "a", "", "secret", "secret ", "se\0cret", "*"};
@@ -40,20 +40,35 @@ static int is_text (zmq_msg_t *frame, const char *expected)
     return zmq_msg_size (frame) == strlen (expected) && memcmp (zmq_msg_data (frame), expected, strlen (expected)) == 0;
 }
 
+/* One property, of who is let in: what he was let in by. */
+static void see_metadata (zmq_msg_t *frame)
+{
+    const uint8_t *at = (const uint8_t *) zmq_msg_data (frame);
+    size_t name = strlen (zqb__zap_property), size = zmq_msg_size (frame);
+    CHECK ((size != 0) == (answer.status == 200), "only who is let in has metadata");
+    if (!size)
+        return;
+    CHECK (size > 5 + name && at[0] == name && memcmp (at + 1, zqb__zap_property, name) == 0, "it is our property");
+    CHECK (at[1 + name] == 0 && at[2 + name] == 0 && at[3 + name] * 256u + at[4 + name] == size - 5 - name,
+           "nothing is behind its value");
+    CHECK (size - 5 - name < ZQB__ENTRY_ROOM, "it is short");
+    memcpy (answer.entry, at + 5 + name, size - 5 - name);
+}
+
 static void see_answer (UNUSED socket_t *socket, frames_t *frames)
 {
     CHECK (frames->count == 8, "an answer has seven frames behind the address");
     CHECK (is_text (&frames->at[0], "peer"), "an answer goes to who asked");
     CHECK (zmq_msg_size (&frames->at[1]) == 0 && is_text (&frames->at[2], "1.0"), "an answer has a head");
     CHECK (zmq_msg_size (&frames->at[3]) >= 1 && zmq_msg_size (&frames->at[3]) <= 255, "an answer has an id");
-    CHECK (zmq_msg_size (&frames->at[7]) == 0, "there is no metadata");
+    CHECK (zmq_msg_size (&frames->at[6]) < 256, "a user id is short");
     answer.count++;
     answer.status = is_text (&frames->at[4], "200") ? 200 : is_text (&frames->at[4], "300") ? 300
                     : is_text (&frames->at[4], "400") ? 400 : is_text (&frames->at[4], "500") ? 500 : 0;
-    answer.named = zmq_msg_size (&frames->at[6]) != 0;
+    memcpy (answer.user, zmq_msg_data (&frames->at[6]), zmq_msg_size (&frames->at[6]));
     CHECK (answer.status, "the status is one of four");
-    CHECK (!answer.named || answer.status == 200, "only who is let in has a user");
-    CHECK (zmq_msg_size (&frames->at[6]) < 256, "a user id is short");
+    CHECK (!answer.user[0] || answer.status == 200, "only who is let in has a user");
+    see_metadata (&frames->at[7]);
 }
 
 /* ---- a second reader */
@@ -113,6 +128,9 @@ static void ask (frames_t *frames)
 {
     int form = judge (frames), mechanism = form == 2 ? is_text (&frames->at[7], "PLAIN") ? 'P' : 'x' : 0;
     int right = mechanism == 'P' && judge_password (frames);
+    char address[256] = "";
+    if (form == 2)
+        memcpy (address, zmq_msg_data (&frames->at[5]), zmq_msg_size (&frames->at[5]));
     memset (&answer, 0, sizeof answer);
     world_deliver (auth->socket, frames, 1);
     asked++;
@@ -121,6 +139,8 @@ static void ask (frames_t *frames)
     CHECK ((answer.status == 500) == (form == 1), "500 is for what is malformed");
     CHECK (answer.status != 300 || world.failed, "only without memory it is put off");
     CHECK (mechanism != 'P' || right || file_is_read || answer.status != 200, "nobody gets in without the password");
+    CHECK (answer.status != 200 || zqb__auth_admits (auth, answer.user, address, answer.entry),
+           "who is let in would be let in again");
 }
 
 static void ask_frames (script_t *step)
@@ -212,11 +232,11 @@ static int take_text (int shared)
 static void reload (script_t *step)
 {
     unsigned how = script_byte (step);
-    int version = zqb_auth_version (auth), shared = how & 1;
+    int version = zqb__auth_version (auth), shared = how & 1;
     uint64_t before = entries (), failures = world.failed;
     if (take_text (shared) == 0) {
         uint64_t after = entries ();
-        CHECK (zqb_auth_version (auth) != version, "what was read changes the version");
+        CHECK (zqb__auth_version (auth) != version, "what was read changes the version");
         world.memory_fails = 0;
         CHECK (take_text (shared) == 0 && entries () == after, "a file says the same when read again");
         file_is_read = 1;
@@ -224,17 +244,29 @@ static void reload (script_t *step)
         CHECK (errno == EINVAL || errno == ENOSPC || (errno == EPERM && shared)
                    || (errno == ENOMEM && world.failed > failures),
                "why a file is not taken is told");
-        CHECK (entries () == before && zqb_auth_version (auth) == version, "a file is taken whole or not at all");
+        CHECK (entries () == before && zqb__auth_version (auth) == version, "a file is taken whole or not at all");
     }
     if (!(how & 2))
         text_size = 0;
+}
+
+/* Whether somebody would be let in by whatever text. */
+static void ask_of_anything (script_t *step, const char *user, const char *address)
+{
+    char entry[64];
+    size_t size = 0;
+    while (step->left && size + 1 < sizeof entry)
+        entry[size++] = (char) script_byte (step);
+    entry[size] = 0;
+    int version = zqb__auth_version (auth), admits = zqb__auth_admits (auth, user, address, entry);
+    CHECK (admits == (admits != 0) && zqb__auth_version (auth) == version, "to ask who is let in changes nothing");
 }
 
 /* The calls of the host. */
 static void call (script_t *step)
 {
     unsigned what = script_byte (step), first = script_byte (step), second = script_byte (step);
-    int version = zqb_auth_version (auth), failed = 0;
+    int version = zqb__auth_version (auth), failed = 0;
     const char *user = words[first % USERS_MOST], *word = second & 8 ? NULL : words[second % USERS_MOST];
     switch (what % 5) {
         case 0: failed = zqb_auth_allow (auth, nets[first % 16]); break;
@@ -247,10 +279,10 @@ static void call (script_t *step)
                     listed[i] = word;
             break;
         default:
-            CHECK (zqb_auth_knows (auth, user, nets[second % 16]) >= 0, "whether somebody is known can be asked");
+            ask_of_anything (step, user, nets[second % 16]);
             return;
     }
-    CHECK ((failed == 0) == (zqb_auth_version (auth) != version), "the version changes with the lists");
+    CHECK ((failed == 0) == (zqb__auth_version (auth) != version), "the version changes with the lists");
     CHECK (!failed || errno == EINVAL || errno == ENOENT || errno == ENOSPC || (errno == ENOMEM && world.failed),
            "a call says why it failed");
 }

@@ -2185,7 +2185,7 @@ static void draw_world (sim_t *sim)
 
 static int open_engine (sim_t *sim)
 {
-    zqb__sink_t sink = {sim, sink_send, sink_serve, sink_dead, sink_log, NULL, NULL, sink_choose, sink_scale, NULL, NULL};
+    zqb__sink_t sink = {sim, sink_send, sink_serve, sink_dead, sink_log, NULL, NULL, sink_choose, sink_scale, NULL, NULL, NULL};
     if (has (sim, FILTERS))
         sink.filter = sink_filter;
     if (has (sim, OUTCOMES))
