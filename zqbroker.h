@@ -730,11 +730,12 @@ ZQB_API int zqb_request_refuse (zqb_request_t *request);
    of its endpoints, in any dialect. Where a peer does not fit, nothing is exchanged with it.
 
    A KEY in options is 40 characters of Z85, or "file:PATH": a file of zqkeygen's, or a certificate of CZMQ's or
-   pyzmq's, which has a line public-key = "KEY" or secret-key = "KEY". It is read when the object is made, with these
-   errors: what open says (ENOENT, EACCES ...); EPERM: it is not ours or root's, or others than its owner may write to
-   it, or read it although it is for a secret key; EFBIG: it has more than 4095 bytes; EAGAIN: it is being written;
-   EINVAL: it is no plain file, there is no such line, or what is given is no key; ENOTSUP: this libzmq has no CURVE.
-   Our copies of secrets are wiped when the object is destroyed; libzmq has its own, and the strings are yours. */
+   pyzmq's, which has a line public-key = "KEY" or secret-key = "KEY". A PASSWORD is 1 to 255 bytes, or "file:PATH": the
+   first line of that file. Files are read when the object is made, with these errors: what open says (ENOENT, EACCES
+   ...); EPERM: it is not ours or root's, or others than its owner may write to it, or read it although it is for a
+   secret key or a password; EFBIG: it has more than 4095 bytes; EAGAIN: it is being written; EINVAL: it is no plain
+   file, there is no such line, or what is given is no key or password; ENOTSUP: this libzmq has no CURVE. Our copies
+   of secrets are wiped when the object is destroyed; libzmq has its own, and the strings are yours. */
 
 /* A new pair of keys as text, with a NUL each. EINVAL; ENOTSUP: this libzmq has no CURVE. Any thread. */
 ZQB_API int zqb_curve_keypair (char public_key[41], char secret_key[41]);
@@ -1083,7 +1084,7 @@ typedef struct zqb_worker_options_t {
     const char *public_key;    /* NULL CURVE: its own; NULL: the one that belongs to secret_key */
     const char *secret_key;    /* NULL CURVE: NULL: a new pair, which the broker does not know, as long as it lives */
     const char *user;          /* NULL PLAIN: 1 to 255 bytes, not together with CURVE. Both go over the network as */
-    const char *password;      /* NULL PLAIN: they are, to whoever is there: over ipc or a tunnel only */
+    const char *password;      /* NULL PLAIN: they are, to whoever is there: over ipc or tunnels only; or "file:PATH" */
 } zqb_worker_options_t;
 
 /* A worker for this service (1 to 255 bytes) at this endpoint, or at the first of several that answers, separated by
@@ -1140,7 +1141,7 @@ typedef struct zqb_client_options_t {
     const char *public_key;    /* NULL CURVE: its own; NULL: the one that belongs to secret_key */
     const char *secret_key;    /* NULL CURVE: NULL: a new pair, which the broker does not know, as long as it lives */
     const char *user;          /* NULL PLAIN: 1 to 255 bytes, not together with CURVE. Both go over the network as */
-    const char *password;      /* NULL PLAIN: they are, to whoever is there: over ipc or a tunnel only */
+    const char *password;      /* NULL PLAIN: they are, to whoever is there: over ipc or tunnels only; or "file:PATH" */
 } zqb_client_options_t;
 
 /* What zqb_client_recv gives. */
@@ -9075,10 +9076,25 @@ static int zqb__keys_set_curve (zqb__keys_t *keys, const char *server_public, co
     return public_key ? zqb__key_read (public_key, 0, keys->public_key) : zqb__keys_complete (keys, secret_key != NULL);
 }
 
+/* A password, or the first line of the file that has it. -1: as for a key. */
+static int zqb__keys_keep_password (zqb__keys_t *keys, const char *given)
+{
+    zqb__file_t file;
+    if (!given || strncmp (given, "file:", 5) != 0)
+        return zqb__keys_keep_text (keys->password, given, 1);
+    if (zqb__file_read (&file, given + 5, ZQB__KEY_FILE, 1) != 0)
+        return -1;
+    file.text[strcspn (file.text, "\r\n")] = 0;
+    int failed = zqb__keys_keep_text (keys->password, file.text, 1), error = errno;
+    zqb__file_free (&file);
+    errno = error;
+    return failed;
+}
+
 static int zqb__keys_set_plain (zqb__keys_t *keys, const char *user, const char *password)
 {
     keys->mechanism = ZMQ_PLAIN;
-    return zqb__keys_keep_text (keys->user, user, 1) == 0 ? zqb__keys_keep_text (keys->password, password, 1) : -1;
+    return zqb__keys_keep_text (keys->user, user, 1) == 0 ? zqb__keys_keep_password (keys, password) : -1;
 }
 
 /* NULL and errno, if what was set is not all right. */

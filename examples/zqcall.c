@@ -31,7 +31,6 @@
 #define ZQBROKER_IMPLEMENTATION
 #include "zqbroker.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <limits.h>
@@ -39,7 +38,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static const char help[] =
@@ -72,11 +70,11 @@ static const char help[] =
 enum { ANSWERED = 0, FAILED = 1, WRONG = 2, WORKER_FAILED = 3, EXPIRED = 4, NO_WORKER = 5 };
 
 enum { LOOK_MS = 100, LONGEST_KEY = 255, MOST_ATTEMPTS = 65534 };
-enum { PATH_SIZE = 4096, PASSWORD_SIZE = 257 };
+enum { PATH_SIZE = 4096 };
 
 typedef struct settings_t {
     zqb_client_options_t client;
-    char server[PATH_SIZE], own[PATH_SIZE], password[PASSWORD_SIZE]; /* what it points to */
+    char server[PATH_SIZE], own[PATH_SIZE], password[PATH_SIZE]; /* what it points to */
     zqb_request_options_t request;
     int asks; /* something of these */
     int progress;
@@ -155,27 +153,10 @@ static void show_help (void)
 
 /* ---- keys and passwords ---- */
 
-static const char *key_file (char text[PATH_SIZE], const char *path, const char *ending)
+static const char *in_file (char text[PATH_SIZE], const char *path, const char *ending)
 {
     if (snprintf (text, PATH_SIZE, "file:%s%s", path, ending) >= PATH_SIZE)
         usage_error ("too long: ", path);
-    return text;
-}
-
-/* The first line of a file that nobody else may read. */
-static const char *password_in (char text[PASSWORD_SIZE], const char *path)
-{
-    struct stat about;
-    int file = open (path, O_RDONLY | O_CLOEXEC);
-    ssize_t size = file != -1 ? read (file, text, PASSWORD_SIZE - 1) : -1;
-
-    if (size == -1)
-        usage_error ("cannot be read: ", path);
-    if (fstat (file, &about) == -1 || (about.st_mode & (S_IRWXG | S_IRWXO)) != 0)
-        usage_error ("others may read or write it: ", path);
-    close (file);
-    text[size] = '\0';
-    text[strcspn (text, "\r\n")] = '\0';
     return text;
 }
 
@@ -185,10 +166,10 @@ static int set_security (settings_t *settings, int option)
     zqb_client_options_t *peer = &settings->client;
 
     switch (option) {
-        case 'S': peer->server_public = key_file (settings->server, optarg, ""); return 1;
-        case 'C': peer->secret_key = key_file (settings->own, optarg, ".secret"); return 1;
+        case 'S': peer->server_public = in_file (settings->server, optarg, ""); return 1;
+        case 'C': peer->secret_key = in_file (settings->own, optarg, ".secret"); return 1;
         case 'U': peer->user = optarg; return 1;
-        case 'P': peer->password = password_in (settings->password, optarg); return 1;
+        case 'P': peer->password = in_file (settings->password, optarg, ""); return 1;
         default: return 0;
     }
 }

@@ -19,14 +19,12 @@
 #define ZQBROKER_IMPLEMENTATION
 #include "zqbroker.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -53,7 +51,7 @@ static const char help[] =
     "      --password-file FILE   and the password, in a file that only its owner may read\n";
 
 enum { HEARTBEAT_MS = 2500, LIVENESS = 3, LINGER_MS = 1000, STEPS = 10, LOOK_MS = 10 };
-enum { PATH_SIZE = 4096, PASSWORD_SIZE = 257 };
+enum { PATH_SIZE = 4096 };
 
 typedef struct settings_t settings_t;
 typedef int (serve_fn) (void *ctx, const settings_t *settings);
@@ -63,7 +61,7 @@ struct settings_t {
     const char *endpoint;
     const char *service;
     zqb_worker_options_t worker;
-    char server[PATH_SIZE], own[PATH_SIZE], password[PASSWORD_SIZE]; /* what it points to */
+    char server[PATH_SIZE], own[PATH_SIZE], password[PATH_SIZE]; /* what it points to */
     int print, progress, refuse;
     int work_ms;
     int fail; /* the code, or 0 */
@@ -365,27 +363,10 @@ static void show_help (void)
 
 /* ---- keys and passwords ---- */
 
-static const char *key_file (char text[PATH_SIZE], const char *path, const char *ending)
+static const char *in_file (char text[PATH_SIZE], const char *path, const char *ending)
 {
     if (snprintf (text, PATH_SIZE, "file:%s%s", path, ending) >= PATH_SIZE)
         usage_error ("too long: ", path);
-    return text;
-}
-
-/* The first line of a file that nobody else may read. */
-static const char *password_in (char text[PASSWORD_SIZE], const char *path)
-{
-    struct stat about;
-    int file = open (path, O_RDONLY | O_CLOEXEC);
-    ssize_t size = file != -1 ? read (file, text, PASSWORD_SIZE - 1) : -1;
-
-    if (size == -1)
-        usage_error ("cannot be read: ", path);
-    if (fstat (file, &about) == -1 || (about.st_mode & (S_IRWXG | S_IRWXO)) != 0)
-        usage_error ("others may read or write it: ", path);
-    close (file);
-    text[size] = '\0';
-    text[strcspn (text, "\r\n")] = '\0';
     return text;
 }
 
@@ -395,10 +376,10 @@ static int set_security (settings_t *settings, int option)
     zqb_worker_options_t *peer = &settings->worker;
 
     switch (option) {
-        case 'S': peer->server_public = key_file (settings->server, optarg, ""); return 1;
-        case 'C': peer->secret_key = key_file (settings->own, optarg, ".secret"); return 1;
+        case 'S': peer->server_public = in_file (settings->server, optarg, ""); return 1;
+        case 'C': peer->secret_key = in_file (settings->own, optarg, ".secret"); return 1;
         case 'U': peer->user = optarg; return 1;
-        case 'P': peer->password = password_in (settings->password, optarg); return 1;
+        case 'P': peer->password = in_file (settings->password, optarg, ""); return 1;
         default: return 0;
     }
 }

@@ -1113,7 +1113,9 @@ def _():
     write(path("password"), "wonder land\n")
     mine = ["--user", "alice", "--password-file", path("password")]
     os.chmod(path("password"), 0o640)
-    refused("zqcall", "-e", "tcp://127.0.0.1:1", *mine, "echo", "x")
+    for name, service in (("zqcall", ["echo", "x"]), ("zqecho", ["echo"])):
+        status, output, errors = answer(name, "-e", "tcp://127.0.0.1:1", *mine, *service)
+        assert (status, output) == (1, "") and "not permitted" in errors, (status, output, errors)
     os.chmod(path("password"), 0o600)
     with secure_broker("--plain") as (endpoint, _):
         same(answer("zqcall", "-e", endpoint, "--timeout", "100", "--retries", "0", *mine, "echo", "x"),

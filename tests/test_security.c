@@ -757,6 +757,32 @@ TEST (keys_come_from_files_of_their_owner_alone)
     }
 }
 
+TEST (a_password_comes_from_a_file_of_its_owner_alone)
+{
+    char long_one[300];
+    memset (long_one, 'x', sizeof long_one);
+    long_one[256] = 0;
+    static const char *const good[] = {"wonder land", "wonder land\n", "wonder land\r\nand more", "file:x"};
+    for (size_t i = 0; i < COUNT (good); i++)
+        assert_error (error_of_peer (NULL, NULL, NULL, "alice", written ("s", 0600, good[i])), 0);
+    const char *const bad[] = {"", "\n", "\nwonder land", long_one};
+    for (size_t i = 0; i < COUNT (bad); i++)
+        assert_error (error_of_peer (NULL, NULL, NULL, "alice", written ("s", 0600, bad[i])), EINVAL);
+    assert_error (error_of_peer (NULL, NULL, NULL, "alice", written ("s", 0640, "wonder land")), EPERM);
+    assert_error (error_of_peer (NULL, NULL, NULL, "alice", written ("s", 0604, "wonder land")), EPERM);
+    assert_error (error_of_peer (NULL, NULL, NULL, "alice", file ("nothing")), ENOENT);
+    zqb_broker_options_t options;
+    memset (&options, 0, sizeof options);
+    options.plain = 1;
+    broker_over ("tcp://127.0.0.1:*", &options);
+    start_zap ();
+    unit_look_for ("wonder land", strlen ("wonder land"));
+    zqb_client_options_t client = plain_client ("alice", written ("s", 0600, "wonder land\n"));
+    assert_error (call_with (&client, "echo"), 0);
+    assert_int_equal (unit_found (), 0);
+    unit_look_for (NULL, 0);
+}
+
 TEST (files_that_are_missing_or_malformed_say_so)
 {
     char text[8192];
@@ -846,6 +872,7 @@ int main (void)
         SECURE (every_endpoint_of_a_broker_asks_for_the_same),
         SECURE (keys_and_passwords_that_are_none_or_do_not_fit_together_are_einval),
         SECURE (keys_come_from_files_of_their_owner_alone),
+        SECURE (a_password_comes_from_a_file_of_its_owner_alone),
         SECURE (files_that_are_missing_or_malformed_say_so),
         SECURE (without_curve_in_libzmq_it_is_enotsup),
         SECURE (our_copies_of_secrets_are_wiped),
