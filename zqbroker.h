@@ -500,7 +500,7 @@
 
     0.2.0   requests with priorities, deadlines, delays and keys; progress, cancelling, refusing, draining; surveys,
             patterns, policies, filters; elastic pools; CURVE and PLAIN, lists of who may connect, rules and limits of
-            users. zqb_request_fail takes a code, zqb_pool_options_t has scale in front of worker, and a handler that
+            users and clients. zqb_request_fail takes a code, zqb_pool_options_t has scale in front of worker, and a handler that
             returns ZQB_EREFUSED refuses.
     0.1.0   the first: six dialects, one engine; broker, worker, client and pool.
 
@@ -2349,10 +2349,12 @@ static void zqb__list_move (zqb__link_t *to, zqb__link_t *from)
     zqb__list_init (from);
 }
 
-/* ---- hash table: chained, intrusive. Hashes are keyed, so that peers cannot choose names that collide. */
+/* ---- hash table: chained, intrusive. Hashes are keyed, so that peers cannot choose names that collide; but they can
+   use one name many times, so a node is taken out without a walk along its chain. */
 
 typedef struct zqb__node_t {
     struct zqb__node_t *next;
+    struct zqb__node_t **at; /* what points to it */
     uint64_t hash;
 } zqb__node_t;
 
@@ -2396,6 +2398,15 @@ static zqb__node_t *zqb__table_next (const zqb__node_t *node)
     return zqb__table_same (node->next, node->hash);
 }
 
+static void zqb__bucket_insert (zqb__node_t **bucket, zqb__node_t *node)
+{
+    node->next = *bucket;
+    node->at = bucket;
+    if (node->next)
+        node->next->at = &node->next;
+    *bucket = node;
+}
+
 static void zqb__table_resize (zqb__table_t *table, size_t size)
 {
     zqb__node_t **buckets = (zqb__node_t **) zqb__alloc (size * sizeof *buckets);
@@ -2403,10 +2414,8 @@ static void zqb__table_resize (zqb__table_t *table, size_t size)
         return; /* longer chains, nothing worse */
     for (size_t i = 0; i < table->size; i++)
         for (zqb__node_t *node = table->buckets[i], *next; node; node = next) {
-            zqb__node_t **bucket = &buckets[node->hash & (size - 1)];
             next = node->next;
-            node->next = *bucket;
-            *bucket = node;
+            zqb__bucket_insert (&buckets[node->hash & (size - 1)], node);
         }
     ZQB_FREE (table->buckets);
     table->buckets = buckets;
@@ -2417,20 +2426,18 @@ static void zqb__table_insert (zqb__table_t *table, zqb__node_t *node, uint64_t 
 {
     if (table->count >= table->size)
         zqb__table_resize (table, table->size * 2);
-    zqb__node_t **bucket = &table->buckets[hash & (table->size - 1)];
     node->hash = hash;
-    node->next = *bucket;
-    *bucket = node;
+    zqb__bucket_insert (&table->buckets[hash & (table->size - 1)], node);
     table->count++;
 }
 
 static void zqb__table_remove (zqb__table_t *table, zqb__node_t *node)
 {
-    zqb__node_t **at = &table->buckets[node->hash & (table->size - 1)];
-    while (*at != node)
-        at = &(*at)->next;
-    *at = node->next;
+    *node->at = node->next;
+    if (node->next)
+        node->next->at = node->at;
     node->next = NULL;
+    node->at = NULL;
     table->count--;
     if (table->size > ZQB__TABLE_KEPT_SIZE && table->count < table->size / 16)
         zqb__table_resize (table, table->size / 4);

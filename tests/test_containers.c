@@ -124,6 +124,26 @@ TEST (a_table_keeps_entries_of_the_same_hash_apart)
     zqb__table_close (&table);
 }
 
+/* A walk along the chain for each would take minutes. */
+TEST (many_entries_of_one_hash_are_removed_in_any_order)
+{
+    enum { MANY = 400000 };
+    zqb__table_t table;
+    entry_t *entries = (entry_t *) calloc (MANY, sizeof *entries);
+    assert_ok (zqb__table_init (&table));
+    for (int i = 0; i < MANY; i++)
+        zqb__table_insert (&table, &entries[i].node, 7);
+    for (int i = 0; i < MANY; i += 2)
+        zqb__table_remove (&table, &entries[i].node);
+    for (int i = MANY - 1; i > 1; i -= 2)
+        zqb__table_remove (&table, &entries[i].node);
+    assert_int_equal (table.count, 1);
+    assert_true (has (&table, 7, &entries[1]));
+    assert_ptr_equal (zqb__table_next (&entries[1].node), NULL);
+    zqb__table_close (&table);
+    free (entries);
+}
+
 TEST (a_table_without_memory_to_grow_still_finds_everything)
 {
     zqb__table_t table;
@@ -423,6 +443,7 @@ int main (void)
         cmocka_unit_test (an_item_can_be_removed_twice),
         cmocka_unit_test (a_table_finds_each_of_many_as_it_grows_and_shrinks),
         cmocka_unit_test (a_table_keeps_entries_of_the_same_hash_apart),
+        cmocka_unit_test (many_entries_of_one_hash_are_removed_in_any_order),
         cmocka_unit_test (a_table_without_memory_to_grow_still_finds_everything),
         cmocka_unit_test (a_table_without_memory_is_not_made),
         cmocka_unit_test (hashes_are_siphash_1_3),
