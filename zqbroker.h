@@ -500,8 +500,8 @@
 
     0.2.0   requests with priorities, deadlines, delays and keys; progress, cancelling, refusing, draining; surveys,
             patterns, policies, filters; elastic pools; CURVE and PLAIN, lists of who may connect, rules and limits of
-            users and clients. zqb_request_fail takes a code, zqb_pool_options_t has scale in front of worker, and a handler that
-            returns ZQB_EREFUSED refuses.
+            users and clients. zqb_request_fail takes a code, zqb_pool_options_t has scale in front of worker, and a
+            handler that returns ZQB_EREFUSED refuses.
     0.1.0   the first: six dialects, one engine; broker, worker, client and pool.
 
     ============================================================================================================
@@ -1367,9 +1367,11 @@ ZQB_API void zqb_auth_stop (zqb_auth_t **auth);
 /* ================================================================================================================
    >>platform
    Owns:    the clock, memory, random bytes, threads, locks, what several threads count together, the signal that wakes
-            a thread, wiping, files that are trusted, the end of a connection. Every #ifdef for a system is here.
+            a thread, wiping, files that are trusted, text by words, the end of a connection. Every #ifdef for a
+            system is here.
    Door:    zqb__clock, zqb__alloc, zqb__random, zqb__thread_*, zqb__lock_*, zqb__ledger_*, zqb__account_*,
-            zqb__signal_*, zqb__wait, zqb__processors, zqb__wipe, zqb__secret_same, zqb__file_*, zqb__connection_cut
+            zqb__signal_*, zqb__wait, zqb__processors, zqb__wipe, zqb__secret_same, zqb__file_*, zqb__text_*,
+            zqb__connection_cut
    Uses:    libc
    Never:   knows what it is used for
    ================================================================================================================ */
@@ -2099,6 +2101,57 @@ static int zqb__file_read (zqb__file_t *file, const char *path, size_t most, int
     zqb__file_free (file);
     errno = error;
     return -1;
+}
+
+/* ---- text by lines, and lines by words */
+
+typedef struct zqb__word_t {
+    const char *at;
+    size_t size;
+} zqb__word_t;
+
+static int zqb__word_is (const zqb__word_t *word, const char *text)
+{
+    return word->size == strlen (text) && memcmp (word->at, text, word->size) == 0;
+}
+
+static int zqb__is_blank (char byte)
+{
+    return byte == ' ' || byte == '\t';
+}
+
+/* Takes the next line off a text, without what ends it, \n or \r\n: 1; 0: there is none. */
+static int zqb__text_line (zqb__word_t *text, zqb__word_t *line)
+{
+    const char *end = text->size ? (const char *) memchr (text->at, '\n', text->size) : NULL;
+    size_t step = end ? (size_t) (end - text->at) + 1 : text->size;
+    line->at = text->at;
+    line->size = step - (end != NULL);
+    text->at += step;
+    text->size -= step;
+    line->size -= line->size && line->at[line->size - 1] == '\r';
+    return step != 0;
+}
+
+/* Whether there is nothing in a line but text, of whatever encoding, and tabs. */
+static int zqb__text_valid (const zqb__word_t *line)
+{
+    for (size_t i = 0; i < line->size; i++)
+        if (((unsigned char) line->at[i] < 32 && line->at[i] != '\t') || line->at[i] == 127)
+            return 0;
+    return 1;
+}
+
+/* Takes the next word off a line: 1; 0: there is none. */
+static int zqb__text_word (zqb__word_t *line, zqb__word_t *word)
+{
+    while (line->size && zqb__is_blank (*line->at))
+        line->at++, line->size--;
+    word->at = line->at;
+    while (line->size && !zqb__is_blank (*line->at))
+        line->at++, line->size--;
+    word->size = (size_t) (line->at - word->at);
+    return word->size != 0;
 }
 
 /* ---- the end of a connection: libzmq tells its descriptor, but closes none when asked to; and it may close this one,
@@ -4129,7 +4182,7 @@ static int zqb__wire_frames (zqb_msg_t *out, int dialect, int side, const zqb__c
    >>access
    Owns:    rules that say who may do what, and how they are written
    Door:    zqb__rules_new, _free, _read (a file's text), _add (one rule), _allow (what they say)
-   Uses:    platform (memory, names)
+   Uses:    platform (memory, names, text by words)
    Never:   a file, a socket, a peer: who asks for what is what the caller says
    ================================================================================================================ */
 
@@ -4234,33 +4287,10 @@ static void zqb__rules_free (zqb__rules_t *rules)
 static const char zqb__no_memory[] = "out of memory";
 static const char zqb__rules_full[] = "too many rules";
 
-typedef struct zqb__word_t {
-    const char *at;
-    size_t size;
-} zqb__word_t;
-
-static int zqb__word_is (const zqb__word_t *word, const char *text)
-{
-    return word->size == strlen (text) && memcmp (word->at, text, word->size) == 0;
-}
-
-static int zqb__is_blank (char byte)
-{
-    return byte == ' ' || byte == '\t';
-}
-
 /* Takes the next word off a line: 1; 0: there is none. One that begins with # ends the line. */
-static int zqb__word_next (zqb__word_t *line, zqb__word_t *word)
+static int zqb__rule_word (zqb__word_t *line, zqb__word_t *word)
 {
-    while (line->size && zqb__is_blank (*line->at))
-        line->at++, line->size--;
-    word->at = line->at;
-    word->size = 0;
-    if (!line->size || *line->at == '#')
-        return 0;
-    while (line->size && !zqb__is_blank (*line->at))
-        line->at++, line->size--, word->size++;
-    return 1;
+    return zqb__text_word (line, word) && *word->at != '#';
 }
 
 static int zqb__hex_digit (char byte)
@@ -4359,7 +4389,7 @@ static const char *zqb__rules_add (zqb__rules_t *rules, int allow, const zqb__wo
     size_t before = rules->count;
     zqb__word_t word;
     const char *wrong = NULL;
-    while (!wrong && zqb__word_next (&services, &word))
+    while (!wrong && zqb__rule_word (&services, &word))
         wrong = zqb__rules_add_one (rules, allow, who, actions, &word);
     if (!wrong && rules->count == before)
         wrong = "a rule without services";
@@ -4395,7 +4425,7 @@ static int zqb__actions_read (const zqb__word_t *word)
 static const char *zqb__rules_read_rule (zqb__rules_t *rules, int allow, zqb__word_t line)
 {
     zqb__word_t who, word;
-    if (!zqb__word_next (&line, &who) || !zqb__word_next (&line, &word))
+    if (!zqb__rule_word (&line, &who) || !zqb__rule_word (&line, &word))
         return "a rule is: allow or deny, who, what (call,serve,manage), services";
     int actions = zqb__actions_read (&word);
     return actions ? zqb__rules_add (rules, allow, &who, actions, line) : "an action that is not call, serve or manage";
@@ -4446,8 +4476,8 @@ static const char *zqb__rules_read_group (zqb__rules_t *rules, zqb__word_t line)
 {
     zqb__word_t word;
     const char *wrong = "a group is: group, its name, users";
-    zqb__group_t *group = zqb__word_next (&line, &word) ? zqb__group_require (rules, &word, &wrong) : NULL;
-    while (group && !wrong && zqb__word_next (&line, &word))
+    zqb__group_t *group = zqb__rule_word (&line, &word) ? zqb__group_require (rules, &word, &wrong) : NULL;
+    while (group && !wrong && zqb__rule_word (&line, &word))
         wrong = zqb__group_add (rules, group, &word);
     return wrong;
 }
@@ -4455,10 +4485,9 @@ static const char *zqb__rules_read_group (zqb__rules_t *rules, zqb__word_t line)
 static const char *zqb__rules_read_line (zqb__rules_t *rules, zqb__word_t line)
 {
     zqb__word_t word;
-    for (size_t i = 0; i < line.size; i++)
-        if ((unsigned char) line.at[i] < 32 && line.at[i] != '\t')
-            return "a byte that is no text";
-    if (!zqb__word_next (&line, &word))
+    if (!zqb__text_valid (&line))
+        return "a byte that is no text";
+    if (!zqb__rule_word (&line, &word))
         return NULL;
     if (zqb__word_is (&word, "group"))
         return zqb__rules_read_group (rules, line);
@@ -4471,20 +4500,11 @@ static const char *zqb__rules_read_line (zqb__rules_t *rules, zqb__word_t line)
 static const char *zqb__rules_read (zqb__rules_t *rules, const char *text, size_t size, int *line)
 {
     const char *wrong = size > ZQB__RULES_BYTES ? "more than a megabyte" : NULL;
-    for (*line = 1; !wrong && size; ++*line) {
-        const char *end = (const char *) memchr (text, '\n', size);
-        zqb__word_t words;
-        words.at = text;
-        words.size = end ? (size_t) (end - text) : size;
-        size_t step = words.size + (end != NULL);
-        if (words.size && text[words.size - 1] == '\r')
-            words.size--;
+    zqb__word_t rest, words;
+    rest.at = text;
+    rest.size = size;
+    for (*line = 1; !wrong && zqb__text_line (&rest, &words); *line += !wrong)
         wrong = zqb__rules_read_line (rules, words);
-        if (wrong)
-            break;
-        text += step;
-        size -= step;
-    }
     return wrong;
 }
 
@@ -9675,26 +9695,18 @@ static size_t zqb__auth_key (unsigned char key[ZQB__KEY], const char *text)
 
 enum { ZQB__AUTH_FILE_MOST = 16 << 20, ZQB__AUTH_LINE_MOST = 1024, ZQB__AUTH_WORDS = 4 };
 
-/* Whether it is text, and not too long. */
-static int zqb__auth_line_valid (const char *line, size_t size)
-{
-    for (size_t i = 0; i < size; i++) {
-        unsigned char byte = (unsigned char) line[i];
-        if ((byte < 32 && byte != '\t' && !(byte == '\r' && i + 1 == size)) || byte == 127)
-            return 0;
-    }
-    return size <= ZQB__AUTH_LINE_MOST;
-}
-
 /* Cuts a line into words, each NUL-terminated; how many, of which at most so many are told. */
-static size_t zqb__auth_line_words (char *line, char **words, size_t most)
+static size_t zqb__auth_line_words (char *line, size_t size, char **words, size_t most)
 {
+    zqb__word_t rest, word;
     size_t count = 0;
-    for (line += strspn (line, " \t\r"); *line && count < most; line += strspn (line, " \t\r")) {
-        words[count++] = line;
-        line += strcspn (line, " \t\r");
-        if (*line)
-            *line++ = 0;
+    rest.at = line;
+    rest.size = size;
+    while (count < most && zqb__text_word (&rest, &word)) {
+        words[count++] = line + (word.at - line);
+        line[word.at - line + (ptrdiff_t) word.size] = 0;
+        rest.at += rest.size != 0;
+        rest.size -= rest.size != 0;
     }
     return count;
 }
@@ -9734,10 +9746,12 @@ static int zqb__book_line_plain (zqb__book_t *book, char **words, size_t count, 
 }
 
 /* -1: EINVAL, EPERM, ENOSPC, ENOMEM, and why: a text about the first two. The line is cut up. */
-static int zqb__book_line (zqb__book_t *book, char *line, int shared, const char **why)
+static int zqb__book_line (zqb__book_t *book, char *line, size_t size, int shared, const char **why)
 {
     char *words[ZQB__AUTH_WORDS];
-    size_t count = line[strspn (line, " \t\r")] == '#' ? 0 : zqb__auth_line_words (line, words, ZQB__AUTH_WORDS);
+    size_t count = zqb__auth_line_words (line, size, words, ZQB__AUTH_WORDS);
+    if (count && words[0][0] == '#')
+        return 0;
     if (count == 0)
         return 0;
     if (strcmp (words[0], "allow") == 0 || strcmp (words[0], "deny") == 0)
@@ -9754,19 +9768,18 @@ static int zqb__book_line (zqb__book_t *book, char *line, int shared, const char
 static int zqb__book_read (zqb__book_t *book, char *text, size_t size, int max_lines, int shared, int *line,
                            const char **why)
 {
-    for (char *end = text + size, *next; text < end; text = next) {
-        char *stop = (char *) memchr (text, '\n', (size_t) (end - text));
-        next = stop ? stop + 1 : end;
-        stop = stop ? stop : end;
-        *stop = 0;
+    zqb__word_t rest, words;
+    rest.at = text;
+    rest.size = size;
+    while (zqb__text_line (&rest, &words)) {
         *why = "it is too long, or no text";
         if (++*line > max_lines) {
             errno = ENOSPC;
             return -1;
         }
-        if (!zqb__auth_line_valid (text, (size_t) (stop - text)))
+        if (words.size > ZQB__AUTH_LINE_MOST || !zqb__text_valid (&words))
             return zqb__invalid ();
-        if (zqb__book_line (book, text, shared, why) != 0)
+        if (zqb__book_line (book, text + (words.at - text), words.size, shared, why) != 0)
             return -1;
     }
     return 0;
