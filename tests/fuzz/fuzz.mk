@@ -1,6 +1,6 @@
 # The fuzzers. To be included by the Makefile, or alone: make -f tests/fuzz/fuzz.mk fuzz
 #
-#   make fuzz            each for FUZZ_SECONDS=60; FUZZ="fuzz_wire fuzz_broker fuzz_client fuzz_worker fuzz_auth fuzz_rules"; needs clang
+#   make fuzz            each for FUZZ_SECONDS=60; FUZZ="fuzz_wire fuzz_broker ..." for some of them; needs clang
 #   make fuzz-build      only builds them, and the seeds
 #   make fuzz-replay     the seeds, and what tests/fuzz/kept has, with any compiler: CC, FUZZ_REPLAY_FLAGS
 #   make fuzz-coverage   which lines of zqbroker.h the corpora reach; needs llvm-cov
@@ -8,14 +8,14 @@
 CC           ?= cc
 PYTHON       ?= python3
 FUZZ_SECONDS ?= 60
-FUZZ         ?= fuzz_wire fuzz_broker fuzz_client fuzz_worker fuzz_auth fuzz_rules
+FUZZ         ?= fuzz_wire fuzz_broker fuzz_client fuzz_worker fuzz_auth fuzz_rules fuzz_keys
 FUZZ_CLANG   ?= clang
 FUZZ_NICE    ?= nice -n 15
 
 FUZZ_DIR   = tests/fuzz
 FUZZ_BUILD = tests/build/fuzz
 FUZZ_ZMQ   = $(shell pkg-config --cflags --libs libzmq 2>/dev/null || echo -lzmq)
-FUZZ_NEEDS = $(wildcard $(FUZZ_DIR)/*.h) tests/sim/walk.h zqbroker.h
+FUZZ_NEEDS = $(wildcard $(FUZZ_DIR)/*.h) tests/sim/walk.h examples/zqkeygen.c zqbroker.h
 FUZZ_WARN  = -std=c99 -Wall -Wextra -Wno-unused-function -I.
 FUZZ_ASAN  = -O2 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 FUZZ_REPLAY_FLAGS ?= $(FUZZ_ASAN)

@@ -17,6 +17,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdarg.h>
+#include <sys/stat.h>
 #ifdef __linux__
 #include <sys/eventfd.h>
 #endif
@@ -40,6 +41,17 @@ typedef struct socket_t {
     frames_t out;             /* a message that is being sent */
 } socket_t;
 
+typedef struct file_t { /* the only one that there is, under any name */
+    const uint8_t *bytes;
+    size_t size, told; /* how many bytes there are, and how many fstat tells */
+    size_t piece;      /* so many come at once */
+    size_t taken;      /* so many were read since it was opened last */
+    mode_t mode;
+    uid_t owner;
+    int error;         /* of open; 0: it can be opened */
+    int opened;        /* how often it is open */
+} file_t;
+
 static struct {
     uint64_t now; /* microseconds */
     uint64_t dice;
@@ -52,6 +64,7 @@ static struct {
     unsigned failed;
     unsigned sockets_fail, connects_fail; /* so many of the next */
     unsigned interrupts;   /* so many of the next calls that wait */
+    file_t *file;          /* NULL: none is read; what is opened is chance */
     int ended;             /* the context */
     /* Whether this message, of which the first frame is there, can be sent: 0, or an errno. */
     int (*may_send) (socket_t *socket, zmq_msg_t *first);
@@ -334,9 +347,45 @@ static int world_poll (struct pollfd *items, nfds_t count, int timeout)
     return 0;
 }
 
+static int world_open (void)
+{
+    if (!world.file)
+        return 0;
+    if (world.file->error)
+        return world_fails (world.file->error);
+    world.file->opened++;
+    world.file->taken = 0;
+    return 3;
+}
+
+static int world_stat (struct stat *info)
+{
+    CHECK (world.file, "only files are asked what they are");
+    memset (info, 0, sizeof *info);
+    info->st_mode = world.file->mode;
+    info->st_uid = world.file->owner;
+    info->st_size = (off_t) world.file->told;
+    return 0;
+}
+
+static ssize_t world_read_file (file_t *file, void *to, size_t size)
+{
+    size_t left = file->size - file->taken;
+    if (world_interrupted ())
+        return -1;
+    size = size > left ? left : size;
+    size = size > file->piece ? file->piece : size;
+    if (size)
+        memcpy (to, file->bytes + file->taken, size);
+    file->taken += size;
+    return (ssize_t) size;
+}
+
 static ssize_t world_read (int fd, void *to, size_t size)
 {
     (void) fd;
+    if (world.file)
+        return world_read_file (world.file, to, size);
     for (size_t i = 0; i < size; i++) {
         world.dice = world.dice * 6364136223846793005u + 1442695040888963407u;
         ((uint8_t *) to)[i] = (uint8_t) (world.dice >> 56);
@@ -346,6 +395,13 @@ static ssize_t world_read (int fd, void *to, size_t size)
 
 static int world_forget (UNUSED int fd)
 {
+    return 0;
+}
+
+static int world_shut (UNUSED int fd)
+{
+    if (world.file)
+        world.file->opened--;
     return 0;
 }
 
@@ -398,13 +454,16 @@ UNUSED static socket_t *world_find (int type)
 #define pipe(ends) world_pipe (ends)
 #define eventfd(value, flags) ((void) (value), (void) (flags), 1)
 #define fcntl(fd, what, how) world_forget (fd)
-#define open(path, flags) ((void) (path), world_forget (3))
-#define close(fd) world_forget (fd)
+#define open(path, flags) ((void) (path), world_open ())
+#define close(fd) world_shut (fd)
+#define fstat(fd, info) ((void) (fd), world_stat (info))
 #define read(fd, to, size) world_read (fd, to, size)
 #define write(fd, from, size) ((void) (fd), (ssize_t) (size))
+#ifndef ZQB_MALLOC
 #define ZQB_MALLOC(size) world_malloc (size)
 #define ZQB_REALLOC(pointer, size) world_realloc (pointer, size)
 #define ZQB_FREE(pointer) world_free (pointer)
+#endif
 
 #define ZQBROKER_STATIC
 #define ZQBROKER_IMPLEMENTATION
