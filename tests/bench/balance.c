@@ -47,7 +47,7 @@ static subject_t with_credit (const char *name, const ours_t *credit)
     return subject;
 }
 
-static const ours_t credit_default = {0, 0}, credit_1 = {0, 1}, credit_100 = {0, 100};
+static const ours_t credit_default = {.credit = 0}, credit_1 = {.credit = 1}, credit_100 = {.credit = 100};
 
 /* ================================================================================================================
    >>a steady load: one client that keeps 32 requests outstanding

@@ -16,6 +16,7 @@ static const subject_t *const subjects[] = {
     &proxy_subject, /* the yardstick is first */
     &direct_subject, &direct_req_subject, &proxy_bare_subject,
     &zqb1_subject, &zqb1_spin_subject, &zqb1_credit_subject, &zqb_handle_subject,
+    &proxy_curve_subject, &zqb1_curve_subject, &zqb1_plain_subject, &zqb1_rules_10_subject, &zqb1_rules_1000_subject,
     &mdp01_plain_subject, &mdp01_subject, &mdp01_spin_subject, &mdp02_subject, &lru_subject,
     &nats_subject, &redis_subject, &gearman_subject};
 
@@ -165,7 +166,8 @@ static bool cell_wanted (const cell_t *cell)
 
 static bool subject_in_quick (const subject_t *subject)
 {
-    static const char *const left_out = "zmq_proxy_bare,zqb_mdp02,zqb_lru,redis,gearmand,zqb1_credit_1000,zqb1_spin,zqb_mdp01_spin";
+    static const char *const left_out = "zmq_proxy_bare,zqb_mdp02,zqb_lru,redis,gearmand,zqb1_credit_1000,zqb1_spin,"
+                                        "zqb_mdp01_spin,zqb1_plain,zqb1_rules_10";
     return !listed (left_out, subject->name);
 }
 

@@ -45,9 +45,10 @@ typedef struct subject_t {
 enum { ON_SYNC = 1, ON_PIPELINED = 2, ON_CLIENTS = 4, ON_ALL = 7 };
 enum { ON_INPROC = 1 << INPROC, ON_IPC = 1 << IPC, ON_TCP = 1 << TCP, ON_ANY = 7 };
 
-extern const subject_t direct_subject, direct_req_subject, proxy_subject, proxy_bare_subject;
+extern const subject_t direct_subject, direct_req_subject, proxy_subject, proxy_bare_subject, proxy_curve_subject;
 extern const subject_t mdp01_plain_subject, mdp01_subject, mdp01_spin_subject, mdp02_subject, lru_subject;
 extern const subject_t zqb1_subject, zqb1_spin_subject, zqb1_credit_subject, zqb_handle_subject;
+extern const subject_t zqb1_curve_subject, zqb1_plain_subject, zqb1_rules_10_subject, zqb1_rules_1000_subject;
 extern const subject_t nats_subject, gearman_subject, redis_subject;
 
 /* ---- one measurement ---- */
@@ -82,6 +83,15 @@ void bench_start_workers (bench_t *run, void *(*body) (void *));
 /* For workers that must be there before the first request. */
 void bench_worker_ready (bench_t *run);
 void bench_wait_for_workers (bench_t *run);
+
+/* ---- CURVE: a pair of keys for the broker, and one for all who speak to it; made once in each measurement ---- */
+
+typedef struct bench_keys_t {
+    char server_public[41], server_secret[41], public_key[41], secret_key[41];
+} bench_keys_t;
+
+const bench_keys_t *bench_keys (void);
+const char *curve_missing (void); /* NULL if this libzmq has it */
 
 /* ---- what a client does with its bodies ---- */
 

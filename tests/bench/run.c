@@ -100,6 +100,26 @@ void bench_wait_for_workers (bench_t *run)
     }
 }
 
+static bench_keys_t keys;
+
+static void make_keys (void)
+{
+    MUST (zmq_curve_keypair (keys.server_public, keys.server_secret) == 0);
+    MUST (zmq_curve_keypair (keys.public_key, keys.secret_key) == 0);
+}
+
+const bench_keys_t *bench_keys (void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once (&once, make_keys);
+    return &keys;
+}
+
+const char *curve_missing (void)
+{
+    return zmq_has ("curve") ? NULL : "a libzmq with CURVE";
+}
+
 /* ================================================================================================================
    >>the measurement
    ================================================================================================================ */

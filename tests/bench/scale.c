@@ -165,9 +165,9 @@ typedef struct kind_t {
     ballast_t ballast[SIZES];
 } kind_t;
 
-#define WORKERS(n) {{0, CREDIT}, n, 0, 0, NO_HEARTBEATS_MS}
-#define SERVICES(n) {{0, CREDIT}, 0, n, 0, NO_HEARTBEATS_MS}
-#define QUEUED(n) {{0, CREDIT}, 0, 0, n, NO_HEARTBEATS_MS}
+#define WORKERS(n) {{.credit = CREDIT}, n, 0, 0, NO_HEARTBEATS_MS}
+#define SERVICES(n) {{.credit = CREDIT}, 0, n, 0, NO_HEARTBEATS_MS}
+#define QUEUED(n) {{.credit = CREDIT}, 0, 0, n, NO_HEARTBEATS_MS}
 
 static const kind_t kinds[] = {
     {"idle workers", {1, 100, 10000}, {WORKERS (1), WORKERS (100), WORKERS (10000)}},
@@ -373,7 +373,7 @@ static void measure_heartbeats (const void *given, void *result)
 
 static void report_heartbeats (void)
 {
-    static const ballast_t none = {{0, CREDIT}, 0, 0, 0, HEARTBEAT_MS};
+    static const ballast_t none = {{.credit = CREDIT}, 0, 0, 0, HEARTBEAT_MS};
     subject_t subject = subject_for (&none);
     task_t task = task_for (&subject);
     task.window_ms = quick ? HEARTBEAT_MS + 200 : 4 * HEARTBEAT_MS + 200;

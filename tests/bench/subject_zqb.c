@@ -3,6 +3,7 @@
 #include "measure.h"
 
 #include <malloc.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -93,13 +94,45 @@ void ours_set_spin (zqb_broker_options_t *options, int spin_us)
     SET_SPIN_BROKER (*options, spin_us);
 }
 
+/* Who speaks to the broker is this user, whatever proves it. */
+static const char user[] = "bench", password[] = "a password";
+
+static void let_in (bench_t *run)
+{
+    zqb_auth_t *auth = zqb_auth_start (run->contexts[ROLE_BROKER], NULL);
+    MUST (auth != NULL);
+    if (ours_variant (run)->mechanism == ZMQ_CURVE)
+        MUST (zqb_auth_curve (auth, bench_keys ()->public_key, user) == 0);
+    else
+        MUST (zqb_auth_plain (auth, user, password) == 0);
+}
+
+static void add_rules (bench_t *run, zqb_broker_t *broker)
+{
+    int all = ZQB_MAY_CALL | ZQB_MAY_SERVE, count = ours_variant (run)->rules;
+    const char *us = run->cell.transport == INPROC ? "@inproc" : ours_variant (run)->mechanism == ZMQ_NULL ? "-" : user;
+    for (int i = 1; i < count; i++) {
+        char other[32];
+        snprintf (other, sizeof other, "user-%d", i);
+        MUST (zqb_broker_rule (broker, 0, other, all, "echo") == 0);
+    }
+    if (count > 0)
+        MUST (zqb_broker_rule (broker, 1, us, all, "echo") == 0);
+}
+
 static zqb_broker_t *new_broker (bench_t *run)
 {
     zqb_broker_options_t options;
     memset (&options, 0, sizeof options);
     ours_set_spin (&options, ours_variant (run)->spin_us);
+    options.plain = ours_variant (run)->mechanism == ZMQ_PLAIN;
+    if (ours_variant (run)->mechanism == ZMQ_CURVE)
+        options.server_secret = bench_keys ()->server_secret;
+    if (ours_variant (run)->mechanism != ZMQ_NULL)
+        let_in (run);
     zqb_broker_t *broker = zqb_broker_new (run->contexts[ROLE_BROKER], &options);
     MUST (broker != NULL);
+    add_rules (run, broker);
     MUST (zqb_broker_bind (broker, bench_endpoint (run, "broker")) == 0);
     return broker;
 }
@@ -114,6 +147,20 @@ void ours_run (bench_t *run, zqb_broker_t *broker)
 {
     bench_start_broker (run, run_broker, broker);
 }
+
+/* ---- who workers and clients are: their options have the same names for it ---- */
+
+#define PROVE_WHO(options, run)                                                                                    \
+    do {                                                                                                           \
+        if (ours_variant (run)->mechanism == ZMQ_CURVE) {                                                          \
+            (options).server_public = bench_keys ()->server_public;                                                \
+            (options).public_key = bench_keys ()->public_key;                                                      \
+            (options).secret_key = bench_keys ()->secret_key;                                                      \
+        } else if (ours_variant (run)->mechanism == ZMQ_PLAIN) {                                                   \
+            (options).user = user;                                                                                 \
+            (options).password = password;                                                                         \
+        }                                                                                                          \
+    } while (0)
 
 /* ---- workers ---- */
 
@@ -131,6 +178,7 @@ void ours_start_pool (bench_t *run)
     options.threads = run->cell.workers;
     options.worker.credit = ours_variant (run)->credit;
     SET_SPIN_WORKER (options.worker, ours_variant (run)->spin_us);
+    PROVE_WHO (options.worker, run);
     MUST (zqb_pool_start (run->contexts[ROLE_WORKER], bench_endpoint (run, "broker"), "echo", echo, NULL, &options)
           != NULL);
 }
@@ -141,7 +189,7 @@ void ours_start (bench_t *run)
     ours_start_pool (run);
 }
 
-static void handle_start (bench_t *run)
+void ours_handle (bench_t *run)
 {
     zqb_broker_t *broker = new_broker (run);
     MUST (zqb_broker_handle (broker, "echo", echo, NULL) == 0);
@@ -207,6 +255,7 @@ zqb_client_t *ours_new_client (bench_t *run)
     zqb_client_options_t options;
     memset (&options, 0, sizeof options);
     SET_SPIN_CLIENT (options, ours_variant (run)->spin_us);
+    PROVE_WHO (options, run);
     zqb_client_t *client = zqb_client_new (run->contexts[ROLE_CLIENT], bench_endpoint (run, "broker"), &options);
     MUST (client != NULL);
     return client;
@@ -221,12 +270,24 @@ void ours_client (bench_t *run, int index)
         window_loop (run, index, client);
 }
 
-static const ours_t plain = {0, 0}, spinning = {SPIN_US, 0}, fixed_credit = {0, 1000};
+static const ours_t usual = {.credit = 0}, spinning = {.spin_us = SPIN_US}, fixed_credit = {.credit = 1000};
+static const ours_t under_curve = {.mechanism = ZMQ_CURVE}, with_password = {.mechanism = ZMQ_PLAIN};
+static const ours_t rules_10 = {.rules = 10}, rules_1000 = {.rules = 1000};
 
-const subject_t zqb1_subject = {"zqb1", ON_ANY, ON_ALL, SIZE_MAX, NULL, ours_start, ours_client, &plain};
+const subject_t zqb1_subject = {"zqb1", ON_ANY, ON_ALL, SIZE_MAX, NULL, ours_start, ours_client, &usual};
 const subject_t zqb1_spin_subject = {
     "zqb1_spin", ON_INPROC | ON_TCP, ON_SYNC | ON_PIPELINED, 10, spin_missing, ours_start, ours_client, &spinning};
 const subject_t zqb1_credit_subject = {
     "zqb1_credit_1000", ON_INPROC | ON_TCP, ON_PIPELINED | ON_CLIENTS, 10, NULL, ours_start, ours_client, &fixed_credit};
 const subject_t zqb_handle_subject = {
-    "zqb_handle", ON_ANY, ON_SYNC | ON_PIPELINED, 10, NULL, handle_start, ours_client, &plain};
+    "zqb_handle", ON_ANY, ON_SYNC | ON_PIPELINED, 10, NULL, ours_handle, ours_client, &usual};
+
+/* What security costs: over tcp, as over inproc there is no mechanism, and ipc is alike. */
+const subject_t zqb1_curve_subject = {
+    "zqb1_curve", ON_TCP, ON_SYNC | ON_PIPELINED, 64 << 10, curve_missing, ours_start, ours_client, &under_curve};
+const subject_t zqb1_plain_subject = {
+    "zqb1_plain", ON_TCP, ON_SYNC | ON_PIPELINED, 10, NULL, ours_start, ours_client, &with_password};
+const subject_t zqb1_rules_10_subject = {
+    "zqb1_rules_10", ON_INPROC | ON_TCP, ON_SYNC | ON_PIPELINED, 10, NULL, ours_start, ours_client, &rules_10};
+const subject_t zqb1_rules_1000_subject = {
+    "zqb1_rules_1000", ON_INPROC | ON_TCP, ON_SYNC | ON_PIPELINED, 10, NULL, ours_start, ours_client, &rules_1000};

@@ -10,8 +10,10 @@ enum { SPIN_US = 200 };
 
 /* The variant of a subject of ours. */
 typedef struct ours_t {
-    int spin_us; /* of broker, workers and clients */
-    int credit;  /* of workers; 0 is the default */
+    int spin_us;   /* of broker, workers and clients */
+    int credit;    /* of workers; 0 is the default */
+    int mechanism; /* ZMQ_NULL, ZMQ_PLAIN or ZMQ_CURVE, with a list of who may come in */
+    int rules;     /* how many there are; the last allows all that is done */
 } ours_t;
 
 const ours_t *ours_variant (const bench_t *run);
@@ -20,6 +22,7 @@ const char *spin_missing (void); /* NULL if this zqbroker.h has the option spin_
 
 /* The parts of a ZQB/1 subject: the broker in its thread, a pool of cell.workers that echo, and clients. */
 void ours_run (bench_t *run, zqb_broker_t *broker);
+void ours_handle (bench_t *run); /* a broker that echoes by itself: a pool is not needed */
 void ours_start_pool (bench_t *run);
 zqb_client_t *ours_new_client (bench_t *run);
 void ours_new_body (bench_t *run, zqb_msg_t *body);
