@@ -226,6 +226,30 @@ static void measure_round (const kind_t *kind, int round, figures_t figures[SIZE
     }
 }
 
+/* The medians of all rounds, and of the ratios to the same round of another. */
+typedef struct middle_t {
+    double rate, rate_ratio, broker_ns, broker_ratio, cpu_us;
+} middle_t;
+
+/* Returns whether any round succeeded with both. */
+static bool find_middle (const figures_t *here, const figures_t *other, middle_t *middle)
+{
+    double values[sizeof *middle / sizeof (double)][MAX_ROUNDS];
+    size_t count = 0;
+    for (int i = 0; i < rounds; i++) {
+        if (here[i].rate <= 0 || other[i].rate <= 0)
+            continue;
+        values[0][count] = here[i].rate;
+        values[1][count] = here[i].rate / other[i].rate;
+        values[2][count] = here[i].broker_cpu_us * 1000;
+        values[3][count] = here[i].broker_cpu_us / other[i].broker_cpu_us;
+        values[4][count++] = here[i].cpu_us;
+    }
+    *middle = (middle_t) {median (values[0], count), median (values[1], count), median (values[2], count),
+                          median (values[3], count), median (values[4], count)};
+    return count > 0;
+}
+
 static void measure_kind (const kind_t *kind, uint64_t *seed)
 {
     static figures_t figures[SIZES][MAX_ROUNDS];
@@ -234,25 +258,13 @@ static void measure_kind (const kind_t *kind, uint64_t *seed)
         measure_round (kind, round, figures, seed);
 
     for (int size = 0; size < SIZES; size++) {
-        double rates[MAX_ROUNDS], costs[MAX_ROUNDS], rate_ratios[MAX_ROUNDS], cost_ratios[MAX_ROUNDS];
-        size_t count = 0;
-        for (int i = 0; i < rounds; i++) {
-            const figures_t *here = &figures[size][i], *smallest = &figures[0][i];
-            if (here->rate <= 0 || smallest->rate <= 0)
-                continue;
-            rates[count] = here->rate;
-            costs[count] = here->broker_cpu_us * 1000;
-            rate_ratios[count] = here->rate / smallest->rate;
-            cost_ratios[count++] = here->broker_cpu_us / smallest->broker_cpu_us;
-        }
-        if (count == 0)
+        middle_t middle;
+        if (!find_middle (figures[size], figures[0], &middle))
             continue;
         printf ("    %8d %-16s %12.0f requests/s (%.3f)   %8.1f ns of the broker's CPU per request (%.3f)\n",
-                kind->sizes[size], kind->name, median (rates, count), median (rate_ratios, count), median (costs, count),
-                median (cost_ratios, count));
-        write_result (kind->name, kind->sizes[size], "requests_per_s", median (rates, count), median (rate_ratios, count));
-        write_result (kind->name, kind->sizes[size], "broker_ns_per_request", median (costs, count),
-                      median (cost_ratios, count));
+                kind->sizes[size], kind->name, middle.rate, middle.rate_ratio, middle.broker_ns, middle.broker_ratio);
+        write_result (kind->name, kind->sizes[size], "requests_per_s", middle.rate, middle.rate_ratio);
+        write_result (kind->name, kind->sizes[size], "broker_ns_per_request", middle.broker_ns, middle.broker_ratio);
     }
     fflush (stdout);
 }
@@ -387,6 +399,67 @@ static void report_heartbeats (void)
     write_result ("idle workers with heartbeats", KEPT_ALIVE, "percent_of_a_core", percent, 1);
 }
 
+/* ================================================================================================================
+   >>connections: clients over tcp that come, ask once, and go
+   ================================================================================================================ */
+
+enum { PROOFS = 3 };
+
+static const struct {
+    const char *name;
+    ours_t ours;
+} proofs[PROOFS] = {{"clients without a mechanism", {.mechanism = ZMQ_NULL}},
+                    {"clients by PLAIN", {.mechanism = ZMQ_PLAIN}},
+                    {"clients by CURVE", {.mechanism = ZMQ_CURVE}}};
+
+static void come_and_go (bench_t *run, int index)
+{
+    zqb_msg_t body, reply;
+    ours_new_body (run, &body);
+    zqb_msg_init (&reply);
+    while (!bench_over ()) {
+        zqb_client_t *client = ours_new_client (run);
+        bench_stamp (index, zqb_msg_data (&body, 0));
+        MUST (zqb_client_call (client, "echo", &body, &reply) == 0);
+        bench_count (index, zqb_msg_data (&reply, 0), zqb_msg_size (&reply, 0));
+        zqb_msg_move (&body, &reply);
+        zqb_client_destroy (&client);
+    }
+}
+
+static void measure_connections (int proof, figures_t *figures)
+{
+    subject_t subject = zqb_handle_subject;
+    subject.client = come_and_go;
+    subject.variant = &proofs[proof].ours;
+    task_t task = task_for (&subject);
+    task.cell.transport = TCP;
+    task.cell.outstanding = 1;
+    const char *error = in_child (measure, &task, figures, sizeof *figures, 30000);
+    if (error != NULL)
+        printf ("    %s: %s\n", proofs[proof].name, error);
+}
+
+static void compare_connections (uint64_t *seed)
+{
+    static figures_t figures[PROOFS][MAX_ROUNDS];
+    int order[PROOFS];
+    for (int round = 0; round < rounds; round++) {
+        shuffle (order, PROOFS, seed);
+        for (int i = 0; i < PROOFS; i++)
+            measure_connections (order[i], &figures[order[i]][round]);
+    }
+    for (int proof = 0; proof < PROOFS; proof++) {
+        middle_t middle;
+        if (!find_middle (figures[proof], figures[0], &middle))
+            continue;
+        printf ("    %-28s %8.0f connections/s (%.3f)   %8.1f us of CPU each, of both sides\n", proofs[proof].name,
+                middle.rate, middle.rate_ratio, middle.cpu_us);
+        write_result (proofs[proof].name, 1, "connections_per_s", middle.rate, middle.rate_ratio);
+        write_result (proofs[proof].name, 1, "cpu_us_per_connection", middle.cpu_us, 1);
+    }
+}
+
 int main (int argc, char **argv)
 {
     quick = quick_wanted ();
@@ -414,6 +487,9 @@ int main (int argc, char **argv)
 
     printf ("\nCPU of a broker that has nothing to do\n");
     report_heartbeats ();
+
+    printf ("\nclients that come, ask once and go, one after the other (in brackets: the ratio to no mechanism)\n");
+    compare_connections (&seed);
     fclose (results);
     remove_folder (folder);
     return 0;
