@@ -4,6 +4,7 @@
 #       make bench-cost                                 # the instructions of a request alone, under a minute
 #       make -f tests/bench/bench.mk bench-plot         # draws tests/bench/out/results.svg from the last run
 #       make -f tests/bench/bench.mk bench-readme       # puts the last run into README.md: its table, and its picture
+#       make bench-security                             # what security costs, in three minutes, into tests/bench/README.md
 #       make -f tests/bench/bench.mk bench BENCH_ARGS="transport=tcp subject=zqb1,nats rounds=3 seconds=20"
 
 BENCH_DIR    := tests/bench
@@ -41,13 +42,13 @@ BENCH_SUBJECTS := subject_mdp subject_nats subject_redis subject_gearman
 BENCH_HEADERS  := $(wildcard $(BENCH_DIR)/*.h) zqbroker.h
 bench_objects   = $(addprefix $(BENCH_BUILD)/,$(addsuffix .o,$(1)))
 
-.PHONY: bench bench-build bench-plot bench-readme bench-cost bench-floor bench-clean
+.PHONY: bench bench-build bench-plot bench-readme bench-security bench-cost bench-floor bench-clean
 
 bench: bench-build | $(BENCH_OUT)
 	$(BENCH_BUILD)/bench $(BENCH_ARGS)
 	$(BENCH_BUILD)/scale
 	$(BENCH_BUILD)/balance
-	@if command -v valgrind >/dev/null; then $(MAKE) --no-print-directory bench-cost; fi
+	@if [ "$$BENCH_QUICK" != 1 ] && command -v valgrind >/dev/null; then $(MAKE) --no-print-directory bench-cost; fi
 
 bench-build: $(BENCH_BUILD)/bench $(BENCH_BUILD)/scale $(BENCH_BUILD)/balance
 
@@ -65,6 +66,14 @@ bench-plot:
 bench-readme:
 	$(PYTHON) $(BENCH_DIR)/plot.py $(BENCH_OUT)/results.tsv $(BENCH_DIR)/results.svg
 	$(PYTHON) $(BENCH_DIR)/table.py $(BENCH_OUT)/results.tsv README.md
+
+BENCH_SECURITY := subject=zqb1,zqb1_curve,zqb1_plain,zqb1_rules_10,zqb1_rules_1000,zmq_proxy_curve transport=inproc,tcp \
+    scenario=sync,pipelined-1x1000 workers=1 placement=pinned body=10,1024,65536 seconds=120
+
+bench-security: bench-build | $(BENCH_OUT)
+	$(BENCH_BUILD)/bench $(BENCH_SECURITY) out=$(BENCH_OUT)/security.tsv $(BENCH_ARGS)
+	$(BENCH_BUILD)/scale $(BENCH_OUT)/scale.tsv
+	$(PYTHON) $(BENCH_DIR)/table.py --security $(BENCH_OUT)/security.tsv $(BENCH_OUT)/scale.tsv $(BENCH_DIR)/README.md
 
 bench-clean:
 	rm -rf $(BENCH_BUILD) $(BENCH_OUT)
