@@ -10486,8 +10486,7 @@ struct zqb_request_t {
     size_t service_size;
     char *name; /* that of the service, if it is not the worker's own */
     const char *user;  /* NULL: the worker cannot know */
-    char *user_copy;   /* or NULL */
-    int has_copies;    /* of either */
+    char *user_copy;   /* of whom it is, or was before, or NULL */
     uint64_t token;
     zqb_msg_t address; /* MDP: the client's, as another broker gave it */
     uint64_t registration; /* the worker's, at the time */
@@ -12940,13 +12939,9 @@ static void zqb__worker_empty (zqb_request_t *request)
 {
     zqb_msg_close (&request->body);
     zqb_msg_close (&request->address);
-    if (!request->has_copies)
-        return;
-    ZQB_FREE (request->name);
-    ZQB_FREE (request->user_copy);
-    request->name = request->user_copy = NULL;
-    request->user = ""; /* again */
-    request->has_copies = 0;
+    if (request->name)
+        ZQB_FREE (request->name);
+    request->name = NULL;
 }
 
 static void zqb__worker_release (zqb_request_t *request)
@@ -12963,6 +12958,7 @@ static void zqb__worker_free_requests (zqb__link_t *list)
         zqb_request_t *request = ZQB__OF (zqb_request_t, link, list->next);
         zqb__list_remove (&request->link);
         zqb__worker_empty (request);
+        ZQB_FREE (request->user_copy);
         ZQB_FREE (request);
     }
 }
@@ -13129,7 +13125,6 @@ static zqb_request_t *zqb__worker_new_request (zqb_worker_t *worker)
         zqb_msg_init (&request->body);
         zqb_msg_init (&request->address);
         request->owner = worker;
-        request->user = worker->line.dialect == ZQB__ZQB1 ? "" : NULL; /* MDP does not tell */
         request->send = zqb__worker_send;
         request->unwanted = zqb__worker_ask;
         request->release = zqb__worker_release;
@@ -13139,6 +13134,7 @@ static zqb_request_t *zqb__worker_new_request (zqb_worker_t *worker)
     }
     request->service = worker->service;
     request->service_size = worker->service_size;
+    request->user = worker->line.dialect == ZQB__ZQB1 ? "" : NULL; /* MDP does not tell */
     request->registration = worker->registration;
     return request;
 }
@@ -13161,11 +13157,22 @@ static int zqb__worker_take_name (zqb_request_t *request, const zqb__command_t *
     size_t size = command->service_size;
     if (size == request->service_size && memcmp (command->service, request->service, size) == 0)
         return 0;
-    request->has_copies = 1;
     request->name = zqb__copy_text (command->service, size);
     request->service = request->name;
     request->service_size = size;
     return request->name ? 0 : -1;
+}
+
+/* Whose it is: often whose the last was that was here. -1 and ENOMEM. */
+static int zqb__worker_take_user (zqb_request_t *request, const void *user, size_t size)
+{
+    char *known = request->user_copy;
+    if (!known || strlen (known) != size || memcmp (known, user, size) != 0) {
+        ZQB_FREE (known);
+        request->user_copy = zqb__copy_text (user, size);
+    }
+    request->user = request->user_copy;
+    return request->user ? 0 : -1;
 }
 
 /* How long there is a use for it, and whose it is. -1 and ENOMEM. */
@@ -13174,11 +13181,7 @@ static ZQB__SELDOM int zqb__worker_take_rare (const zqb_worker_t *worker, zqb_re
 {
     if (rare->deadline_ms)
         request->deadline = worker->line.now + (uint64_t) rare->deadline_ms * 1000u;
-    if (!rare->user_size)
-        return 0;
-    request->has_copies = 1;
-    request->user = request->user_copy = zqb__copy_text (rare->user, rare->user_size);
-    return request->user ? 0 : -1;
+    return rare->user_size ? zqb__worker_take_user (request, rare->user, rare->user_size) : 0;
 }
 
 /* -1 and ENOMEM */

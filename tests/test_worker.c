@@ -1134,6 +1134,25 @@ TEST (who_asks_whether_it_is_cancelled_sends_the_heartbeats_that_are_due)
     end_played (&played, &worker);
 }
 
+TEST (each_request_tells_its_own_user_whoever_had_the_one_before)
+{
+    static const char *const users[] = {"alice", "alice", "bob", "", "bob", "bobby", "bob", "alice"};
+    played_t played;
+    zqb_worker_t *worker = played_worker (&played, NULL);
+    for (size_t i = 0; i < COUNT (users); i++) {
+        zqb__rare_t rare;
+        memset (&rare, 0, sizeof rare);
+        rare.user = (const unsigned char *) users[i];
+        rare.user_size = strlen (users[i]);
+        played_says_why (&played, ZQB__REQUEST, i + 1, 0, NULL, &rare);
+        zqb_request_t *request = zqb_worker_recv (worker, PATIENCE_MS);
+        assert_non_null (request);
+        assert_string_equal (zqb_request_user (request), users[i]);
+        assert_ok (reply_text (request, "done"));
+    }
+    end_played (&played, &worker);
+}
+
 TEST (what_is_left_of_a_deadline_gets_less_and_then_nobody_wants_a_reply)
 {
     static const uint32_t deadlines[] = {0, 3600000, 1, UINT32_MAX};
@@ -1721,6 +1740,7 @@ int main (void)
         FRESH (with_the_end_of_the_context_nobody_wants_anything),
         FRESH (who_asks_whether_it_is_cancelled_sends_the_heartbeats_that_are_due),
         FRESH (what_is_left_of_a_deadline_gets_less_and_then_nobody_wants_a_reply),
+        FRESH (each_request_tells_its_own_user_whoever_had_the_one_before),
         FRESH (who_says_how_far_it_is_or_sends_a_part_hears_what_the_broker_has_said),
         FRESH (who_says_how_far_it_is_past_the_deadline_hears_that_nobody_wants_it),
         FRESH (a_token_of_a_registration_that_is_over_is_another_than_the_same_of_the_next),
