@@ -8,8 +8,6 @@ Prints "ok N - name" or "not ok N - name" for each test case, with what went wro
 Every test waits for an event: a message, a counter of mmi.stats, the end of a process; never for a guessed time.
 """
 
-import argparse
-import multiprocessing
 import re
 import signal
 import subprocess
@@ -28,6 +26,7 @@ from harness import (BINARY, COUNTERS, FREE_WORKERS, HEARTBEAT_WORKERS, LARGE, M
 from malformed import MalformedMessages, Mutations, Tokens   # noqa: their tests are run here
 from peers import (CANCEL, CLIENTS, HEARTBEAT, MDPC01, MDPC02, REPLY, REQUEST, SERVICE, STATUS, TEXT, USER,
                    WORKERS, Command)
+from runner import run
 
 
 # ---- every worker with every client -------------------------------------------------------------------------------
@@ -968,71 +967,5 @@ class ProgramsRestart(ProgramCase):
         self.assertEqual(client.call(b"job", [b"after"], 500, tries=60), [b"after"])
 
 
-# ---- running them -------------------------------------------------------------------------------------------------
-
-class Results(unittest.TestResult):
-    """Keeps (name, None or what went wrong) of each test case."""
-
-    def __init__(self):
-        super().__init__()
-        self.cases, self.broken = [], None
-
-    def startTest(self, test):
-        super().startTest(test)
-        self.broken = None
-
-    def stopTest(self, test):
-        """An error in a cleanup comes on top of one in the test, which stays one test case."""
-        self.note(test, self.broken)
-        super().stopTest(test)
-
-    def addError(self, test, error):
-        if isinstance(test, unittest.TestCase):
-            self.broken = self.broken or error
-        else:       # setUpClass or tearDownClass
-            self.note(test, error)
-
-    def addFailure(self, test, error):
-        self.broken = self.broken or error
-
-    def note(self, test, error):
-        text = error and "".join("#   %s\n" % line for line in self._exc_info_to_string(error, test).splitlines())
-        self.cases.append((re.sub(r"\b(__main__|malformed|asking)\.", "", test.id()), text))
-
-
-def names_of(case, parts):
-    """The tests of a class whose name contains one of the parts."""
-    names = unittest.defaultTestLoader.getTestCaseNames(case)
-    return [name for name in names if not parts or any(part in "%s.%s" % (case.__name__, name) for part in parts)]
-
-
-def run_class(job):
-    """In a process of its own, which began without any context of libzmq."""
-    name, tests = job
-    results = Results()
-    unittest.TestSuite(map(globals()[name], tests)).run(results)
-    return results.cases
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-j", "--jobs", type=int, default=4, help="classes at a time (4), as they mostly wait")
-    parser.add_argument("part", nargs="*", help="run only tests whose name contains one of these")
-    options = parser.parse_args()
-
-    began, passed, failed = time.monotonic(), 0, 0
-    cases = [case for case in globals().values() if isinstance(case, type) and issubclass(case, unittest.TestCase)]
-    jobs = [(case.__name__, names) for case in cases if (names := names_of(case, options.part))]
-    with multiprocessing.Pool(options.jobs) as pool:
-        for results in pool.imap(run_class, jobs, chunksize=1):
-            for name, error in results:
-                passed, failed = passed + (error is None), failed + (error is not None)
-                print("%s %d - %s" % ("not ok" if error else "ok", passed + failed, name))
-                print(error or "", end="", flush=True)
-    print("# %.0f seconds" % (time.monotonic() - began))
-    print("%d passed, %d failed" % (passed, failed))
-    return 1 if failed or not passed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(globals(), __doc__))
