@@ -9,6 +9,7 @@ B        = tests/build
 WARN     = -Wall -Wextra
 ZMQ      = $(shell pkg-config --cflags --libs libzmq 2>/dev/null || echo -lzmq)
 CMOCKA   = $(shell pkg-config --cflags --libs cmocka 2>/dev/null || echo -lcmocka)
+CZMQ     = $(if $(call HAVE,czmq),-DWITH_CZMQ $(shell pkg-config --cflags --libs libczmq 2>/dev/null || echo -lczmq))
 NEED     = CC="$(CC)" sh tests/support/need.sh
 HAVE     = $(shell $(NEED) have $(1) && echo yes)
 PYTHON   = $(shell $(NEED) python)
@@ -30,6 +31,7 @@ export ZQBROKERD = $(B)/zqbrokerd
 export ZQCALL    = $(B)/zqcall
 export ZQECHO    = $(B)/zqecho
 export ZQOBEDIENT = $(B)/obedient
+export ZQGUARDED = $(B)/guarded
 
 .PHONY: all demo test check rest install uninstall clean help
 .NOTPARALLEL:
@@ -110,6 +112,11 @@ $(B)/obedient: tests/interop/obedient.c zqbroker.h
 	@mkdir -p $(@D) && rm -f $@
 	$(CC) $(CFLAGS) $(CPPFLAGS) $(WARN) -I. -o $@ $< $(LDFLAGS) $(ZMQ)
 
+# A broker that lets peers in as the matrix test wants it, also by CZMQ's zauth, if there is CZMQ.
+$(B)/guarded: tests/interop/guarded.c zqbroker.h
+	@mkdir -p $(@D) && rm -f $@
+	$(CC) $(CFLAGS) $(CPPFLAGS) $(WARN) -I. -o $@ $< $(LDFLAGS) $(CZMQ) $(ZMQ)
+
 # Always alike, as its instructions are counted.
 $(B)/cost: tests/bench/cost.c zqbroker.h
 	@mkdir -p $(@D) && rm -f $@
@@ -126,6 +133,9 @@ $(B)/$(1)/%: examples/%.c zqbroker.h
 $(B)/$(1)/obedient: tests/interop/obedient.c zqbroker.h
 	@mkdir -p $$(@D) && rm -f $$@
 	$(2) $$(WARN) $(3) $$(CPPFLAGS) -I. -o $$@ $$< $$(LDFLAGS) $$(ZMQ)
+$(B)/$(1)/guarded: tests/interop/guarded.c zqbroker.h
+	@mkdir -p $$(@D) && rm -f $$@
+	$(2) $$(WARN) $(3) $$(CPPFLAGS) -I. -o $$@ $$< $$(LDFLAGS) $$(CZMQ) $$(ZMQ)
 endef
 
 ASAN = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -153,16 +163,18 @@ python_runs = $(foreach test,$(1),"$(basename $(notdir $(test))):: $(PYTHON) $(t
 TEST_RUNS = $(call runs,,,unit) \
     "sim:: $(SIM_BUILD)/sim $(SIM_ARGS)" \
     "chaos:: $(PYTHON) tests/chaos/chaos.py --seconds $(CHAOS_SECONDS)" \
-    $(call python_runs,tests/test_build.py tests/test_readme.py tests/test_examples.py tests/interop/test_interop.py)
+    $(call python_runs,tests/test_build.py tests/test_readme.py tests/test_examples.py tests/interop/test_interop.py \
+        tests/interop/test_matrix.py)
 
 VALGRIND = valgrind -q --leak-check=full --errors-for-leak-kinds=definite,indirect --error-exitcode=99 --fair-sched=yes \
            --suppressions=tests/support/valgrind.supp
 NO_ASLR  = $(shell setarch -R true 2>/dev/null && echo setarch -R) # older ThreadSanitizers cannot do with much of it
 
 # The programs that the Python peers talk to.
-interop_programs = zqbrokerd zqcall zqecho obedient
-interop_run = "$(1)/test_interop:: ZQBROKERD=$(B)/$(1)/zqbrokerd ZQCALL=$(B)/$(1)/zqcall ZQECHO=$(B)/$(1)/zqecho \
-    ZQOBEDIENT=$(B)/$(1)/obedient $(PYTHON) tests/interop/test_interop.py"
+interop_programs = zqbrokerd zqcall zqecho obedient guarded
+interop_run = $(foreach test,test_interop test_matrix,"$(1)/$(test):: ZQBROKERD=$(B)/$(1)/zqbrokerd \
+    ZQCALL=$(B)/$(1)/zqcall ZQECHO=$(B)/$(1)/zqecho ZQOBEDIENT=$(B)/$(1)/obedient ZQGUARDED=$(B)/$(1)/guarded \
+    $(PYTHON) tests/interop/$(test).py")
 
 examples_run = "$(1)/test_examples:: ZQB_PROGRAMS=$(B)/$(1) $(2) $(PYTHON) tests/test_examples.py"
 
@@ -177,7 +189,7 @@ REST_BUILT = $(foreach variant,$(VARIANTS),$(built_$(variant):%=$(B)/$(variant)/
     $(if $(filter fuzz,$(VARIANTS)),$(FUZZ:%=$(FUZZ_BUILD)/%) $(FUZZ_SEEDS))
 
 run_asan     = "asan/sim:: $(SIM_BUILD)/sim-asan $(SIM_ARGS)" $(FUZZ_REPLAY_RUNS) $(call interop_run,asan) $(call examples_run,asan) $(call runs,asan/,,asan)
-built_asan   = $(UNITS) $(EXAMPLE_NAMES) obedient
+built_asan   = $(UNITS) $(EXAMPLE_NAMES) obedient guarded
 run_tsan     = $(call examples_run,tsan,$(NO_ASLR)) $(call runs,tsan/,$(NO_ASLR),tsan)
 built_tsan   = $(UNITS) $(EXAMPLE_NAMES)
 run_c++      = $(call interop_run,c++)
@@ -190,7 +202,7 @@ run_valgrind = $(call runs,valgrind/,ZQB_SLOW=1 $(VALGRIND),unit) "cost:: $(PYTH
 
 .PHONY: built-examples built-test built-rest run-test run-rest run-check
 built-examples: $(EXAMPLES)
-built-test: $(EXAMPLES) $(B)/obedient $(UNITS:%=$(B)/unit/%) $(SIM_BUILD)/sim $(CHAOS_BUILD)/peer
+built-test: $(EXAMPLES) $(B)/obedient $(B)/guarded $(UNITS:%=$(B)/unit/%) $(SIM_BUILD)/sim $(CHAOS_BUILD)/peer
 built-rest: $(UNITS:%=$(B)/unit/%) $(REST_BUILT) $(SIM_BUILD)/sim $(SIM_BUILD)/sim-asan $(SOAK_BUILT) $(B)/zqbrokerd
 built-examples built-test built-rest:
 	@:

@@ -25,6 +25,7 @@ ZQBROKERD = os.environ.get("ZQBROKERD", str(BUILD / "zqbrokerd"))
 ZQCALL = os.environ.get("ZQCALL", str(BUILD / "zqcall"))
 ZQECHO = os.environ.get("ZQECHO", str(BUILD / "zqecho"))
 ZQOBEDIENT = os.environ.get("ZQOBEDIENT", str(BUILD / "obedient"))
+ZQGUARDED = os.environ.get("ZQGUARDED", str(BUILD / "guarded"))
 ANY_PORT = "tcp://127.0.0.1:*"
 PATIENCE = 20
 
@@ -43,8 +44,8 @@ STREAM = [[b"one"], [b"two", LARGE], [b"three"]]
 class Program:
     """A process, whose lines are read with patience."""
 
-    def __init__(self, *command):
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    def __init__(self, *command, stderr=None):
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr)
         self.pending = b""
 
     def line(self):
@@ -89,8 +90,8 @@ class Broker:
 
     def start(self):
         self.program = Program(*self.command())
-        lines = list(iter(self.program.line, "ready"))
-        bound = [line.split()[1] for line in lines if line.startswith("bound ")]
+        self.lines = list(iter(self.program.line, "ready"))
+        bound = [line.split()[1] for line in self.lines if line.startswith("bound ")]
         self.endpoint = bound[0]
         for service, front, back in zip(self.services, bound[1::2], bound[2::2]):
             self.plain[service] = (front, back)

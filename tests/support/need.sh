@@ -2,7 +2,7 @@
 # Makes sure that what the project needs is there. It looks for the thing itself, not for its package. What is missing
 # is installed where apt-get is, and named where it is not.
 #
-#     need.sh demo|test|check     status 0 when all is there, says nothing then
+#     need.sh demo|test|check     status 0 when all is there that it cannot do without, says nothing when all is
 #     need.sh have THING          status 0 when this one is there
 #     need.sh python              prints a Python that can import zmq, for the tests
 
@@ -16,6 +16,7 @@ table='
         cmocka      libcmocka-dev       libcmocka-devel        cmocka       cmocka-dev
         python3     python3             python3                python3      python3
         pyzmq       python3-zmq         python3-zmq            -            py3-pyzmq
+        czmq        libczmq-dev         czmq-devel             czmq         czmq-dev
         g++         g++                 gcc-c++                -            g++
         clang       clang               clang                  -            clang
         valgrind    valgrind            valgrind               -            valgrind
@@ -59,6 +60,8 @@ have ()
                            #include <stdint.h>
                            #include <setjmp.h>
                            #include <cmocka.h>' $(flags cmocka -lcmocka) ;;
+        czmq)       links '#include <czmq.h>
+                           zactor_fn *used = zauth;' $(flags libczmq -lczmq) $(flags libzmq -lzmq) ;;
         pyzmq)      python > /dev/null ;;
         sanitizers) links '' -fsanitize=address,undefined && links '' -fsanitize=thread ;;
         fuzzer)     (CC=clang; links '#include <stddef.h>
@@ -137,8 +140,23 @@ need ()
     return 1
 }
 
+# What tests can do without, and say so: it is installed if that asks nobody for a password, and else left.
+# shellcheck disable=SC2086
+want () # want THING...
+{
+    lacking=$(missing "$@")
+    [ -n "$lacking" ] || return 0
+    # shellcheck disable=SC2046
+    if command -v apt-get > /dev/null 2>&1 && { [ "$(id -u)" = 0 ] || sudo -n true 2> /dev/null; }; then
+        install_with_apt $(packages 2 $lacking) 2> /dev/null
+        lacking=$(missing "$@")
+    fi
+    [ -z "$lacking" ] || echo "not found here, and what needs it is skipped: $lacking"
+}
+
 demo="compiler libzmq"
 test="$demo pkg-config cmocka python3 pyzmq"
+wanted="czmq"
 check="$test g++ clang valgrind sanitizers fuzzer"
 if [ "$(uname -s)" != Linux ] || [ -e /etc/alpine-release ]; then
     check=$test # not all of it can be had there: the checks use what there is
@@ -147,8 +165,8 @@ fi
 # shellcheck disable=SC2086
 case $1 in
     demo)   need $demo ;;
-    test)   need $test ;;
-    check)  need $check ;;
+    test)   need $test && want $wanted ;;
+    check)  need $check && want $wanted ;;
     have)   have "$2" ;;
     python) python ;;
     *)      echo "usage: need.sh demo|test|check|have THING|python" >&2; exit 2 ;;
