@@ -211,7 +211,8 @@
     A CONNECTION THAT IS REFUSED, as the client or worker sees it, with libzmq 4.3 or newer:
 
         the ZAP handler says no, with 400 or 500     client: EACCES at once; worker: log, and longer and longer pauses
-        mechanisms differ, or no broker is there     client: EPROTO at once; worker: the same
+        mechanisms differ, or no broker is there     client: EPROTO, mostly within a second, as libzmq does not tell
+                                                     of each try; worker: the same
         server_public is not the broker's            silence: client: ETIMEDOUT after the last try, or ZQB_EEXPIRED;
         the handler says 300 (later), or is missing  worker: log after liveness x heartbeat_ms. libzmq tries again and
         where it is needed (plain, zap_domain)       again, so that it goes on when that is put right
@@ -402,9 +403,9 @@
     The first rule that is about it says whether something is allowed; what none is about is denied. So it is best to
     have rules before the first endpoint is bound.
 
-        who        "alice"; "web.*", all that begin so; "*", all that have a user id; "-", who has none; "@NAME", a
-                   group that is defined above; "@inproc", who is in the broker's own process, and so as good as the
-                   host
+        who        "alice"; "web.*", all that begin so; "*", all that have a user id; "-", who has none, and so also who
+                   is in the broker's own process; "@inproc", the latter alone, who are as good as the host; "@NAME", a
+                   group that is defined above
         what       call: to ask for something; serve: to be a worker; manage: to ask for mmi services, and for surveys.
                    A rule of calls will do for mmi services that it names: "call mmi.service", "call mmi.*".
         services   names, or patterns with a star at the end. A worker that registers for a pattern has to be allowed
@@ -1160,9 +1161,9 @@ typedef struct zqb_reply_t {
 /* A client of the broker at this endpoint, or, with several separated by commas, of one after the other when one does
    not answer. Returns at once; the broker need not be there yet. EINVAL, ENOMEM; what zmq_socket, zmq_connect say; of
    keys: see zqb_curve_keypair. When the broker (or, of several, each) refuses its key or password, requests end at once
-   with EACCES; with EPROTO, if it wants another mechanism, or what is there is no broker. The next request tries again.
-   If server_public is wrong, or the broker has no ZAP handler where it needs one, it ends the connection without a
-   word: that looks like a broker that is away, and ends with ETIMEDOUT. */
+   with EACCES; soon, with EPROTO, if it wants another mechanism, or what is there is no broker. The next request tries
+   again. If server_public is wrong, or the broker has no ZAP handler where it needs one, it ends the connection without
+   a word: that looks like a broker that is away, and ends with ETIMEDOUT. */
 ZQB_API zqb_client_t *zqb_client_new (void *ctx, const char *endpoints, const zqb_client_options_t *options);
 
 /* Sends a request and waits for its reply, which replaces what was in reply, another message; the parts of a partial

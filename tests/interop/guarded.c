@@ -147,20 +147,20 @@ static int bind_broker (zqb_broker_t *broker, const char *rules)
     return 0;
 }
 
-static zqb_broker_t *start_broker (void *ctx, const char *rules, const char *mechanism)
+static zqb_broker_t *start_broker (const guard_t *guard, const char *rules, const char *mechanism)
 {
     char secret[4096];
     zqb_broker_options_t options;
 
     memset (&options, 0, sizeof options);
     snprintf (secret, sizeof secret, "file:%s", mechanism);
-    if (strcmp (mechanism, "null") == 0)
-        options.zap_domain = "guarded"; /* without one nobody is asked */
-    else if (strcmp (mechanism, "plain") == 0)
+    options.auth = guard->auth;
+    options.zap_domain = guard->auth ? NULL : "guarded"; /* without either, a broker of NULL asks nobody */
+    if (strcmp (mechanism, "plain") == 0)
         options.plain = 1;
-    else
+    else if (strcmp (mechanism, "null") != 0)
         options.server_secret = secret;
-    zqb_broker_t *broker = zqb_broker_new (ctx, &options);
+    zqb_broker_t *broker = zqb_broker_new (guard->ctx, &options);
     if (!broker)
         failed (mechanism);
     else if (bind_broker (broker, rules) != 0)
@@ -210,7 +210,7 @@ int main (int argc, char **argv)
     block (SIGTERM);
     if (start_guard (&guard, argv + 3) != 0)
         return 1;
-    zqb_broker_t *broker = start_broker (guard.ctx, argv[1], argv[2]);
+    zqb_broker_t *broker = start_broker (&guard, argv[1], argv[2]);
     int status = broker && serve (guard.ctx) == 0 ? 0 : 1;
     zqb_broker_destroy (&broker);
     end_guard (&guard);
