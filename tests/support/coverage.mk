@@ -12,8 +12,8 @@ COVERAGE_BRANCHES  ?= 85
 
 COVERAGE_BUILD = $(B)/coverage
 COVERAGE_FLAGS = -O0 -g --coverage -fprofile-update=atomic
-COVERAGE_BUILT = $(UNITS:%=$(COVERAGE_BUILD)/%) $(EXAMPLE_NAMES:%=$(COVERAGE_BUILD)/%) $(COVERAGE_BUILD)/obedient \
-    $(COVERAGE_BUILD)/sim \
+COVERAGE_BUILT = $(UNITS:%=$(COVERAGE_BUILD)/%) $(EXAMPLE_NAMES:%=$(COVERAGE_BUILD)/%) \
+    $(COVERAGE_BUILD)/obedient $(COVERAGE_BUILD)/guarded $(COVERAGE_BUILD)/sim \
     $(FUZZ:%=$(COVERAGE_BUILD)/replay-%) $(FUZZ_SEEDS)
 COVERAGE_SIM   = $(COVERAGE_BUILD)/sim --kept tests/sim/seeds.txt --seeds 30 --events 2000 --jobs 2 --walk 0
 COVERAGE_REPLAY = $(foreach name,$(FUZZ),"replay/$(name):: $(COVERAGE_BUILD)/replay-$(name) \
