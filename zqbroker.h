@@ -8764,8 +8764,9 @@ static int zqb__request_may (zqb__engine_t *engine, const zqb__request_t *reques
         return 1;
     zqb__request_name (request, &name);
     int survey = zqb__request_aside (request) == ZQB__SURVEYING && !request->worker;
-    return zqb__client_may (engine, request->lane->service, request->lane->client,
-                            survey ? ZQB_MAY_MANAGE : ZQB_MAY_CALL, name.service, name.service_size);
+    name.flags = survey ? (int) ZQB__SURVEY : 0;
+    return zqb__client_may (engine, request->lane->service, request->lane->client, zqb__action_of (&name),
+                            name.service, name.service_size);
 }
 
 /* The tokens of the requests that may not be asked for any more, or of as many as there is memory for. */

@@ -418,6 +418,21 @@ TEST (mmi_and_surveys_are_for_who_may_manage)
     end ();
 }
 
+TEST (what_is_asked_of_mmi_before_somebody_serves_it_waits_as_long_as_it_may_be_asked_for)
+{
+    begin_usual ();
+    for (int times = 0; times < 2; times++) {
+        set_rules ("allow ops manage mmi.*\n");
+        says ("zqb ops", request ("mmi.later", 1, "a"));
+        assert_int_equal (stats ()->queued, times + 1);
+    }
+    set_rules ("allow ops call *\n");
+    hears_error ("zqb ops", 1, ZQB_EDENIED);
+    hears_error ("zqb ops", 1, ZQB_EDENIED);
+    assert_int_equal (stats ()->queued, 0);
+    end ();
+}
+
 static zqb__command_t survey_of (const char *service, uint64_t id)
 {
     static zqb__rare_t rare;
@@ -1413,6 +1428,7 @@ int main (void)
         cmocka_unit_test (one_that_registers_for_what_it_may_not_serve_serves_nothing_any_more),
         cmocka_unit_test (a_call_of_a_pattern_is_judged_by_its_own_name),
         cmocka_unit_test (mmi_and_surveys_are_for_who_may_manage),
+        cmocka_unit_test (what_is_asked_of_mmi_before_somebody_serves_it_waits_as_long_as_it_may_be_asked_for),
         cmocka_unit_test (a_survey_goes_on_while_the_rules_allow_it_and_ends_whole_when_they_do_not),
         cmocka_unit_test (handlers_are_called_by_who_may),
         cmocka_unit_test (rules_that_change_send_workers_away_and_what_they_held_goes_to_others),
