@@ -8341,13 +8341,16 @@ static void zqb__engine_bury (zqb__engine_t *engine)
     zqb__peers_forget (engine);
 }
 
-/* Another sends from an address of its own choice that somebody had before: what that one had is not the new one's. */
+/* Another sends from an address of its own choice that somebody had before: what that one had is not the new one's, and
+   what he would be told of it is not sent. */
 static void zqb__peer_reborn (zqb__engine_t *engine, zqb__peer_t *peer)
 {
+    zqb__peer_fail (engine, peer);
     zqb__peer_drop_out (engine, peer);
     zqb__client_lost (engine, peer);
     if (peer->worker)
         zqb__worker_lost (engine, peer->worker, "replaced");
+    zqb__list_remove (&peer->failed);
     if (peer->life)
         zqb__table_remove (&engine->lives, &peer->by_life);
     peer->life = 0;
@@ -11265,8 +11268,9 @@ static int zqb__broker_welcome (void *self, const zqb__peer_t *peer)
 
 /* Remembers the connection that the message at hand came over. Its number may have been another's, of whose end we have
    not read yet: that is done first, so that it cannot be taken for the end of the new one, which may have ended as
-   well, before it was heard. Over another connection somebody else may have a name that a peer chose before. -1:
-   ENOMEM, it is not known who that is. */
+   well, before it was heard. Over another connection somebody else may have a name that a peer chose before: who that
+   is comes before all, as what others lose by the end of a connection may be for that peer. -1: ENOMEM, it is not known
+   who that is. */
 static int zqb__broker_note_connection (zqb_broker_t *broker, int index, zqb__peer_t *peer)
 {
     int connection = zmq_msg_get (&broker->inbox.frames[0], ZMQ_SRCFD);
@@ -11276,14 +11280,14 @@ static int zqb__broker_note_connection (zqb_broker_t *broker, int index, zqb__pe
         return peer->connection ? zqb__engine_recognise (&broker->engine, peer) : 0;
     if (zqb__peer_came_over (peer, connection) && !zqb__peer_named_itself (peer))
         return 0;
+    if (zqb__engine_recognise (&broker->engine, peer) != 0)
+        return -1;
     zqb__port_read_monitor (broker->ports[index], &broker->events);
     int ended = zqb__broker_bury_one (broker, index, connection);
     zqb__peer_set_connection (&broker->engine, peer, connection);
     if (ended) /* there is room: it was in there */
         broker->ports[index]->gone[broker->ports[index]->gone_count++] = connection;
     zqb__broker_note_place (broker, peer->connection);
-    if (zqb__engine_recognise (&broker->engine, peer) != 0)
-        return -1;
     if (broker->options.auth)
         zqb__broker_welcome (broker, peer);
     return 0;

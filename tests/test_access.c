@@ -667,6 +667,21 @@ TEST (another_user_at_the_same_address_has_nothing_of_what_the_first_had)
     end ();
 }
 
+TEST (another_user_at_the_same_address_hears_nothing_that_is_for_the_first)
+{
+    begin_usual ();
+    speaks_as ("alice", "name", 5, ready ("echo", 1));
+    speaks_as ("alice", "name", 5, request ("echo", 1, "for herself"));
+    heard ("name", ZQB__REQUEST);
+    speaks = "eve";
+    zqb__peer_t *peer = peer_at ("name", 5, ZQB__ZQB1);
+    assert_ok (zqb__engine_recognise (&world.engine, peer));
+    zqb__engine_release (&world.engine, peer);
+    assert_int_equal (stats ()->client_gone + stats ()->cancelled, 1);
+    nothing_is_heard (); /* so not that nobody wants any more what she held */
+    end ();
+}
+
 TEST (without_memory_for_who_it_is_the_first_keeps_what_he_has)
 {
     begin_usual ();
@@ -1441,6 +1456,7 @@ int main (void)
         cmocka_unit_test (a_life_over_inproc_is_not_one_over_the_network),
         cmocka_unit_test (a_worker_is_not_succeeded_by_another_user),
         cmocka_unit_test (another_user_at_the_same_address_has_nothing_of_what_the_first_had),
+        cmocka_unit_test (another_user_at_the_same_address_hears_nothing_that_is_for_the_first),
         cmocka_unit_test (without_memory_for_who_it_is_the_first_keeps_what_he_has),
         cmocka_unit_test (who_joins_a_request_is_the_same_user),
         cmocka_unit_test (a_worker_is_told_the_user_and_not_what_a_client_says),
