@@ -23,6 +23,7 @@ enum { WANTED, IS_CANCELLED, IS_EXPIRED, IS_GONE };
 
 typedef struct request_t {
     int state, service, name, client; /* -1: nobody wants the answer */
+    int person;       /* whose it is */
     int worker; /* whose hand or list it is in; -1: none */
     int rank, attempts, gathers, fate;
     int named;        /* its worker hears what it calls the service */
@@ -59,9 +60,14 @@ typedef struct service_t {
 /* The requests of a client for a service with a priority: which, and how many. The order of these is that in which what
    it had is given up when it is lost. An empty one is kept if it was the last that it used. */
 typedef struct lane_t {
-    uint64_t which;
+    uint64_t which, made;
     int count;
 } lane_t;
+
+/* When what somebody has asked for, and the bytes of it, are paid for, in nanoseconds. */
+typedef struct account_t {
+    uint64_t requests, bytes;
+} account_t;
 
 typedef struct peer_t {
     uint32_t address, former;
@@ -69,6 +75,8 @@ typedef struct peer_t {
     size_t lane_count, lane_capacity;
     uint64_t lane; /* the last that it used */
     uint64_t life, said_life;
+    int person;
+    account_t account; /* of one who is no user */
     int connection, dialect[2], outstanding, failed;
     uint64_t timer; /* so long it may take to come back */
     uint64_t packed; /* replies that wait to be sent */
@@ -117,6 +125,10 @@ struct model_t {
     int request_count, request_capacity;
     uint64_t worker_number;
     row_t unused, failed;
+    account_t accounts[PERSONS];
+    const rules_t *rules; /* NULL: none */
+    rules_t own_rules;
+    host_t host;
     due_t *due;
     size_t due_count, due_capacity;
     char (*names)[256];
@@ -125,7 +137,9 @@ struct model_t {
 
 const char *const command_names[] = {"?",     "READY",     "REQUEST",    "PARTIAL", "REPLY",
                                      "ERROR", "HEARTBEAT", "DISCONNECT", "CANCEL",  "PROGRESS", "MORE",
-                                     "DRAIN", "dead letter", "filter", "outcome", "choice", "scale"};
+                                     "DRAIN", "dead letter", "filter", "outcome", "choice", "scale", "question who it is"};
+
+const char *const user_names[PERSONS] = {NULL, "ann", "anna", "bob", "bo*", "-", "@inproc", NULL};
 
 enum { NO_FORMER = UINT32_MAX >> 1 };
 
@@ -207,9 +221,9 @@ static void say_output (char *text, size_t size, const output_t *o)
         snprintf (text, size, "a handler of service %d, body %llx", o->service, (unsigned long long) o->body.fold);
     else
         snprintf (text, size,
-                  "%s to %s at %u: status %d, service %d, id %llx, text %llx, body %llx (%d frames, %d bytes)",
+                  "%s to %s at %u: status %d, service %d, user %d, id %llx, text %llx, body %llx (%d frames, %d bytes)",
                   command_names[o->type], o->side == WORKER ? "worker" : "client", (unsigned) o->address, o->status,
-                  o->service, (unsigned long long) o->id, (unsigned long long) o->text,
+                  o->service, o->user, (unsigned long long) o->id, (unsigned long long) o->text,
                   (unsigned long long) o->body.fold, (int) o->body.frames, (int) o->body.bytes);
 }
 
@@ -235,7 +249,7 @@ static const output_t *look_ahead (const model_t *model)
 static int output_same (const output_t *mine, const output_t *theirs)
 {
     int learns = mine->type == REQUEST && mine->side == WORKER;
-    return mine->served == theirs->served && mine->service == theirs->service && body_same (mine->body, theirs->body)
+    return mine->served == theirs->served && mine->service == theirs->service && mine->user == theirs->user && body_same (mine->body, theirs->body)
            && mine->credit == theirs->credit && memcmp (&mine->seen, &theirs->seen, sizeof mine->seen) == 0
            && (mine->served
                || (mine->code == theirs->code && mine->deadline_ms == theirs->deadline_ms
@@ -601,6 +615,7 @@ static void use_lane (model_t *model, int client, int service, int rank)
             peer->lanes = (lane_t *) must_have (realloc (peer->lanes, peer->lane_capacity * sizeof *peer->lanes));
         }
         peer->lanes[peer->lane_count].which = which;
+        peer->lanes[peer->lane_count].made = ++model->order;
         peer->lanes[peer->lane_count++].count = 0;
     }
     peer->lane = which;
@@ -867,6 +882,12 @@ static void close_request (model_t *model, int number, const output_t *answer, u
     forget (model, number);
 }
 
+/* As whose request it is told to others: who is no user is nobody. */
+static int told_user (int person)
+{
+    return user_names[person] ? person : ANONYMOUS;
+}
+
 static void settle_survey (model_t *model, int number);
 
 /* It is over, with one outcome, and so are those that have joined it. */
@@ -915,6 +936,7 @@ static void die (model_t *model, int number)
 {
     output_t mine = output (CLIENT, DEAD_LETTER, 0);
     mine.service = model->requests[number].name;
+    mine.user = told_user (model->requests[number].person);
     mine.body = model->requests[number].body;
     expect (model, &mine);
     end_with (model, number, LOST, &model->counters.dead);
@@ -1037,6 +1059,7 @@ static output_t brief (const model_t *model, const request_t *request)
     output_t mine = output (WORKER, REQUEST, 0);
     uint64_t ends = request->survey < 0 ? request->ends : model->requests[request->survey].ends;
     uint64_t left = ends > model->now ? ends - model->now : 0;
+    mine.user = told_user (request->person);
     mine.body = request->body;
     mine.window = has_window (model, request);
     if (ends != NEVER)
@@ -1325,12 +1348,12 @@ static int route (const model_t *model, int name)
     return best < 0 ? name : best;
 }
 
-/* The one that others with a key join; -1: nobody. */
-static int find_leader (const model_t *model, int service, int name, int key)
+/* The one that others of the same user with a key join; -1: nobody. */
+static int find_leader (const model_t *model, int service, int name, int key, int person)
 {
     for (int i = 0; i < model->request_count && key; i++)
         if (model->requests[i].state && model->requests[i].key == key && model->requests[i].name == name
-            && model->requests[i].service == service)
+            && model->requests[i].service == service && model->requests[i].person == person)
             return i;
     return -1;
 }
@@ -1357,7 +1380,7 @@ static void move_request (model_t *model, int number, int to)
         change_service (model, request->followers.at[i], to);
     int key = request->key;
     request->key = 0;
-    if (find_leader (model, to, request->name, key) < 0)
+    if (find_leader (model, to, request->name, key, request->person) < 0)
         request->key = key;
 }
 
@@ -1453,6 +1476,135 @@ static void drain (model_t *model, int number)
         dispatch (model, service);
 }
 
+/* ---- who may do what */
+
+static int means (const names_t *names, const char *name, size_t size)
+{
+    if (names->star ? size < names->size : size != names->size)
+        return 0;
+    for (size_t i = 0; i < names->size; i++)
+        if (names->text[i] != name[i])
+            return 0;
+    return 1;
+}
+
+/* Whether there is a name that both mean. */
+static int have_common (const names_t *a, const names_t *b)
+{
+    for (size_t i = 0; i < a->size && i < b->size; i++)
+        if (a->text[i] != b->text[i])
+            return 0;
+    return a->size == b->size || (a->size < b->size ? a->star : b->star);
+}
+
+static int is_meant (const who_t *who, int person)
+{
+    const char *name = user_names[person];
+    if (who->kind == NO_USER)
+        return !name;
+    if (who->kind == NEIGHBOURS)
+        return person == IN_PROCESS;
+    return name && means (&who->users, name, strlen (name));
+}
+
+static int is_about (const rules_t *rules, const rule_t *rule, int person)
+{
+    int found = 0;
+    if (rule->who.kind != A_GROUP)
+        return is_meant (&rule->who, person);
+    for (int i = 0; i < rules->member_count[rule->who.group]; i++)
+        found |= is_meant (&rules->members[rule->who.group][i], person);
+    return found;
+}
+
+/* To ask for mmi is to manage; who may call what is written as mmi may do that, too. */
+static int has_action (const rule_t *rule, int action)
+{
+    int names_mmi = rule->services.size >= 4 && memcmp (rule->services.text, "mmi.", 4) == 0;
+    return (rule->actions & action) != 0 || (action == MAY_MANAGE && (rule->actions & MAY_CALL) && names_mmi);
+}
+
+/* The first rule says that is about it. Who serves a pattern serves all its names: a rule allows it that allows them all,
+   and one denies it that denies any. */
+static int rules_allow (const rules_t *rules, int person, int action, const names_t *service)
+{
+    for (int i = 0; i < rules->count; i++) {
+        const rule_t *rule = &rules->rules[i];
+        int touches = have_common (&rule->services, service);
+        int covers = touches && (!service->star || (rule->services.star && rule->services.size <= service->size));
+        if (has_action (rule, action) && is_about (rules, rule, person) && (rule->allow ? covers : touches))
+            return rule->allow;
+    }
+    return 0;
+}
+
+static int may (const model_t *model, int person, int action, int service)
+{
+    int says = model->host.says[person][action / 2][service];
+    names_t name = {model->names[service], model->name_sizes[service], 0};
+    if (says >= 0)
+        return says;
+    if (action == MAY_SERVE && name.text[name.size - 1] == '*') {
+        name.size--;
+        name.star = 1;
+    }
+    return !model->rules || rules_allow (model->rules, person, action, &name);
+}
+
+static int may_ask (const model_t *model, int person, int service, int survey)
+{
+    return may (model, person, survey || service >= MMI_FROM ? MAY_MANAGE : MAY_CALL, service);
+}
+
+/* ---- how much somebody may do */
+
+/* What a user has, over all his connections; or somebody who is none, by himself. */
+static uint64_t outstanding_of (const model_t *model, int client)
+{
+    uint64_t count = 0;
+    int person = model->peers[client].person;
+    for (int i = 0; i < model->request_count; i++) {
+        const request_t *request = &model->requests[i];
+        count += request->state && request->client != -1
+                 && (user_names[person] ? request->person == person : request->client == client);
+    }
+    return count;
+}
+
+static int has_too_many (const model_t *model, int client, uint64_t more)
+{
+    uint64_t most = model->limits.user_outstanding;
+    return most && outstanding_of (model, client) + more > most;
+}
+
+enum { SECOND = 1000000000 };
+
+/* So much of what he may do in a second is paid for later; of that which he did not use, a second's is left. */
+static void pay (uint64_t *paid, uint64_t now, uint64_t used, uint64_t rate)
+{
+    if (!rate)
+        return;
+    if (*paid + SECOND < now)
+        *paid = now - SECOND;
+    *paid += used * SECOND / rate;
+}
+
+/* Where it counts that he has asked for enough; NULL: he has not, and it counts. */
+static uint64_t *has_enough (model_t *model, int client, uint64_t bytes)
+{
+    const model_limits_t *limits = &model->limits;
+    peer_t *peer = &model->peers[client];
+    account_t *account = user_names[peer->person] ? &model->accounts[peer->person] : &peer->account;
+    uint64_t now = model->now * 1000;
+    if (has_too_many (model, client, 1))
+        return &model->counters.refused_user;
+    if ((limits->user_requests && account->requests > now) || (limits->user_bytes && account->bytes > now))
+        return &model->counters.refused_rate;
+    pay (&account->requests, now, 1, limits->user_requests);
+    pay (&account->bytes, now, bytes, limits->user_bytes);
+    return NULL;
+}
+
 /* ---- what clients say */
 
 static void refuse_with (model_t *model, int client, const command_t *command, output_t *mine, uint64_t *counter)
@@ -1511,11 +1663,12 @@ static uint64_t *is_full (model_t *model, const peer_t *client, body_t body)
 }
 
 /* A handler does it; what it answered is not for the model to say. */
-static uint64_t *serve (model_t *model, int name, body_t body, output_t *answer)
+static uint64_t *serve (model_t *model, int name, int person, body_t body, output_t *answer)
 {
     output_t mine = output (CLIENT, 0, 0);
     mine.served = 1;
     mine.service = name;
+    mine.user = told_user (person);
     mine.body = body;
     const output_t *theirs = expect (model, &mine);
     *answer = output (CLIENT, theirs ? theirs->type : REPLY, 0);
@@ -1545,7 +1698,7 @@ static void serve_here (model_t *model, int client, const command_t *command)
 {
     output_t answer, mine = output (CLIENT, OUTCOME, 0);
     model->counters.accepted++;
-    uint64_t *outcome = serve (model, command->service, command->body, &answer);
+    uint64_t *outcome = serve (model, command->service, model->peers[client].person, command->body, &answer);
     answer.id = command->id;
     int gone = 0;
     if (command->asked.survey && !command->asked.one_way)
@@ -1575,6 +1728,7 @@ static int make_request (model_t *model, int client, int service, const command_
     request->state = QUEUED;
     request->service = service;
     request->name = command->service;
+    request->person = model->peers[client].person;
     request->named = service != command->service;
     request->asked = command->asked;
     request->worker = request->survey = -1;
@@ -1744,6 +1898,7 @@ static void begin_survey (model_t *model, int client, int number, const command_
                         : (uint64_t) model->peers[client].outstanding + workers >= (uint64_t) limits->outstanding
                             ? &counters->refused_outstanding
                         : too_many_bytes (model, command->body.bytes * workers) ? &counters->refused_bytes
+                        : has_too_many (model, client, workers)                 ? &counters->refused_user
                                                                                 : NULL;
     if (counter) {
         refuse (model, client, command, workers ? QUEUE_FULL : NO_WORKER, counter);
@@ -1836,7 +1991,8 @@ static void serve_queued (model_t *model, int number)
         output_t answer;
         int first = service->queue.at[0];
         take_out (model, first);
-        uint64_t *outcome = serve (model, model->requests[first].name, model->requests[first].body, &answer);
+        const request_t *request = &model->requests[first];
+        uint64_t *outcome = serve (model, request->name, request->person, request->body, &answer);
         end_request (model, first, &answer, outcome);
     }
 }
@@ -1870,6 +2026,7 @@ static int filter (model_t *model, int client, command_t *command)
     output_t mine = output (CLIENT, FILTER, 0), refusal = output (CLIENT, ERROR, 0);
     asked_t *asked = &command->asked;
     mine.service = command->service;
+    mine.user = told_user (model->peers[client].person);
     mine.body = command->body;
     mine.seen = *asked;
     mine.seen.unique = mine.seen.affinity = mine.seen.one_way = mine.seen.survey = 0;
@@ -1896,12 +2053,16 @@ static void on_request (model_t *model, int client, const command_t *asked)
 {
     uint64_t *counter;
     command_t command = *asked;
-    int service = route (model, command.service), leader;
+    int service = route (model, command.service), leader, person = model->peers[client].person;
     if (command.again && find_request (model, client, command.id) >= 0)
         model->counters.joined++;
+    else if (!may_ask (model, person, command.service, command.asked.survey))
+        refuse (model, client, &command, DENIED, &model->counters.denied_call);
     else if ((counter = too_large (model, command.body)) != NULL)
         refuse (model, client, &command, REFUSED, counter);
     else if ((counter = is_full (model, &model->peers[client], command.body)) != NULL)
+        refuse (model, client, &command, QUEUE_FULL, counter);
+    else if ((counter = has_enough (model, client, command.body.bytes)) != NULL)
         refuse (model, client, &command, QUEUE_FULL, counter);
     else if (has_handler (model, service))
         serve_here (model, client, &command);
@@ -1911,7 +2072,7 @@ static void on_request (model_t *model, int client, const command_t *asked)
         begin_survey (model, client, service, &command);
     else if (command.asked.fail_fast && !is_served (model, service))
         refuse (model, client, &command, NO_WORKER, &model->counters.refused_no_worker);
-    else if ((leader = find_leader (model, service, command.service, command.asked.unique)) >= 0)
+    else if ((leader = find_leader (model, service, command.service, command.asked.unique, person)) >= 0)
         follow (model, leader, client, &command);
     else
         accept_request (model, client, service, &command);
@@ -1942,10 +2103,11 @@ static void refuse_worker (model_t *model, int peer, uint64_t *counter)
     send_away (model, peer, REFUSED);
 }
 
-static int find_life (const model_t *model, uint64_t life)
+/* The life of another user is another's. */
+static int find_life (const model_t *model, uint64_t life, int person)
 {
     for (int i = 0; i < model->peer_count; i++)
-        if (model->peers[i].life == life)
+        if (model->peers[i].life == life && model->peers[i].person == person)
             return i;
     return -1;
 }
@@ -1954,13 +2116,19 @@ static int find_life (const model_t *model, uint64_t life)
 static void succeed (model_t *model, int number)
 {
     peer_t *peer = &model->peers[number];
-    int former = peer->said_life && !peer->life ? find_life (model, peer->said_life) : -1;
+    int former = peer->said_life && !peer->life ? find_life (model, peer->said_life, peer->person) : -1;
     if (former < 0)
         return;
     if (is_worker (&model->peers[former]))
         remove_worker (model, former);
     model->peers[former].life = 0;
     peer->life = peer->said_life;
+}
+
+static void deny_worker (model_t *model, int peer)
+{
+    model->counters.denied_serve++;
+    send_away (model, peer, DENIED);
 }
 
 static void on_ready (model_t *model, int peer, const command_t *command)
@@ -1972,6 +2140,8 @@ static void on_ready (model_t *model, int peer, const command_t *command)
         return; /* it could not be told that a request of its own is dead: it is lost itself */
     if (command->service >= MMI_FROM)
         refuse_worker (model, peer, &model->counters.refused_name);
+    else if (!may (model, model->peers[peer].person, MAY_SERVE, command->service))
+        deny_worker (model, peer);
     else if (model->counters.workers >= (uint64_t) model->limits.workers)
         refuse_worker (model, peer, &model->counters.refused_workers);
     else if (!require_service (model, command->service))
@@ -2720,6 +2890,113 @@ int model_drain (model_t *model, int number, uint64_t which)
     return found ? 0 : ENOENT;
 }
 
+/* Workers that may serve no more go, and none of them gets what another held. */
+static void deny_workers (model_t *model)
+{
+    row_t denied = {NULL, 0, 0};
+    int number;
+    for (uint64_t made = 0; (number = made_after (model, made)) >= 0;) {
+        const row_t *workers = &model->services[number].workers;
+        made = model->services[number].made;
+        for (size_t i = 0; i < workers->count; i++) {
+            peer_t *peer = &model->peers[workers->at[i]];
+            if (may (model, peer->person, MAY_SERVE, number))
+                continue;
+            peer->worker.credit = 0;
+            place (model, peer);
+            row_append (&denied, workers->at[i]);
+        }
+    }
+    for (size_t i = 0; i < denied.count; i++) {
+        deny_worker (model, denied.at[i]);
+        remove_worker (model, denied.at[i]);
+    }
+    free (denied.at);
+}
+
+/* What a survey asks for goes with it, and what is nobody's stays. */
+static int may_stay (const model_t *model, const request_t *request)
+{
+    return request->client < 0 || request->survey >= 0
+           || may_ask (model, request->person, request->name, request->state == SURVEYING);
+}
+
+/* Where a request is among all: by service, by lane, and what is queued behind the others. */
+typedef struct standing_t {
+    uint64_t place[4];
+    int number;
+} standing_t;
+
+static int compare_standing (const void *a, const void *b)
+{
+    const standing_t *x = (const standing_t *) a, *y = (const standing_t *) b;
+    int i = 0;
+    while (i < 3 && x->place[i] == y->place[i])
+        i++;
+    return x->place[i] < y->place[i] ? -1 : x->place[i] > y->place[i];
+}
+
+static standing_t standing (model_t *model, int number, uint64_t at)
+{
+    const request_t *request = &model->requests[number];
+    lane_t *lane = find_lane (&model->peers[request->client], lane_of (model, request->service, request->rank));
+    standing_t of = {{model->services[request->service].made, lane->made, request->state == QUEUED, at}, number};
+    return of;
+}
+
+/* Those that may not stay, in order: how many. */
+static size_t list_denied (model_t *model, standing_t *denied)
+{
+    size_t count = 0;
+    for (int i = 0; i < model->request_count; i++) {
+        const request_t *request = &model->requests[i];
+        if (request->state && request->state != QUEUED && !may_stay (model, request))
+            denied[count++] = standing (model, i, request->fronted);
+    }
+    for (int i = 0; i < SERVICES_MOST * RANKS; i++) {
+        const row_t *ranked = &model->services[i / RANKS].ranked[i % RANKS];
+        for (size_t at = 0; at < ranked->count; at++)
+            if (!may_stay (model, &model->requests[ranked->at[at]]))
+                denied[count++] = standing (model, ranked->at[at], at);
+    }
+    qsort (denied, count, sizeof *denied, compare_standing);
+    return count;
+}
+
+static void deny_request (model_t *model, int number)
+{
+    output_t sorry = output (CLIENT, ERROR, 0);
+    if (!model->requests[number].state || may_stay (model, &model->requests[number]))
+        return;
+    sorry.status = DENIED;
+    model->counters.denied_call++;
+    tell_client (model, &model->requests[number], &sorry);
+    abandon (model, number, IS_CANCELLED);
+}
+
+/* Who had joined one that ends takes its place, and may have to end as well. */
+static void deny_requests (model_t *model)
+{
+    size_t count, most = (size_t) model->request_count + 1;
+    standing_t *denied = (standing_t *) must_have (malloc (most * sizeof *denied));
+    while ((count = list_denied (model, denied)) > 0)
+        for (size_t i = 0; i < count; i++)
+            deny_request (model, denied[i].number);
+    free (denied);
+}
+
+void model_rules (model_t *model, const rules_t *rules, const host_t *host)
+{
+    model->host = *host;
+    model->rules = rules ? &model->own_rules : NULL;
+    if (rules) {
+        model->own_rules = *rules;
+        deny_workers (model);
+        deny_requests (model);
+    }
+    model_bury (model);
+}
+
 void model_pause (model_t *model)
 {
     model->paused = 1;
@@ -2783,11 +3060,36 @@ int model_find (const model_t *model, uint32_t address)
     return address < model->addresses ? model->peer_at[address] : -1;
 }
 
-static int new_peer (model_t *model, uint32_t address)
+static int is_known (const model_t *model, int person)
+{
+    for (int i = 0; i < model->peer_count; i++)
+        if (model->peers[i].person == person)
+            return 1;
+    for (int i = 0; i < model->request_count; i++)
+        if (model->requests[i].state && model->requests[i].client != -1 && model->requests[i].person == person)
+            return 1;
+    return 0;
+}
+
+/* The engine asks who somebody is. What it knows of a user who has neither peers nor requests it may forget. */
+static void identify (model_t *model, int person)
+{
+    output_t mine = output (CLIENT, IDENTIFY, 0);
+    mine.user = person;
+    const output_t *theirs = model->limits.identifies ? expect (model, &mine) : NULL;
+    if (!theirs || theirs->result || !user_names[person])
+        return;
+    if (is_known (model, person))
+        snprintf (model->verdict, sizeof model->verdict, "user %d was forgotten, who has peers, or requests", person);
+    memset (&model->accounts[person], 0, sizeof model->accounts[person]);
+}
+
+static int new_peer (model_t *model, uint32_t address, int person)
 {
     peer_t *peer = &model->peers[model->peer_count];
     memset (peer, 0, sizeof *peer);
     peer->address = address;
+    peer->person = person;
     peer->former = NO_FORMER;
     peer->connection = peer->dialect[CLIENT] = peer->dialect[WORKER] = -1;
     peer->worker.service = -1;
@@ -2810,33 +3112,56 @@ static void move_peer (model_t *model, int number, uint32_t address)
 /* Another has the address now: nobody waits for what the one before had asked for, or will do what he had to do. */
 static void replace_peer (model_t *model, int number)
 {
+    fail (model, number); /* nothing of that reaches the other */
     drop_packed (model, &model->peers[number]);
     lose_client (model, number);
     if (is_worker (&model->peers[number]))
         lose_worker (model, number);
+    model->peers[number].failed = 0;
+    row_remove (&model->failed, number);
     model->peers[number].life = 0;
     model_bury (model);
 }
 
+static void take_life (const model_t *model, peer_t *peer)
+{
+    if (peer->said_life && !peer->life && find_life (model, peer->said_life, peer->person) < 0)
+        peer->life = peer->said_life;
+}
+
 /* What still comes from the address before is his, too, and he does not move back for it. */
-int model_peer (model_t *model, uint32_t address, uint64_t life)
+int model_peer (model_t *model, uint32_t address, uint64_t life, int person)
 {
     int number = model_find (model, address);
-    if (number < 0 && life && (number = find_life (model, life)) >= 0 && is_worker (&model->peers[number]))
+    if (number < 0)
+        identify (model, person);
+    if (number < 0 && life && (number = find_life (model, life, person)) >= 0 && is_worker (&model->peers[number]))
         number = -1; /* a worker is where it registered */
     else if (number >= 0 && model->peers[number].address != address && model->peers[number].former != address)
         move_peer (model, number, address);
     if (number < 0)
-        number = new_peer (model, address);
+        number = new_peer (model, address, person);
     peer_t *peer = &model->peers[number];
     peer->said_life = life;
     if (life && peer->life && peer->life != life)
         replace_peer (model, number);
-    if (life && !peer->life && find_life (model, life) < 0)
-        peer->life = life;
+    take_life (model, peer);
     peer->timer = NEVER;
     peer->given_up = 0;
     return number;
+}
+
+/* Another has the connection now: nothing of what the one before had is his. */
+void model_recognise (model_t *model, int number, int person)
+{
+    peer_t *peer = &model->peers[number];
+    identify (model, person);
+    if (peer->person == person)
+        return;
+    replace_peer (model, number);
+    peer->person = person;
+    memset (&peer->account, 0, sizeof peer->account);
+    take_life (model, peer);
 }
 
 int model_connection (const model_t *model, int peer)
@@ -2885,6 +3210,7 @@ model_t *model_new (const model_limits_t *limits, uint32_t addresses, int mmi, u
         model->peer_at[i] = -1;
     for (int i = 0; i < SERVICES_MOST; i++)
         model->services[i].timer = NEVER;
+    memset (&model->host, -1, sizeof model->host);
     return model;
 }
 

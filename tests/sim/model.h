@@ -18,10 +18,10 @@ enum { CLIENT, WORKER };
 enum {
     READY = 1, REQUEST, PARTIAL, REPLY, ERROR, HEARTBEAT, DISCONNECT, CANCEL, PROGRESS, MORE, DRAIN, COMMANDS_END,
     DEAD_LETTER = COMMANDS_END, /* what is no command: the host is told something, or asked */
-    FILTER, OUTCOME, CHOICE, SCALE
+    FILTER, OUTCOME, CHOICE, SCALE, IDENTIFY
 };
 extern const char *const command_names[];
-enum { NO_WORKER = 1, QUEUE_FULL, EXPIRED, REFUSED, LOST, CANCELLED, FAILED, MALFORMED, GONE };
+enum { NO_WORKER = 1, QUEUE_FULL, EXPIRED, REFUSED, LOST, CANCELLED, FAILED, MALFORMED, DENIED, GONE };
 enum { BY_LOAD, MRU, LEAST, ROUND_ROBIN, CUSTOM }; /* policies */
 
 #define NEVER UINT64_MAX
@@ -36,6 +36,48 @@ body_t body_join (body_t first, body_t second);
    many are queued, how long the first has waited, how many workers are idle, and busy. */
 body_t body_of_worker (const uint64_t values[7]);
 body_t body_of_service (const uint64_t values[4]);
+
+/* Services from these on have names that end with an asterisk, if there are patterns, and start with "mmi.". */
+enum { SERVICES_MOST = 32, PATTERNS_FROM = 16, MMI_FROM = 24 };
+
+/* Who a peer may be: somebody without a name, one of the users, or somebody in the broker's own process. */
+enum { ANONYMOUS, USERS_FROM, IN_PROCESS = 7, PERSONS };
+extern const char *const user_names[PERSONS]; /* NULL: he has none */
+
+/* Rules: who (one user, or all whose names begin so; who has no name; who is in the process; a group) may do what to
+   which services (one, or all whose names begin so). */
+enum { MAY_CALL = 1, MAY_SERVE = 2, MAY_MANAGE = 4 };
+enum { A_USER, NO_USER, NEIGHBOURS, A_GROUP };
+enum { RULES_MOST = 20, GROUPS_MOST = 3, MEMBERS_MOST = 4 };
+
+typedef struct names_t {
+    const char *text; /* stays where it is */
+    size_t size;
+    int star;
+} names_t;
+
+typedef struct who_t {
+    int kind, group;
+    names_t users;
+} who_t;
+
+typedef struct rule_t {
+    int allow, actions;
+    who_t who;
+    names_t services;
+} rule_t;
+
+typedef struct rules_t {
+    rule_t rules[RULES_MOST];
+    who_t members[GROUPS_MOST][MEMBERS_MOST];
+    int count, group_count, member_count[GROUPS_MOST];
+} rules_t;
+
+/* What the host says before the rules do: 1, 0, or -1 that it is for them to say. By who it is, what he wants to do (in
+   the order of the above), and the service. */
+typedef struct host_t {
+    signed char says[PERSONS][3][SERVICES_MOST];
+} host_t;
 
 /* What a request asks for; 0 is nothing. Keys are numbers: of affinity that of the slot behind it. */
 typedef struct asked_t {
@@ -76,7 +118,8 @@ typedef struct output_t {
     progress_t progress;
     body_t body, reply;
     asked_t seen, asked; /* by the filter, and what it made of it */
-    int result; /* SENT ..., or whether the filter refuses */
+    int user;   /* whose request it is, as a worker, a handler or the host is told; or, with IDENTIFY, who somebody is */
+    int result; /* SENT ..., or whether the filter refuses, or the user is known who somebody is */
     int packed; /* it waits to be sent */
 } output_t;
 
@@ -88,6 +131,8 @@ typedef struct model_limits_t {
     uint64_t ageing, rest, slow;
     int rest_failures, reports, filters; /* these two: whether the host wants to know */
     uint64_t hand; /* bytes of bodies behind which nothing waits */
+    uint64_t user_outstanding, user_requests, user_bytes; /* the latter a second; 0 none */
+    int identifies; /* whether it is told who somebody is */
 } model_limits_t;
 
 #define COUNTERS(X)                                                                                                \
@@ -96,7 +141,8 @@ typedef struct model_limits_t {
     X (delayed) X (following) X (progress) X (given_back) X (rested) X (refused_filter)                            \
     X (workers_left) X (refused_requests) X (refused_queue) X (refused_no_worker) X (refused_outstanding)          \
     X (refused_clients) X (refused_bytes) X (refused_services) X (refused_workers) X (refused_name)                \
-    X (refused_large) X (refused_frames) X (bad_state) X (stale) X (unsendable)
+    X (refused_large) X (refused_frames) X (bad_state) X (stale) X (unsendable)                                    \
+    X (denied_call) X (denied_serve) X (refused_user) X (refused_rate)
 
 typedef struct counters_t {
 #define X(name) uint64_t name;
@@ -105,9 +151,6 @@ typedef struct counters_t {
 } counters_t;
 
 typedef struct model_t model_t;
-
-/* Services from these on have names that end with an asterisk, if there are patterns, and start with "mmi.". */
-enum { SERVICES_MOST = 32, PATTERNS_FROM = 16, MMI_FROM = 24 };
 
 /* The names of services stay where they are. */
 model_t *model_new (const model_limits_t *limits, uint32_t addresses, int mmi, uint64_t now, char (*names)[256],
@@ -120,8 +163,10 @@ const char *model_verdict (model_t *model);
 const counters_t *model_counters (const model_t *model);
 uint64_t model_next (const model_t *model);
 
-/* Who sends from an address; the number is for what follows. Its connection: -1 not known. Its dialect on a side. */
-int model_peer (model_t *model, uint32_t address, uint64_t life);
+/* Who sends from an address; the number is for what follows. person: who he is, if that is not known yet. That is asked
+   again over another connection. Its connection: -1 not known. Its dialect on a side. */
+int model_peer (model_t *model, uint32_t address, uint64_t life, int person);
+void model_recognise (model_t *model, int peer, int person);
 int model_connection (const model_t *model, int peer);
 void model_set_connection (model_t *model, int peer, int connection);
 void model_set_dialect (model_t *model, int peer, int dialect, int side, int type);
@@ -151,6 +196,8 @@ int model_policy (model_t *model, int service, int policy); /* 0 or ENOSPC */
 /* How many workers a service should have, between these; 0 ends that. */
 int model_scale (model_t *model, int service, uint32_t least, uint32_t most); /* 0 or ENOSPC */
 int model_drain (model_t *model, int service, uint64_t number); /* 0 or ENOENT */
+/* Other rules (NULL: none, and all is allowed), and other answers of the host. */
+void model_rules (model_t *model, const rules_t *rules, const host_t *host);
 void model_pause (model_t *model); /* nobody gets a request until model_go_on */
 void model_go_on (model_t *model);
 void model_finish (model_t *model);

@@ -51,6 +51,8 @@ static int chance_one_in (chance_t *chance, uint32_t many)
     return chance_below (chance, many) == 0;
 }
 
+#include "rules.h"
+
 /* ---- memory: counted, failing at random if a seed wants that, and spoilt when it is freed. What grows always moves. */
 
 static struct {
@@ -131,10 +133,13 @@ typedef struct actor_t {
     size_t held_count, held_capacity;
     int forgot; /* the engine may think that he holds more than he knows of */
     uint64_t next_id;
+    int person, former_person; /* who he is, and was at the address before */
+    uint32_t spoke_version;    /* of the address from which he last spoke, and one */
     latest_t latest[SERVICES_MOST]; /* of his requests that were tried, and asked for nothing */
     latest_t *later; /* of those that did */
     size_t later_count, later_capacity;
     uint32_t drained; /* from which address, and one, it was told that it gets no more; 0: it was not */
+    int is_another; /* program than before, which has not spoken */
     int is_new;  /* the engine may not know that it was restarted */
     struct {
         uint64_t id, number;
@@ -155,6 +160,7 @@ typedef struct entry_t {
     int twice; /* there may be two of it, and nothing can be said */
     int parts; /* how many there were for the client */
     asked_t asked;
+    int person;              /* whose it is */
     const zqb__peer_t *peer; /* who he was for the engine */
     uint64_t arrived;
 } entry_t;
@@ -170,15 +176,24 @@ enum {
     MISSES = 2097152, ALL_FEATURES = 4194303
 };
 
+/* Who peers are, and what they may. These have a chance of their own as well. */
+enum { USERS = 4194304, RULES = 8388608, ACCESS = 16777216, USER_LIMITS = 33554432 };
+enum { RULES_SIZE = 65536 };
+
 typedef struct sim_t {
     const sim_options_t *options;
     sim_progress_t *progress;
-    chance_t chance, more;
+    chance_t chance, more, people;
     zqb__engine_t engine;
     model_t *model; /* NULL: not in this seed */
     int traits;     /* PACKS ... */
     uint32_t features; /* PRIORITIES ... */
     uint32_t rarity;   /* of the events of these */
+    uint32_t changes;  /* the rules change once in so many events */
+    uint32_t user_count;
+    int speaks;        /* who sends the message at hand */
+    host_t host;
+    char rules_text[RULES_SIZE];
     uint32_t patience; /* of workers that may refuse a request: one in so many does what it can */
     zqb__limits_t limits;
     uint64_t now;
@@ -257,6 +272,16 @@ static uint32_t more_below (sim_t *sim, uint32_t limit)
 static int more_one_in (sim_t *sim, uint32_t many)
 {
     return chance_one_in (&sim->more, many);
+}
+
+static uint32_t people_below (sim_t *sim, uint32_t limit)
+{
+    return chance_below (&sim->people, limit);
+}
+
+static int people_one_in (sim_t *sim, uint32_t many)
+{
+    return chance_one_in (&sim->people, many);
 }
 
 static uint64_t any_number (sim_t *sim)
@@ -484,6 +509,8 @@ static void note_joint_reply (sim_t *sim, const entry_t *leader, const actor_t *
         return;
     if (entry->asked.unique != leader->asked.unique || entry->service != leader->service)
         violated (sim, "a reply reached one who had not joined");
+    if (entry->person != leader->person)
+        violated (sim, "a reply reached another user");
     if (entry->ended)
         violated (sim, "request %llx of %u was answered twice", (unsigned long long) output->id,
                   (unsigned) (actor - sim->actors));
@@ -629,6 +656,50 @@ static void draw_times_of_request (sim_t *sim, asked_t *asked)
     }
 }
 
+/* ---- people */
+
+static int number_of_user (const char *name, size_t size)
+{
+    for (int i = USERS_FROM; i < IN_PROCESS; i++)
+        if (strlen (user_names[i]) == size && memcmp (user_names[i], name, size) == 0)
+            return i;
+    return size ? -1 : ANONYMOUS;
+}
+
+static int number_of_person (const char *name, int local)
+{
+    return local ? IN_PROCESS : number_of_user (name, strlen (name));
+}
+
+/* Who the engine takes somebody for. */
+static int person_of (const zqb__peer_t *peer)
+{
+    return number_of_person (zqb__user_name (peer->user), peer->local);
+}
+
+static int draw_person (sim_t *sim)
+{
+    uint32_t kind = people_below (sim, 8);
+    return kind == 0 ? (int) IN_PROCESS : kind == 1 ? (int) ANONYMOUS : (int) (1 + people_below (sim, sim->user_count));
+}
+
+/* He comes over another connection, or is another program: perhaps as somebody else. In crowds he is always the same,
+   as the model does not know of whom the engine remembers nothing. */
+static void change_person (sim_t *sim, actor_t *actor)
+{
+    actor->former_person = actor->person;
+    if (has (sim, USERS) && !(sim->traits & CROWD) && people_one_in (sim, 6))
+        actor->person = draw_person (sim);
+}
+
+/* Nothing reaches one user that was for another, as soon as he has spoken. */
+static void check_person (sim_t *sim, const actor_t *actor, const zqb__peer_t *peer, const output_t *output)
+{
+    int spoke = actor->spoke_version == actor->version + 1 && !actor->is_another;
+    if (spoke && output->address == address_of (sim, actor, actor->version) && person_of (peer) != actor->person)
+        violated (sim, "%s for user %d reached user %d", command_names[output->type], person_of (peer), actor->person);
+}
+
 /* ---- the sink: what the engine says is written down, and told to whom it concerns */
 
 static output_t *new_output (sim_t *sim)
@@ -734,6 +805,7 @@ static void note_packed (sim_t *sim, actor_t *actor, uint64_t value)
 static void note_rare (output_t *output, const zqb__command_t *command)
 {
     output->window = (command->flags & ZQB__WINDOW) != 0;
+    output->user = command->rare ? number_of_user ((const char *) command->rare->user, command->rare->user_size) : 0;
     output->credit = command->type == ZQB__MORE ? command->credit : 0;
     if (!command->rare)
         return;
@@ -761,6 +833,8 @@ static int sink_send (void *self, zqb__peer_t *peer, int side, const zqb__comman
     output->packed = sim->traits & PACKS && peer->dialect[side] == ZQB__ZQB1;
     actor_t *actor = &sim->actors[output->address % sim->actor_count];
     output->result = draw_result (sim, actor, output);
+    if (output->result == SENT)
+        check_person (sim, actor, peer, output);
     note_part (sim, actor, output);
     say_output (sim, output, value);
     if (output->result != SENT)
@@ -775,6 +849,13 @@ static int sink_send (void *self, zqb__peer_t *peer, int side, const zqb__comman
     return 0;
 }
 
+/* Whose request the host is told of. */
+static int user_asking (const sim_t *sim)
+{
+    const char *name = zqb__user_name (sim->engine.asks);
+    return number_of_user (name, strlen (name));
+}
+
 static void sink_serve (void *self, const zqb__service_t *service, const zqb__command_t *request, zqb__command_t *reply)
 {
     sim_t *sim = (sim_t *) self;
@@ -783,6 +864,7 @@ static void sink_serve (void *self, const zqb__service_t *service, const zqb__co
     if (!service->handler)
         violated (sim, "a service without a handler was to serve");
     output->served = 1;
+    output->user = user_asking (sim);
     output->service = service_number (sim, request);
     output->body = look_at_body (&request->body, &value);
     output->type = reply->type = one_in (sim, 8) ? ZQB__ERROR : ZQB__REPLY;
@@ -808,6 +890,7 @@ static void sink_dead (void *self, const zqb__command_t *request)
     output_t *output = new_output (sim);
     uint64_t value;
     output->type = DEAD_LETTER;
+    output->user = user_asking (sim);
     output->service = service_number (sim, request);
     output->body = look_at_body (&request->body, &value);
     say_output (sim, output, value);
@@ -897,6 +980,7 @@ static int sink_filter (void *self, zqb__command_t *request, zqb__rare_t *wishes
     output_t *output = new_output (sim);
     uint64_t value;
     output->type = FILTER;
+    output->user = user_asking (sim);
     output->service = service_number (sim, request);
     output->body = look_at_body (&request->body, &value);
     output->seen = asked_of (request, wishes);
@@ -911,6 +995,35 @@ static int sink_filter (void *self, zqb__command_t *request, zqb__rare_t *wishes
     note_filter (sim, value, &output->asked);
     say_output (sim, output, value);
     return output->result;
+}
+
+/* Who has no name has an empty one, or none. In crowds the model does not know who is asked for. */
+static void sink_identify (void *self, zqb__identity_t *who)
+{
+    sim_t *sim = (sim_t *) self;
+    const char *name = user_names[sim->speaks];
+    who->user = name || people_one_in (sim, 2) ? name : "";
+    who->local = sim->speaks == IN_PROCESS;
+    if (sim->traits & CROWD)
+        return;
+    output_t *output = new_output (sim);
+    output->type = IDENTIFY;
+    output->service = -1;
+    output->user = sim->speaks;
+    output->result = name && zqb__user_find (&sim->engine, name, zqb__user_hash (&sim->engine, name));
+}
+
+static int sink_access (void *self, const zqb_access_t *access)
+{
+    sim_t *sim = (sim_t *) self;
+    int local = strcmp (access->address, "inproc") == 0, person = number_of_person (access->user, local);
+    int service = number_of_name (sim, access->service, access->service_size);
+    if (person < 0 || service < 0 || access->service[access->service_size] || (!local && *access->address)
+        || (access->action != ZQB_MAY_CALL && access->action != ZQB_MAY_SERVE && access->action != ZQB_MAY_MANAGE)) {
+        violated (sim, "the host was asked something that makes no sense");
+        return -1;
+    }
+    return sim->host.says[person][access->action / 2][service];
 }
 
 static void sink_log (void *self, int level, const char *format, va_list args)
@@ -1019,6 +1132,9 @@ static int connect_actor (sim_t *sim, actor_t *actor)
         line->connection = lowest_free_connection (sim);
         line->version++;
     }
+    if (actor->line_version != line->version || actor->is_another)
+        change_person (sim, actor);
+    actor->is_another = 0;
     if (actor->line_version != line->version) {
         actor->line_version = line->version;
         actor->moved = move_actor (sim, actor);
@@ -1046,15 +1162,24 @@ static void end_connection (sim_t *sim, const line_t *line)
         model_disconnected (sim->model, line->connection);
 }
 
-/* All connections that have ended are told to the engine, and then those are buried who are lost with them. */
-static void bury_gone (sim_t *sim)
+/* The connections of this number that have ended, or all (-1), are told to the engine, and then those are buried who are
+   lost with them. */
+static void bury_gone (sim_t *sim, int which)
 {
     uint64_t now = sim->now / MICROSECONDS * MICROSECONDS;
-    sim->progress->steps += sim->gone_count;
+    size_t kept = 0;
     sim->now = now + MICROSECOND_OF_ENDS;
     begin_step (sim);
-    while (sim->gone_count)
-        end_connection (sim, &sim->gone[--sim->gone_count]);
+    for (size_t i = sim->gone_count; i-- > 0;)
+        if (which < 0 || sim->gone[i].connection == which) {
+            sim->progress->steps++;
+            end_connection (sim, &sim->gone[i]);
+            sim->gone[i].connection = -1;
+        }
+    for (size_t i = 0; i < sim->gone_count; i++)
+        if (sim->gone[i].connection >= 0)
+            sim->gone[kept++] = sim->gone[i];
+    sim->gone_count = kept;
     sim->now = now + MICROSECOND_OF_BURIALS;
     begin_step (sim);
     if (sim->model)
@@ -1074,14 +1199,39 @@ typedef struct sender_t {
     int dialect, side;
 } sender_t;
 
-static void note_connection (sim_t *sim, const sender_t *from, int connection)
+/* -1: it is not known who he is, for lack of memory. */
+static int recognise (sim_t *sim, const sender_t *from)
 {
-    if (connection < 0 || zqb__peer_came_over (from->peer, connection))
-        return;
-    bury_gone (sim);
+    begin_step (sim);
+    int failed = zqb__engine_recognise (&sim->engine, from->peer);
+    if (modelled (sim))
+        model_recognise (sim->model, from->number, sim->speaks);
+    check_agreement (sim);
+    return failed;
+}
+
+/* Who keeps his address over connections, or comes back to one, has chosen it himself. */
+static int named_itself (const actor_t *actor)
+{
+    return actor->fixed || actor->version >= VERSIONS;
+}
+
+/* As zqb__broker_note_connection. -1: the same. */
+static int note_connection (sim_t *sim, const sender_t *from, int connection, uint32_t address)
+{
+    if (peer_address (from->peer) != address)
+        return 0;
+    if (connection < 0)
+        return from->peer->connection ? recognise (sim, from) : 0;
+    if (zqb__peer_came_over (from->peer, connection) && !named_itself (from->actor))
+        return 0;
+    if (recognise (sim, from) != 0)
+        return -1;
+    bury_gone (sim, connection);
     zqb__peer_set_connection (&sim->engine, from->peer, connection);
     if (sim->model)
         model_set_connection (sim->model, from->number, connection);
+    return 0;
 }
 
 static void find_sender (sim_t *sim, sender_t *from, uint32_t address)
@@ -1093,7 +1243,7 @@ static void find_sender (sim_t *sim, sender_t *from, uint32_t address)
     if (!from->peer)
         sim->engine.stats.no_memory++;
     else if (modelled (sim))
-        from->number = model_peer (sim->model, address, life);
+        from->number = model_peer (sim->model, address, life, sim->speaks);
     check_agreement (sim);
 }
 
@@ -1107,11 +1257,20 @@ static int begin_message (sim_t *sim, sender_t *from, actor_t *actor, int side, 
     from->dialect = side == CLIENT ? actor->client : actor->worker;
     if (late)
         connection = -1;
+    if (!late)
+        actor->spoke_version = actor->version + 1;
+    sim->speaks = late ? actor->former_person : actor->person;
+    uint32_t address = address_of (sim, actor, actor->version - (late ? 1 : 0));
     begin_step (sim);
-    find_sender (sim, from, address_of (sim, actor, actor->version - (late ? 1 : 0)));
-    if (from->peer)
-        note_connection (sim, from, connection);
-    return from->peer ? 0 : -1;
+    find_sender (sim, from, address);
+    if (!from->peer)
+        return -1;
+    if (note_connection (sim, from, connection, address) == 0)
+        return 0;
+    actor->spoke_version = 0; /* he is still taken for the one before */
+    sim->engine.stats.no_memory++;
+    zqb__engine_release (&sim->engine, from->peer);
+    return -1;
 }
 
 static void set_dialect (sim_t *sim, const sender_t *from, int type)
@@ -1200,10 +1359,10 @@ static void say_message (const sim_t *sim, const sender_t *from, const command_t
 {
     if (sim->options->verbose)
         say (sim,
-             "    %s from %s %u at %u (%s): id %llx, request %llu, service %d, credit %u%s, %u bytes in %u frames\n",
+             "    %s from %s %u at %u as %d (%s): id %llx, request %llu, service %d, credit %u%s, %u bytes in %u frames\n",
              mine->type < COMMANDS_END ? command_names[mine->type] : "a command of a later version",
              from->side == WORKER ? "worker" : "client", (unsigned) actor_number (sim, from->actor),
-             (unsigned) peer_address (from->peer), zqb__dialects[from->dialect].name, (unsigned long long) mine->id,
+             (unsigned) peer_address (from->peer), sim->speaks, zqb__dialects[from->dialect].name, (unsigned long long) mine->id,
              (unsigned long long) NUMBER (value), mine->service, (unsigned) mine->credit, mine->again ? ", again" : "",
              (unsigned) mine->body.bytes, (unsigned) mine->body.frames);
 }
@@ -1296,6 +1455,7 @@ static void receive_request (sim_t *sim, const sender_t *from, command_t *mine, 
     sim->entries[number].asked = ordered_by (&mine->asked);
     sim->entries[number].parts = 0;
     sim->entries[number].peer = from->peer;
+    sim->entries[number].person = sim->speaks;
     sim->entries[number].tries = sim->entries[number].attempts = sim->entries[number].ended = 0;
     receive (sim, from, mine, number);
     if (sim->engine.stats.joined != joined)
@@ -1337,7 +1497,7 @@ static void ask (sim_t *sim, const sender_t *from)
     command_t mine = new_command (REQUEST);
     mine.service = service_at (sim, from->actor);
     uint64_t number = open_entry (sim, actor_number (sim, from->actor), mine.service);
-    if (from->dialect == ZQB1 && sim->features && more_below (sim, 4))
+    if (from->dialect == ZQB1 && has (sim, ALL_FEATURES) && more_below (sim, 4))
         draw_options (sim, &mine.asked);
     mine.id = new_id (sim, from->actor, number, mine.asked.one_way);
     receive_request (sim, from, &mine, number);
@@ -1467,7 +1627,7 @@ static void draw_failure (sim_t *sim, command_t *mine, uint64_t number)
 {
     entry_t *entry = entry_of (sim, number);
     mine->refuses = has (sim, REFUSALS) && !more_one_in (sim, sim->patience);
-    mine->code = sim->features && more_one_in (sim, 2) ? more_below (sim, 3) : 0;
+    mine->code = has (sim, ALL_FEATURES) && more_one_in (sim, 2) ? more_below (sim, 3) : 0;
     if (mine->refuses && entry && entry->attempts > 0)
         entry->attempts--;
 }
@@ -1722,7 +1882,7 @@ static void event_gone (sim_t *sim)
         line->connection = -1;
     }
     if (one_in (sim, 2) || sim->gone_count >= sim->line_count)
-        bury_gone (sim);
+        bury_gone (sim, -1);
 }
 
 /* A program ends, and starts anew with nothing. */
@@ -1732,7 +1892,7 @@ static void event_restart (sim_t *sim)
     actor->life = any_number (sim) | 1;
     forget_held (actor, actor->worker != ZQB1);
     actor->moved = 0;
-    actor->is_new = 1;
+    actor->is_new = actor->is_another = 1;
     move_actor (sim, actor);
     memset (actor->recent, 0, sizeof actor->recent);
     actor->next_id += RECENT;
@@ -1911,6 +2071,61 @@ static void event_pause (sim_t *sim, void (*engine_does) (zqb__engine_t *), void
     check_agreement (sim);
 }
 
+/* The rules as the engine has them. NULL: there is no memory for them. */
+static zqb__rules_t *read_rules (sim_t *sim, const rules_t *rules)
+{
+    int line;
+    size_t size = write_rules (&sim->people, rules, sim->rules_text, RULES_SIZE - 1);
+    zqb__rules_t *made = zqb__rules_new ();
+    sim->rules_text[size] = 0;
+    const char *wrong = made ? zqb__rules_read (made, sim->rules_text, size, &line) : NULL;
+    say (sim, "    rules:\n%s", sim->rules_text);
+    if (!wrong)
+        return made;
+    if (!(sim->traits & FAILS))
+        violated (sim, "line %d of the rules: %s", line, wrong);
+    zqb__rules_free (made);
+    return NULL;
+}
+
+static named_t services_of (sim_t *sim)
+{
+    named_t named = {sim->names, sim->name_sizes, {0}, 0};
+    for (int i = 0; i < SERVICES_MOST; i++)
+        if (i < (int) sim->service_count || (i >= MMI_FROM && i < MMI_FROM + 3)
+            || (i >= PATTERNS_FROM && i < MMI_FROM && has (sim, PATTERNS)))
+            named.numbers[named.count++] = i;
+    return named;
+}
+
+/* Of most things the host says that they are for the rules to say. */
+static void draw_host (sim_t *sim)
+{
+    signed char *says = sim->host.says[0][0];
+    for (size_t i = 0; has (sim, ACCESS) && i < sizeof sim->host.says; i++)
+        says[i] = (signed char) (people_below (sim, 8) ? -1 : (int) people_below (sim, 2));
+}
+
+/* There are other rules, or none any more. What the host says changes with them. Not in the middle of a crowd: the model
+   does not know of whom the engine remembers nothing, and so not in which order it looks at their requests. */
+static void change_rules (sim_t *sim)
+{
+    rules_t rules;
+    named_t named = services_of (sim);
+    int none = !has (sim, RULES) || people_one_in (sim, 5);
+    zqb__rules_t *made = NULL;
+    draw_rules (&sim->people, &rules, &named);
+    if (!none && (made = read_rules (sim, &rules)) == NULL)
+        return;
+    draw_host (sim);
+    say (sim, none ? "    no rules\n" : "");
+    step (sim);
+    zqb__engine_rules (&sim->engine, made);
+    if (modelled (sim))
+        model_rules (sim->model, none ? NULL : &rules, &sim->host);
+    check_agreement (sim);
+}
+
 /* ---- events: what may happen, and how often, of which each seed makes something else */
 
 #define EVENTS(X)                                                                                                  \
@@ -1963,11 +2178,13 @@ static void feature_happens (sim_t *sim)
 static void happen (sim_t *sim)
 {
     int event = sim->events[any_number (sim) >> 56];
-    if (sim->features && more_one_in (sim, sim->rarity))
+    if (has (sim, ALL_FEATURES) && more_one_in (sim, sim->rarity))
         event = EVENT_COUNT;
     say (sim, "%llu %s\n", (unsigned long long) sim->progress->event,
          event == EVENT_COUNT ? "a feature" : event_names[event]);
     pass_time (sim, below (sim, sim->pace));
+    if (has (sim, RULES | ACCESS) && !(sim->traits & CROWD) && people_one_in (sim, sim->changes))
+        change_rules (sim);
     switch (event) {
 #define X(name, weight, action)                                                                                    \
     case EVENT_##name:                                                                                             \
@@ -2047,13 +2264,28 @@ static void draw_more_limits (sim_t *sim)
     limits->slow = has (sim, RESTS) && more_one_in (sim, 2) ? more_below (sim, 1u << more_below (sim, 20)) : UINT64_MAX;
 }
 
+/* From few requests to many in the time of a run. Of who is forgotten nothing is remembered, which in crowds the model
+   does not know. */
+static void draw_user_limits (sim_t *sim)
+{
+    zqb__limits_t *limits = &sim->limits;
+    if (!has (sim, USER_LIMITS))
+        return;
+    limits->user_outstanding = people_below (sim, 2) ? 1 + people_below (sim, 16) : 0;
+    if (sim->traits & CROWD)
+        return;
+    limits->user_requests = people_below (sim, 2) ? 1 + people_below (sim, 1u << people_below (sim, 12)) : 0;
+    limits->user_bytes = people_below (sim, 2) ? 1 + people_below (sim, 1u << people_below (sim, 24)) : 0;
+}
+
 static model_limits_t limits_of_model (const zqb__limits_t *limits, uint32_t features)
 {
     model_limits_t copy = {limits->heartbeat, limits->expiry, limits->no_worker, limits->credit, limits->attempts,
                            limits->services, limits->workers, limits->clients, limits->requests, limits->queue,
                            limits->no_worker_queue, limits->outstanding, limits->frames, limits->message, limits->bytes,
                            limits->ageing, limits->rest, limits->slow, limits->rest_failures,
-                           (features & OUTCOMES) != 0, (features & FILTERS) != 0, ZQB__HAND_BYTES};
+                           (features & OUTCOMES) != 0, (features & FILTERS) != 0, ZQB__HAND_BYTES,
+                           limits->user_outstanding, limits->user_requests, limits->user_bytes, 0};
     return copy;
 }
 
@@ -2092,6 +2324,7 @@ static void draw_actors (sim_t *sim)
         actor_t *actor = &sim->actors[i];
         draw_roles (sim, actor);
         actor->life = any_number (sim) | 1;
+        actor->person = has (sim, USERS) ? draw_person (sim) : ANONYMOUS;
         actor->fixed = one_in (sim, 4);
         actor->line = actor->port == 0 && proxies && one_in (sim, 2) ? below (sim, proxies) : proxies + i;
     }
@@ -2159,20 +2392,38 @@ static void draw_features (sim_t *sim)
     sim->features = kind == 2 ? ALL_FEATURES : 0;
     for (uint32_t feature = 1; kind > 2 && feature < ALL_FEATURES; feature *= 2)
         sim->features |= more_one_in (sim, rare + 1) ? feature : 0;
-    sim->features &= (uint32_t) sim->options->features;
     sim->rarity = 2u << more_below (sim, 6);
     sim->patience = 2u << more_below (sim, 5); /* at most STUBBORN */
+}
+
+/* Half of the seeds have none of these. */
+static void draw_people (sim_t *sim)
+{
+    uint32_t kind = people_below (sim, 8);
+    sim->user_count = 1 + people_below (sim, IN_PROCESS - USERS_FROM);
+    sim->changes = 16u << people_below (sim, 8);
+    memset (&sim->host, -1, sizeof sim->host);
+    if (kind < 4)
+        return;
+    sim->features |= kind == 4 || people_below (sim, 8) ? USERS : 0;
+    sim->features |= kind == 4 || people_below (sim, 3) ? RULES : 0;
+    sim->features |= kind == 4 || people_one_in (sim, 3) ? ACCESS : 0;
+    sim->features |= kind == 4 || people_below (sim, 2) ? USER_LIMITS : 0;
 }
 
 static void draw_world (sim_t *sim)
 {
     sim->chance.state = sim->options->seed * 0x9e3779b97f4a7c15u;
     sim->more.state = ~sim->options->seed * 0xbf58476d1ce4e5b9u;
+    sim->people.state = ~sim->options->seed * 0x94d049bb133111ebu;
     draw_traits (sim);
     draw_features (sim);
+    draw_people (sim);
+    sim->features &= (uint32_t) sim->options->features;
     draw_events (sim);
     draw_limits (sim);
     draw_more_limits (sim);
+    draw_user_limits (sim);
     draw_actors (sim);
     if (is_stubborn (sim))
         teach_to_refuse (sim);
@@ -2190,6 +2441,10 @@ static int open_engine (sim_t *sim)
         sink.filter = sink_filter;
     if (has (sim, OUTCOMES))
         sink.outcome = sink_outcome;
+    if (has (sim, USERS))
+        sink.identify = sink_identify;
+    if (has (sim, ACCESS))
+        sink.access = sink_access;
     uint64_t key = any_number (sim);
     if (zqb__engine_init (&sim->engine, &sim->limits, &sink, key, sim->now) != 0) {
         if (memory.alive || !memory.failed)
@@ -2216,6 +2471,7 @@ static void open_world (sim_t *sim)
         violated (sim, "init failed");
     memory.fails_one_in = fails;
     model_limits_t limits = limits_of_model (&sim->limits, sim->features);
+    limits.identifies = has (sim, USERS) && !(sim->traits & CROWD);
     if (!(sim->traits & FAILS))
         sim->model = model_new (&limits, sim->actor_count * VERSIONS, sim->traits & MMI, sim->now, sim->names,
                                 sim->name_sizes);
@@ -2223,7 +2479,7 @@ static void open_world (sim_t *sim)
 
 static void finish (sim_t *sim)
 {
-    bury_gone (sim);
+    bury_gone (sim, -1);
     check_structure (sim);
     step (sim);
     say (sim, "the end\n");
@@ -2267,6 +2523,8 @@ int sim_run (const sim_options_t *options, sim_progress_t *progress)
     progress->event = 0;
     progress->seed = options->seed;
     open_world (sim);
+    if (has (sim, RULES | ACCESS) && people_below (sim, 2))
+        change_rules (sim);
     while (progress->event < options->events && !progress->wrong[0]) {
         progress->event++;
         happen (sim);

@@ -14,7 +14,7 @@ SIM_BUILD   = tests/build/sim
 SIM_WARN    = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wno-unused-function # the broker, the workers, the clients
 SIM_ZMQ     = $(shell pkg-config --cflags --libs libzmq 2>/dev/null || echo -lzmq)
 SIM_SOURCES = tests/sim/sim.c tests/sim/model.c tests/sim/run.c
-SIM_NEEDS   = $(SIM_SOURCES) tests/sim/sim.h tests/sim/model.h tests/sim/walk.h zqbroker.h
+SIM_NEEDS   = $(SIM_SOURCES) tests/sim/sim.h tests/sim/model.h tests/sim/walk.h tests/sim/rules.h zqbroker.h
 SIM_ARGS    = --kept tests/sim/seeds.txt --seeds $(SEEDS) --start $(START) --events $(EVENTS) --jobs $(JOBS) --walk $(WALK)
 SIM_MORE    = --seeds 20000 --start 1001 --events $(EVENTS) --jobs 1 --walk $(WALK)
 SIM_ASAN    = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
