@@ -15,6 +15,7 @@ typedef struct walk_t {
     int idle;
     int pinned, hasty, delays; /* of the service at hand */
     int one_way;               /* of the peer */
+    size_t users, counted;     /* who uses a user; requests that count for one, or for nobody */
 } walk_t;
 
 static void walk_check (walk_t *walk, int holds, const char *what)
@@ -105,6 +106,13 @@ static void walk_survey (walk_t *walk, const zqb__request_t *survey)
                 "a survey: it waits for nobody");
 }
 
+/* Somebody uses a user, or nobody. */
+static void walk_user (walk_t *walk, const zqb__user_t *user)
+{
+    walk->users += user != NULL;
+    walk_check (walk, !user || walk_in_table (&walk->engine->users, &user->by_name), "a user: nobody finds him");
+}
+
 static void walk_extra (walk_t *walk, const zqb__request_t *request)
 {
     const zqb__extra_t *extra = request->extra;
@@ -119,6 +127,8 @@ static void walk_extra (walk_t *walk, const zqb__request_t *request)
                 "a request: nobody finds its key");
     walk->timed += (size_t) extra->timed;
     walk->uniques += extra->unique != NULL;
+    walk->counted += walk->engine->limits.user_outstanding && request->lane;
+    walk_user (walk, extra->user);
     walk_followers (walk, request);
     walk_survey (walk, request);
 }
@@ -361,6 +371,9 @@ static void walk_peer (walk_t *walk, zqb__peer_t *peer)
     walk_check (walk, !peer->connection || walk_in_table (&engine->connections, &peer->connection->by_number),
                 "a peer: nobody finds its connection");
     walk_timer (walk, &peer->timer, 0, "");
+    walk_user (walk, peer->user);
+    walk->counted -= peer->quota.outstanding;
+    walk_check (walk, !peer->user || !peer->quota.outstanding, "a peer: what is a user's is counted for nobody");
     walk->clients += count > 0;
     walk->lives += peer->life != 0;
     walk->connections += peer->connection && peer->connection->peers.next == &peer->of_connection;
@@ -378,6 +391,22 @@ static void walk_peers (walk_t *walk)
     walk_check (walk, nobodys + 1 == (size_t) engine->nobody.outstanding, "what is nobody's is miscounted");
     walk_check (walk, walk->idle == engine->idle_count && walk_list (walk, &engine->idle_peers) == (size_t) walk->idle
                           && walk->idle <= 2 * ZQB__IDLE_PEERS, "the idle peers are miscounted");
+}
+
+/* Behind all others: each user is used as often as he says, and all that is counted for somebody is. */
+static void walk_users (walk_t *walk)
+{
+    const zqb__table_t *users = &walk->engine->users;
+    for (size_t i = 0; i < users->size; i++)
+        for (zqb__node_t *node = users->buckets[i]; node && !walk->wrong; node = node->next) {
+            const zqb__user_t *user = ZQB__OF (zqb__user_t, by_name, node);
+            walk_check (walk, user->users > 0, "a user: nobody uses him, and he is not forgotten");
+            walk->users -= user->users;
+            walk->counted -= user->quota.outstanding;
+        }
+    walk->counted -= walk->engine->nobody.quota.outstanding;
+    walk_check (walk, !walk->users, "the users: who uses them is miscounted");
+    walk_check (walk, !walk->counted, "the users: their requests are miscounted");
 }
 
 static void walk_totals (walk_t *walk)
@@ -427,6 +456,8 @@ static const char *walk_engine (zqb__engine_t *engine, int all_timers)
     walk_check (&walk, walk_table (&walk, &engine->ids) == walk.numbered, "the numbers are miscounted");
     walk_check (&walk, walk_table (&walk, &engine->uniques) == walk.uniques, "the keys are miscounted");
     walk_check (&walk, walk.timed == engine->timed, "the timers of requests are miscounted");
+    walk_table (&walk, &engine->users);
+    walk_users (&walk);
     walk_totals (&walk);
     walk_slab (&walk);
     walk_heap (&walk);
