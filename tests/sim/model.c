@@ -76,7 +76,7 @@ typedef struct peer_t {
     uint64_t lane; /* the last that it used */
     uint64_t life, said_life;
     int person;
-    account_t account; /* of one who is no user */
+    account_t own, account; /* the latter of one who is no user */
     int connection, dialect[2], outstanding, failed;
     uint64_t timer; /* so long it may take to come back */
     uint64_t packed; /* replies that wait to be sent */
@@ -1542,6 +1542,8 @@ static int may (const model_t *model, int person, int action, int service)
 {
     int says = model->host.says[person][action / 2][service];
     names_t name = {model->names[service], model->name_sizes[service], 0};
+    if (model->host.unwelcome[person])
+        return 0;
     if (says >= 0)
         return says;
     if (action == MAY_SERVE && name.text[name.size - 1] == '*') {
@@ -1589,17 +1591,27 @@ static void pay (uint64_t *paid, uint64_t now, uint64_t used, uint64_t rate)
     *paid += used * SECOND / rate;
 }
 
-/* Where it counts that he has asked for enough; NULL: he has not, and it counts. */
+/* Whether not all is paid for; of what is not limited, all is. */
+static int owes (const account_t *account, uint64_t now)
+{
+    return account->requests > now || account->bytes > now;
+}
+
+/* Where it counts that a client, or his user, has asked for enough; NULL: he has not, and it counts. */
 static uint64_t *has_enough (model_t *model, int client, uint64_t bytes)
 {
     const model_limits_t *limits = &model->limits;
     peer_t *peer = &model->peers[client];
     account_t *account = user_names[peer->person] ? &model->accounts[peer->person] : &peer->account;
     uint64_t now = model->now * 1000;
+    if (owes (&peer->own, now))
+        return &model->counters.refused_client_rate;
     if (has_too_many (model, client, 1))
         return &model->counters.refused_user;
-    if ((limits->user_requests && account->requests > now) || (limits->user_bytes && account->bytes > now))
+    if (owes (account, now))
         return &model->counters.refused_rate;
+    pay (&peer->own.requests, now, 1, limits->client_requests);
+    pay (&peer->own.bytes, now, bytes, limits->client_bytes);
     pay (&account->requests, now, 1, limits->user_requests);
     pay (&account->bytes, now, bytes, limits->user_bytes);
     return NULL;
@@ -2985,12 +2997,18 @@ static void deny_requests (model_t *model)
     free (denied);
 }
 
-void model_rules (model_t *model, const rules_t *rules, const host_t *host)
+void model_rules (model_t *model, const rules_t *rules)
+{
+    model->rules = rules ? &model->own_rules : NULL;
+    if (rules)
+        model->own_rules = *rules;
+}
+
+/* Without rules, and if all are welcome, what is there stays. */
+void model_access (model_t *model, const host_t *host)
 {
     model->host = *host;
-    model->rules = rules ? &model->own_rules : NULL;
-    if (rules) {
-        model->own_rules = *rules;
+    if (model->rules || model->limits.welcomes) {
         deny_workers (model);
         deny_requests (model);
     }
@@ -3161,6 +3179,7 @@ void model_recognise (model_t *model, int number, int person)
     replace_peer (model, number);
     peer->person = person;
     memset (&peer->account, 0, sizeof peer->account);
+    memset (&peer->own, 0, sizeof peer->own);
     take_life (model, peer);
 }
 
@@ -3210,7 +3229,7 @@ model_t *model_new (const model_limits_t *limits, uint32_t addresses, int mmi, u
         model->peer_at[i] = -1;
     for (int i = 0; i < SERVICES_MOST; i++)
         model->services[i].timer = NEVER;
-    memset (&model->host, -1, sizeof model->host);
+    memset (model->host.says, -1, sizeof model->host.says);
     return model;
 }
 

@@ -73,9 +73,10 @@ typedef struct rules_t {
     int count, group_count, member_count[GROUPS_MOST];
 } rules_t;
 
-/* What the host says before the rules do: 1, 0, or -1 that it is for them to say. By who it is, what he wants to do (in
-   the order of the above), and the service. */
+/* Who would not be let in any more, and so may nothing. And what the host says before the rules do: 1, 0, or -1 that it
+   is for them to say; by who it is, what he wants to do (in the order of the above), and the service. */
 typedef struct host_t {
+    unsigned char unwelcome[PERSONS];
     signed char says[PERSONS][3][SERVICES_MOST];
 } host_t;
 
@@ -131,8 +132,9 @@ typedef struct model_limits_t {
     uint64_t ageing, rest, slow;
     int rest_failures, reports, filters; /* these two: whether the host wants to know */
     uint64_t hand; /* bytes of bodies behind which nothing waits */
-    uint64_t user_outstanding, user_requests, user_bytes; /* the latter a second; 0 none */
-    int identifies; /* whether it is told who somebody is */
+    uint64_t user_outstanding; /* 0 none, as those below, which are a second's */
+    uint64_t user_requests, user_bytes, client_requests, client_bytes;
+    int identifies, welcomes; /* whether it is told who somebody is, and whether he would be let in */
 } model_limits_t;
 
 #define COUNTERS(X)                                                                                                \
@@ -142,7 +144,7 @@ typedef struct model_limits_t {
     X (workers_left) X (refused_requests) X (refused_queue) X (refused_no_worker) X (refused_outstanding)          \
     X (refused_clients) X (refused_bytes) X (refused_services) X (refused_workers) X (refused_name)                \
     X (refused_large) X (refused_frames) X (bad_state) X (stale) X (unsendable)                                    \
-    X (denied_call) X (denied_serve) X (refused_user) X (refused_rate)
+    X (denied_call) X (denied_serve) X (refused_user) X (refused_rate) X (refused_client_rate)
 
 typedef struct counters_t {
 #define X(name) uint64_t name;
@@ -196,8 +198,9 @@ int model_policy (model_t *model, int service, int policy); /* 0 or ENOSPC */
 /* How many workers a service should have, between these; 0 ends that. */
 int model_scale (model_t *model, int service, uint32_t least, uint32_t most); /* 0 or ENOSPC */
 int model_drain (model_t *model, int service, uint64_t number); /* 0 or ENOENT */
-/* Other rules (NULL: none, and all is allowed), and other answers of the host. */
-void model_rules (model_t *model, const rules_t *rules, const host_t *host);
+/* Other rules; NULL: none, and all is allowed. Then, or at another time: what the host says now, and all is looked at. */
+void model_rules (model_t *model, const rules_t *rules);
+void model_access (model_t *model, const host_t *host);
 void model_pause (model_t *model); /* nobody gets a request until model_go_on */
 void model_go_on (model_t *model);
 void model_finish (model_t *model);

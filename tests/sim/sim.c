@@ -177,7 +177,8 @@ enum {
 };
 
 /* Who peers are, and what they may. These have a chance of their own as well. */
-enum { USERS = 4194304, RULES = 8388608, ACCESS = 16777216, USER_LIMITS = 33554432 };
+enum { USERS = 4194304, RULES = 8388608, ACCESS = 16777216, WELCOME = 33554432, SHARES = 67108864 };
+enum { CHANGES = RULES | ACCESS | WELCOME };
 enum { RULES_SIZE = 65536 };
 
 typedef struct sim_t {
@@ -1024,6 +1025,12 @@ static int sink_access (void *self, const zqb_access_t *access)
         return -1;
     }
     return sim->host.says[person][access->action / 2][service];
+}
+
+static int sink_welcome (void *self, const zqb__peer_t *peer)
+{
+    const sim_t *sim = (const sim_t *) self;
+    return !sim->host.unwelcome[person_of (peer)];
 }
 
 static void sink_log (void *self, int level, const char *format, va_list args)
@@ -2098,31 +2105,38 @@ static named_t services_of (sim_t *sim)
     return named;
 }
 
-/* Of most things the host says that they are for the rules to say. */
+/* Most are welcome, and of most things the host says that they are for the rules to say. */
 static void draw_host (sim_t *sim)
 {
+    for (int i = 0; has (sim, WELCOME) && i < PERSONS; i++)
+        sim->host.unwelcome[i] = (unsigned char) people_one_in (sim, 6);
     signed char *says = sim->host.says[0][0];
     for (size_t i = 0; has (sim, ACCESS) && i < sizeof sim->host.says; i++)
         says[i] = (signed char) (people_below (sim, 8) ? -1 : (int) people_below (sim, 2));
 }
 
-/* There are other rules, or none any more. What the host says changes with them. Not in the middle of a crowd: the model
+/* There are other rules, or none any more, or only the host is of another mind, as it may be with them. Not in the middle of a crowd: the model
    does not know of whom the engine remembers nothing, and so not in which order it looks at their requests. */
 static void change_rules (sim_t *sim)
 {
     rules_t rules;
     named_t named = services_of (sim);
-    int none = !has (sim, RULES) || people_one_in (sim, 5);
+    int same = !has (sim, RULES) || people_one_in (sim, 5), none = !same && people_one_in (sim, 5);
     zqb__rules_t *made = NULL;
     draw_rules (&sim->people, &rules, &named);
-    if (!none && (made = read_rules (sim, &rules)) == NULL)
+    if (!same && !none && (made = read_rules (sim, &rules)) == NULL)
         return;
     draw_host (sim);
-    say (sim, none ? "    no rules\n" : "");
+    say (sim, "    %s\n", same ? "the host is of another mind" : none ? "no rules" : "other rules");
     step (sim);
-    zqb__engine_rules (&sim->engine, made);
+    if (same)
+        zqb__engine_access_changed (&sim->engine);
+    else
+        zqb__engine_rules (&sim->engine, made);
+    if (sim->model && !same)
+        model_rules (sim->model, none ? NULL : &rules);
     if (modelled (sim))
-        model_rules (sim->model, none ? NULL : &rules, &sim->host);
+        model_access (sim->model, &sim->host);
     check_agreement (sim);
 }
 
@@ -2183,7 +2197,7 @@ static void happen (sim_t *sim)
     say (sim, "%llu %s\n", (unsigned long long) sim->progress->event,
          event == EVENT_COUNT ? "a feature" : event_names[event]);
     pass_time (sim, below (sim, sim->pace));
-    if (has (sim, RULES | ACCESS) && !(sim->traits & CROWD) && people_one_in (sim, sim->changes))
+    if (has (sim, CHANGES) && !(sim->traits & CROWD) && people_one_in (sim, sim->changes))
         change_rules (sim);
     switch (event) {
 #define X(name, weight, action)                                                                                    \
@@ -2264,18 +2278,26 @@ static void draw_more_limits (sim_t *sim)
     limits->slow = has (sim, RESTS) && more_one_in (sim, 2) ? more_below (sim, 1u << more_below (sim, 20)) : UINT64_MAX;
 }
 
+/* Anything below that power of two, or no limit. */
+static uint64_t draw_rate (sim_t *sim, uint32_t bits)
+{
+    return people_below (sim, 2) ? 1 + people_below (sim, 1u << people_below (sim, bits + 1)) : 0;
+}
+
 /* From few requests to many in the time of a run. Of who is forgotten nothing is remembered, which in crowds the model
    does not know. */
-static void draw_user_limits (sim_t *sim)
+static void draw_shares (sim_t *sim)
 {
     zqb__limits_t *limits = &sim->limits;
-    if (!has (sim, USER_LIMITS))
+    if (!has (sim, SHARES))
         return;
     limits->user_outstanding = people_below (sim, 2) ? 1 + people_below (sim, 16) : 0;
     if (sim->traits & CROWD)
         return;
-    limits->user_requests = people_below (sim, 2) ? 1 + people_below (sim, 1u << people_below (sim, 12)) : 0;
-    limits->user_bytes = people_below (sim, 2) ? 1 + people_below (sim, 1u << people_below (sim, 24)) : 0;
+    limits->user_requests = draw_rate (sim, 12);
+    limits->user_bytes = draw_rate (sim, 24);
+    limits->client_requests = draw_rate (sim, 10);
+    limits->client_bytes = draw_rate (sim, 22);
 }
 
 static model_limits_t limits_of_model (const zqb__limits_t *limits, uint32_t features)
@@ -2285,7 +2307,9 @@ static model_limits_t limits_of_model (const zqb__limits_t *limits, uint32_t fea
                            limits->no_worker_queue, limits->outstanding, limits->frames, limits->message, limits->bytes,
                            limits->ageing, limits->rest, limits->slow, limits->rest_failures,
                            (features & OUTCOMES) != 0, (features & FILTERS) != 0, ZQB__HAND_BYTES,
-                           limits->user_outstanding, limits->user_requests, limits->user_bytes, 0};
+                           limits->user_outstanding, limits->user_requests, limits->user_bytes,
+                           limits->client_requests, limits->client_bytes, (features & USERS) != 0,
+                           (features & WELCOME) != 0};
     return copy;
 }
 
@@ -2402,13 +2426,14 @@ static void draw_people (sim_t *sim)
     uint32_t kind = people_below (sim, 8);
     sim->user_count = 1 + people_below (sim, IN_PROCESS - USERS_FROM);
     sim->changes = 16u << people_below (sim, 8);
-    memset (&sim->host, -1, sizeof sim->host);
+    memset (sim->host.says, -1, sizeof sim->host.says);
     if (kind < 4)
         return;
     sim->features |= kind == 4 || people_below (sim, 8) ? USERS : 0;
     sim->features |= kind == 4 || people_below (sim, 3) ? RULES : 0;
     sim->features |= kind == 4 || people_one_in (sim, 3) ? ACCESS : 0;
-    sim->features |= kind == 4 || people_below (sim, 2) ? USER_LIMITS : 0;
+    sim->features |= kind == 4 || people_one_in (sim, 3) ? WELCOME : 0;
+    sim->features |= kind == 4 || people_below (sim, 2) ? SHARES : 0;
 }
 
 static void draw_world (sim_t *sim)
@@ -2423,7 +2448,7 @@ static void draw_world (sim_t *sim)
     draw_events (sim);
     draw_limits (sim);
     draw_more_limits (sim);
-    draw_user_limits (sim);
+    draw_shares (sim);
     draw_actors (sim);
     if (is_stubborn (sim))
         teach_to_refuse (sim);
@@ -2445,6 +2470,8 @@ static int open_engine (sim_t *sim)
         sink.identify = sink_identify;
     if (has (sim, ACCESS))
         sink.access = sink_access;
+    if (has (sim, WELCOME))
+        sink.welcome = sink_welcome;
     uint64_t key = any_number (sim);
     if (zqb__engine_init (&sim->engine, &sim->limits, &sink, key, sim->now) != 0) {
         if (memory.alive || !memory.failed)
@@ -2471,7 +2498,7 @@ static void open_world (sim_t *sim)
         violated (sim, "init failed");
     memory.fails_one_in = fails;
     model_limits_t limits = limits_of_model (&sim->limits, sim->features);
-    limits.identifies = has (sim, USERS) && !(sim->traits & CROWD);
+    limits.identifies &= !(sim->traits & CROWD);
     if (!(sim->traits & FAILS))
         sim->model = model_new (&limits, sim->actor_count * VERSIONS, sim->traits & MMI, sim->now, sim->names,
                                 sim->name_sizes);
@@ -2523,7 +2550,7 @@ int sim_run (const sim_options_t *options, sim_progress_t *progress)
     progress->event = 0;
     progress->seed = options->seed;
     open_world (sim);
-    if (has (sim, RULES | ACCESS) && people_below (sim, 2))
+    if (has (sim, CHANGES) && people_below (sim, 2))
         change_rules (sim);
     while (progress->event < options->events && !progress->wrong[0]) {
         progress->event++;
