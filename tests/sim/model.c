@@ -137,7 +137,8 @@ struct model_t {
 
 const char *const command_names[] = {"?",     "READY",     "REQUEST",    "PARTIAL", "REPLY",
                                      "ERROR", "HEARTBEAT", "DISCONNECT", "CANCEL",  "PROGRESS", "MORE",
-                                     "DRAIN", "dead letter", "filter", "outcome", "choice", "scale", "question who it is"};
+                                     "DRAIN", "dead letter", "filter", "outcome", "choice", "scale",
+                                     "question who it is"};
 
 const char *const user_names[PERSONS] = {NULL, "ann", "anna", "bob", "bo*", "-", "@inproc", NULL};
 
@@ -249,8 +250,8 @@ static const output_t *look_ahead (const model_t *model)
 static int output_same (const output_t *mine, const output_t *theirs)
 {
     int learns = mine->type == REQUEST && mine->side == WORKER;
-    return mine->served == theirs->served && mine->service == theirs->service && mine->user == theirs->user && body_same (mine->body, theirs->body)
-           && mine->credit == theirs->credit && memcmp (&mine->seen, &theirs->seen, sizeof mine->seen) == 0
+    return mine->served == theirs->served && mine->service == theirs->service && mine->user == theirs->user
+           && body_same (mine->body, theirs->body) && mine->credit == theirs->credit && memcmp (&mine->seen, &theirs->seen, sizeof mine->seen) == 0
            && (mine->served
                || (mine->code == theirs->code && mine->deadline_ms == theirs->deadline_ms
                    && mine->window == theirs->window && mine->progress.has == theirs->progress.has
@@ -1524,8 +1525,8 @@ static int has_action (const rule_t *rule, int action)
     return (rule->actions & action) != 0 || (action == MAY_MANAGE && (rule->actions & MAY_CALL) && names_mmi);
 }
 
-/* The first rule says that is about it. Who serves a pattern serves all its names: a rule allows it that allows them all,
-   and one denies it that denies any. */
+/* The first rule says that is about it. Who serves a pattern serves all its names: a rule allows it that allows them
+   all, and one denies it that denies any. */
 static int rules_allow (const rules_t *rules, int person, int action, const names_t *service)
 {
     for (int i = 0; i < rules->count; i++) {

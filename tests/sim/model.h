@@ -119,7 +119,7 @@ typedef struct output_t {
     progress_t progress;
     body_t body, reply;
     asked_t seen, asked; /* by the filter, and what it made of it */
-    int user;   /* whose request it is, as a worker, a handler or the host is told; or, with IDENTIFY, who somebody is */
+    int user;   /* whose request it is, as a worker, a handler or the host is told; with IDENTIFY, who somebody is */
     int result; /* SENT ..., or whether the filter refuses, or the user is known who somebody is */
     int packed; /* it waits to be sent */
 } output_t;
@@ -198,7 +198,7 @@ int model_policy (model_t *model, int service, int policy); /* 0 or ENOSPC */
 /* How many workers a service should have, between these; 0 ends that. */
 int model_scale (model_t *model, int service, uint32_t least, uint32_t most); /* 0 or ENOSPC */
 int model_drain (model_t *model, int service, uint64_t number); /* 0 or ENOENT */
-/* Other rules; NULL: none, and all is allowed. Then, or at another time: what the host says now, and all is looked at. */
+/* Other rules; NULL: none, and all is allowed. Then, or without that: what the host says now; and all is looked at. */
 void model_rules (model_t *model, const rules_t *rules);
 void model_access (model_t *model, const host_t *host);
 void model_pause (model_t *model); /* nobody gets a request until model_go_on */

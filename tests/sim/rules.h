@@ -64,7 +64,9 @@ static void draw_last_rules (chance_t *chance, rules_t *rules)
     static const int kinds[] = {A_USER, NO_USER, NEIGHBOURS};
     for (int i = 0; i < 3; i++) {
         rule_t rule = {1, MAY_CALL | MAY_SERVE | MAY_MANAGE, {kinds[i], 0, {"", 0, 1}}, {"", 0, 1}};
-        if (!chance_one_in (chance, 6))
+        if (chance_one_in (chance, 8))
+            rule.actions &= ~(1 << chance_below (chance, 3));
+        if (!chance_one_in (chance, 8))
             rules->rules[rules->count++] = rule;
     }
 }
@@ -114,8 +116,9 @@ static void write_names (page_t *page, const names_t *names)
     char byte[8];
     write_blank (page);
     for (size_t i = 0; i < names->size; i++) {
-        int plain = (names->text[i] >= '0' && names->text[i] <= '9') || (names->text[i] >= 'a' && names->text[i] <= 'z');
-        snprintf (byte, sizeof byte, plain && !chance_one_in (page->chance, 32) ? "%c" : "\\x%02x", names->text[i]);
+        char letter = names->text[i];
+        int plain = (letter >= '0' && letter <= '9') || (letter >= 'a' && letter <= 'z');
+        snprintf (byte, sizeof byte, plain && !chance_one_in (page->chance, 32) ? "%c" : "\\x%02x", letter);
         write_text (page, byte);
     }
     if (names->star)
@@ -170,12 +173,16 @@ static void write_actions (page_t *page, int actions)
         }
 }
 
+static int are_same (const who_t *a, const who_t *b)
+{
+    return a->kind == b->kind && a->group == b->group && a->users.text == b->users.text
+           && a->users.size == b->users.size && a->users.star == b->users.star;
+}
+
 /* Whether two rules may be written in one line. */
 static int have_same_line (const rule_t *a, const rule_t *b)
 {
-    return a->allow == b->allow && a->actions == b->actions && a->who.kind == b->who.kind && a->who.group == b->who.group
-           && a->who.users.text == b->who.users.text && a->who.users.size == b->who.users.size
-           && a->who.users.star == b->who.users.star;
+    return a->allow == b->allow && a->actions == b->actions && are_same (&a->who, &b->who);
 }
 
 /* Writes them as a file of rules has them; its size. */

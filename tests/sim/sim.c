@@ -159,6 +159,7 @@ typedef struct entry_t {
     int service, tries, attempts, ended;
     int twice; /* there may be two of it, and nothing can be said */
     int parts; /* how many there were for the client */
+    int denied; /* when the rules changed: it may run on for nobody */
     asked_t asked;
     int person;              /* whose it is */
     const zqb__peer_t *peer; /* who he was for the engine */
@@ -562,6 +563,7 @@ static void note_error (sim_t *sim, const actor_t *actor, const output_t *output
         violated (sim, "request %llu has two outcomes",
                   (unsigned long long) actor->recent[output->id % RECENT].number);
     entry->ended = 1;
+    entry->denied = output->status == DENIED;
 }
 
 /* The host has changed what it asks for. */
@@ -1169,8 +1171,8 @@ static void end_connection (sim_t *sim, const line_t *line)
         model_disconnected (sim->model, line->connection);
 }
 
-/* The connections of this number that have ended, or all (-1), are told to the engine, and then those are buried who are
-   lost with them. */
+/* The connections of this number that have ended, or all (-1), are told to the engine, and then those are buried who
+   are lost with them. */
 static void bury_gone (sim_t *sim, int which)
 {
     uint64_t now = sim->now / MICROSECONDS * MICROSECONDS;
@@ -1366,11 +1368,11 @@ static void say_message (const sim_t *sim, const sender_t *from, const command_t
 {
     if (sim->options->verbose)
         say (sim,
-             "    %s from %s %u at %u as %d (%s): id %llx, request %llu, service %d, credit %u%s, %u bytes in %u frames\n",
+             "    %s from %s %u at %u as %d (%s): id %llx, request %llu, service %d, credit %u%s, %u bytes, %u frames\n",
              mine->type < COMMANDS_END ? command_names[mine->type] : "a command of a later version",
              from->side == WORKER ? "worker" : "client", (unsigned) actor_number (sim, from->actor),
-             (unsigned) peer_address (from->peer), sim->speaks, zqb__dialects[from->dialect].name, (unsigned long long) mine->id,
-             (unsigned long long) NUMBER (value), mine->service, (unsigned) mine->credit, mine->again ? ", again" : "",
+             (unsigned) peer_address (from->peer), sim->speaks, zqb__dialects[from->dialect].name,
+             (unsigned long long) mine->id, (unsigned long long) NUMBER (value), mine->service, (unsigned) mine->credit, mine->again ? ", again" : "",
              (unsigned) mine->body.bytes, (unsigned) mine->body.frames);
 }
 
@@ -1452,8 +1454,8 @@ static asked_t ordered_by (const asked_t *asked)
 }
 
 /* The ledger must be ahead, as the request may be served at once; if it joined another, nothing has begun. One that does
-   not join though the first has no end yet is a second one: the client was thought to be gone; or that was too late, and
-   still runs for nobody. */
+   not join though the first has no end yet is a second one: the client was thought to be gone; or that was too late, or
+   denied, and still runs for nobody. */
 static void receive_request (sim_t *sim, const sender_t *from, command_t *mine, uint64_t number)
 {
     entry_t before = sim->entries[number];
@@ -1468,7 +1470,7 @@ static void receive_request (sim_t *sim, const sender_t *from, command_t *mine, 
     if (sim->engine.stats.joined != joined)
         sim->entries[number] = before;
     else
-        sim->entries[number].twice |= before.arrived && (!before.ended || before.asked.deadline_ms);
+        sim->entries[number].twice |= before.arrived && (!before.ended || before.asked.deadline_ms || before.denied);
 }
 
 /* What wants no answer has no number, and should not have one. Now and then with the number of one before, and without
@@ -2115,8 +2117,9 @@ static void draw_host (sim_t *sim)
         says[i] = (signed char) (people_below (sim, 8) ? -1 : (int) people_below (sim, 2));
 }
 
-/* There are other rules, or none any more, or only the host is of another mind, as it may be with them. Not in the middle of a crowd: the model
-   does not know of whom the engine remembers nothing, and so not in which order it looks at their requests. */
+/* There are other rules, or none any more, or only the host is of another mind, as it may be with them. Not in the
+   middle of a crowd: the model does not know of whom the engine remembers nothing, and so not in which order it looks at
+   their requests. */
 static void change_rules (sim_t *sim)
 {
     rules_t rules;
@@ -2461,7 +2464,8 @@ static void draw_world (sim_t *sim)
 
 static int open_engine (sim_t *sim)
 {
-    zqb__sink_t sink = {sim, sink_send, sink_serve, sink_dead, sink_log, NULL, NULL, sink_choose, sink_scale, NULL, NULL, NULL};
+    zqb__sink_t sink = {sim,  sink_send,   sink_serve, sink_dead, sink_log, NULL,
+                        NULL, sink_choose, sink_scale, NULL,      NULL,     NULL};
     if (has (sim, FILTERS))
         sink.filter = sink_filter;
     if (has (sim, OUTCOMES))
