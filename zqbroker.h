@@ -5249,10 +5249,19 @@ static zqb__connection_t *zqb__connection_require (zqb__engine_t *engine, int po
     return connection;
 }
 
-/* A connection is forgotten with the last of its peers. */
+/* What a peer may ask for has to be found out again. */
+static void zqb__peer_forget_grants (zqb__peer_t *peer)
+{
+    ZQB_FREE (peer->grants);
+    peer->grants = NULL;
+    peer->passed_version = 0;
+}
+
+/* A connection is forgotten with the last of its peers. What these may do may depend on where its other end is. */
 static void zqb__peer_leave_connection (zqb__engine_t *engine, zqb__peer_t *peer)
 {
     zqb__connection_t *connection = peer->connection;
+    zqb__peer_forget_grants (peer);
     zqb__list_remove (&peer->of_connection);
     peer->connection = NULL;
     if (!connection || !zqb__list_empty (&connection->peers))
@@ -5265,20 +5274,22 @@ static void zqb__peer_leave_connection (zqb__engine_t *engine, zqb__peer_t *peer
     ZQB_FREE (connection);
 }
 
+static int zqb__peer_came_over (const zqb__peer_t *peer, int number)
+{
+    return peer->connection && peer->connection->number == number;
+}
+
 /* Which connection a peer came over, as the caller numbers them; -1: none that can be told. Without memory it is
    none. */
 static void zqb__peer_set_connection (zqb__engine_t *engine, zqb__peer_t *peer, int number)
 {
+    if (zqb__peer_came_over (peer, number))
+        return;
     zqb__peer_leave_connection (engine, peer);
     if (number >= 0)
         peer->connection = zqb__connection_require (engine, peer->port, number);
     if (peer->connection)
         zqb__list_append (&peer->connection->peers, &peer->of_connection);
-}
-
-static int zqb__peer_came_over (const zqb__peer_t *peer, int number)
-{
-    return peer->connection && peer->connection->number == number;
 }
 
 static void zqb__peer_free (zqb__peer_t *peer)
@@ -8418,9 +8429,7 @@ static int zqb__engine_recognise (zqb__engine_t *engine, zqb__peer_t *peer)
     zqb__user_release (engine, peer->user);
     peer->user = user;
     peer->local = who.local;
-    ZQB_FREE (peer->grants);
-    peer->grants = NULL;
-    peer->passed_version = 0;
+    zqb__peer_forget_grants (peer);
     memset (&peer->quota, 0, sizeof peer->quota);
     memset (&peer->pace, 0, sizeof peer->pace);
     zqb__peer_take_life (engine, peer, peer->said_life);

@@ -579,6 +579,40 @@ TEST (the_host_is_asked_before_the_rules_and_once_for_a_client_and_a_service)
     end ();
 }
 
+static int only_from_home (UNUSED void *self, const zqb_access_t *access)
+{
+    return strcmp (access->address, "home") == 0;
+}
+
+/* A message of alice, over that connection, the other end of which is there. */
+static void alice_asks_from (const char *place, int connection, uint64_t id)
+{
+    zqb__command_t asks = request ("echo", id, "a");
+    speaks = "alice";
+    zqb__peer_t *peer = peer_at (place, 7, ZQB__ZQB1);
+    zqb__peer_set_connection (&world.engine, peer, connection);
+    if (!peer->connection->address)
+        peer->connection->address = zqb__copy_text (place, strlen (place));
+    zqb__engine_receive (&world.engine, peer, &asks);
+    zqb__engine_release (&world.engine, peer);
+    speaks = NULL;
+}
+
+TEST (the_host_is_asked_again_when_a_client_comes_back_from_another_place)
+{
+    begin_usual ();
+    says ("zqb w", ready ("echo", 10));
+    world.engine.sink.access = only_from_home;
+    zqb__engine_guard (&world.engine);
+    alice_asks_from ("abroad", 1, 1);
+    hears_error ("abroad", 1, ZQB_EDENIED);
+    alice_asks_from ("home", 2, 2);
+    hears ("zqb w", ZQB__REQUEST, "a");
+    alice_asks_from ("elsewhere", 3, 3);
+    hears_error ("elsewhere", 3, ZQB_EDENIED);
+    end ();
+}
+
 TEST (the_log_tells_who_was_denied_what_but_not_a_hundred_times)
 {
     begin_usual ();
@@ -1451,6 +1485,7 @@ int main (void)
         cmocka_unit_test (without_memory_for_a_list_of_what_is_denied_it_is_left_until_the_rules_change_again),
         cmocka_unit_test (without_rules_everything_is_allowed_again),
         cmocka_unit_test (the_host_is_asked_before_the_rules_and_once_for_a_client_and_a_service),
+        cmocka_unit_test (the_host_is_asked_again_when_a_client_comes_back_from_another_place),
         cmocka_unit_test (the_log_tells_who_was_denied_what_but_not_a_hundred_times),
         cmocka_unit_test (a_life_that_another_user_presents_is_another_peer),
         cmocka_unit_test (a_life_over_inproc_is_not_one_over_the_network),
