@@ -77,6 +77,7 @@ typedef struct peer_t {
     uint64_t life, said_life;
     int person;
     account_t own, account; /* the latter of one who is no user */
+    int place; /* where its connection leads, if it has one */
     int connection, dialect[2], outstanding, failed;
     uint64_t timer; /* so long it may take to come back */
     uint64_t packed; /* replies that wait to be sent */
@@ -140,6 +141,7 @@ const char *const command_names[] = {"?",     "READY",     "REQUEST",    "PARTIA
                                      "DRAIN", "dead letter", "filter", "outcome", "choice", "scale",
                                      "question who it is"};
 
+const char *const place_names[PLACES] = {"", "here", "there"};
 const char *const user_names[PERSONS] = {NULL, "ann", "anna", "bob", "bo*", "-", "@inproc", NULL};
 
 enum { NO_FORMER = UINT32_MAX >> 1 };
@@ -1539,11 +1541,12 @@ static int rules_allow (const rules_t *rules, int person, int action, const name
     return 0;
 }
 
-static int may (const model_t *model, int person, int action, int service)
+static int may (const model_t *model, const peer_t *peer, int action, int service)
 {
-    int says = model->host.says[person][action / 2][service];
+    int person = peer->person, place = peer->connection >= 0 && person != IN_PROCESS ? peer->place : UNKNOWN;
+    int says = model->host.says[person][place][action / 2][service];
     names_t name = {model->names[service], model->name_sizes[service], 0};
-    if (model->host.unwelcome[person])
+    if (model->host.unwelcome[person][place])
         return 0;
     if (says >= 0)
         return says;
@@ -1554,9 +1557,9 @@ static int may (const model_t *model, int person, int action, int service)
     return !model->rules || rules_allow (model->rules, person, action, &name);
 }
 
-static int may_ask (const model_t *model, int person, int service, int survey)
+static int may_ask (const model_t *model, int client, int service, int survey)
 {
-    return may (model, person, survey || service >= MMI_FROM ? MAY_MANAGE : MAY_CALL, service);
+    return may (model, &model->peers[client], survey || service >= MMI_FROM ? MAY_MANAGE : MAY_CALL, service);
 }
 
 /* ---- how much somebody may do */
@@ -2069,7 +2072,7 @@ static void on_request (model_t *model, int client, const command_t *asked)
     int service = route (model, command.service), leader, person = model->peers[client].person;
     if (command.again && find_request (model, client, command.id) >= 0)
         model->counters.joined++;
-    else if (!may_ask (model, person, command.service, command.asked.survey))
+    else if (!may_ask (model, client, command.service, command.asked.survey))
         refuse (model, client, &command, DENIED, &model->counters.denied_call);
     else if ((counter = too_large (model, command.body)) != NULL)
         refuse (model, client, &command, REFUSED, counter);
@@ -2153,7 +2156,7 @@ static void on_ready (model_t *model, int peer, const command_t *command)
         return; /* it could not be told that a request of its own is dead: it is lost itself */
     if (command->service >= MMI_FROM)
         refuse_worker (model, peer, &model->counters.refused_name);
-    else if (!may (model, model->peers[peer].person, MAY_SERVE, command->service))
+    else if (!may (model, &model->peers[peer], MAY_SERVE, command->service))
         deny_worker (model, peer);
     else if (model->counters.workers >= (uint64_t) model->limits.workers)
         refuse_worker (model, peer, &model->counters.refused_workers);
@@ -2913,7 +2916,7 @@ static void deny_workers (model_t *model)
         made = model->services[number].made;
         for (size_t i = 0; i < workers->count; i++) {
             peer_t *peer = &model->peers[workers->at[i]];
-            if (may (model, peer->person, MAY_SERVE, number))
+            if (may (model, peer, MAY_SERVE, number))
                 continue;
             peer->worker.credit = 0;
             place (model, peer);
@@ -2931,7 +2934,7 @@ static void deny_workers (model_t *model)
 static int may_stay (const model_t *model, const request_t *request)
 {
     return request->client < 0 || request->survey >= 0
-           || may_ask (model, request->person, request->name, request->state == SURVEYING);
+           || may_ask (model, request->client, request->name, request->state == SURVEYING);
 }
 
 /* Where a request is among all: by service, by lane, and what is queued behind the others. */
@@ -3189,8 +3192,9 @@ int model_connection (const model_t *model, int peer)
     return model->peers[peer].connection;
 }
 
-void model_set_connection (model_t *model, int peer, int connection)
+void model_set_connection (model_t *model, int peer, int connection, int place)
 {
+    model->peers[peer].place = place;
     model->peers[peer].connection = connection;
 }
 

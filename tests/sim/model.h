@@ -73,11 +73,15 @@ typedef struct rules_t {
     int count, group_count, member_count[GROUPS_MOST];
 } rules_t;
 
+/* Where the other end of a connection is. */
+enum { UNKNOWN, HERE, THERE, PLACES };
+extern const char *const place_names[PLACES];
+
 /* Who would not be let in any more, and so may nothing. And what the host says before the rules do: 1, 0, or -1 that it
-   is for them to say; by who it is, what he wants to do (in the order of the above), and the service. */
+   is for them to say; by who it is and where, what he wants to do (in the order of the above), and the service. */
 typedef struct host_t {
-    unsigned char unwelcome[PERSONS];
-    signed char says[PERSONS][3][SERVICES_MOST];
+    unsigned char unwelcome[PERSONS][PLACES];
+    signed char says[PERSONS][PLACES][3][SERVICES_MOST];
 } host_t;
 
 /* What a request asks for; 0 is nothing. Keys are numbers: of affinity that of the slot behind it. */
@@ -166,11 +170,11 @@ const counters_t *model_counters (const model_t *model);
 uint64_t model_next (const model_t *model);
 
 /* Who sends from an address; the number is for what follows. person: who he is, if that is not known yet. That is asked
-   again over another connection. Its connection: -1 not known. Its dialect on a side. */
+   again over another connection. Its connection: -1 not known; and where it leads. Its dialect on a side. */
 int model_peer (model_t *model, uint32_t address, uint64_t life, int person);
 void model_recognise (model_t *model, int peer, int person);
 int model_connection (const model_t *model, int peer);
-void model_set_connection (model_t *model, int peer, int connection);
+void model_set_connection (model_t *model, int peer, int connection, int place);
 void model_set_dialect (model_t *model, int peer, int dialect, int side, int type);
 int model_find (const model_t *model, uint32_t address); /* -1: nobody */
 int model_dialect (const model_t *model, int peer, int side);

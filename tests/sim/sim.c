@@ -150,6 +150,7 @@ typedef struct actor_t {
 typedef struct line_t {
     int connection; /* -1: down */
     int port;
+    int place; /* where its other end is */
     uint32_t version;
 } line_t;
 
@@ -1016,23 +1017,32 @@ static void sink_identify (void *self, zqb__identity_t *who)
     output->result = name && zqb__user_find (&sim->engine, name, zqb__user_hash (&sim->engine, name));
 }
 
+static int number_of_place (const char *name)
+{
+    int place = 0;
+    while (place < PLACES && strcmp (place_names[place], name) != 0)
+        place++;
+    return place;
+}
+
 static int sink_access (void *self, const zqb_access_t *access)
 {
     sim_t *sim = (sim_t *) self;
     int local = strcmp (access->address, "inproc") == 0, person = number_of_person (access->user, local);
     int service = number_of_name (sim, access->service, access->service_size);
-    if (person < 0 || service < 0 || access->service[access->service_size] || (!local && *access->address)
+    int place = local ? UNKNOWN : number_of_place (access->address);
+    if (person < 0 || service < 0 || access->service[access->service_size] || place == PLACES
         || (access->action != ZQB_MAY_CALL && access->action != ZQB_MAY_SERVE && access->action != ZQB_MAY_MANAGE)) {
         violated (sim, "the host was asked something that makes no sense");
         return -1;
     }
-    return sim->host.says[person][access->action / 2][service];
+    return sim->host.says[person][place][access->action / 2][service];
 }
 
 static int sink_welcome (void *self, const zqb__peer_t *peer)
 {
     const sim_t *sim = (const sim_t *) self;
-    return !sim->host.unwelcome[person_of (peer)];
+    return !sim->host.unwelcome[person_of (peer)][peer->local ? UNKNOWN : number_of_place (zqb__peer_place (peer))];
 }
 
 static void sink_log (void *self, int level, const char *format, va_list args)
@@ -1139,6 +1149,7 @@ static int connect_actor (sim_t *sim, actor_t *actor)
     line_t *line = &sim->lines[actor->line];
     if (line->connection < 0) {
         line->connection = lowest_free_connection (sim);
+        line->place = has (sim, USERS) ? (int) people_below (sim, PLACES) : UNKNOWN;
         line->version++;
     }
     if (actor->line_version != line->version || actor->is_another)
@@ -1225,6 +1236,13 @@ static int named_itself (const actor_t *actor)
     return actor->fixed || actor->version >= VERSIONS;
 }
 
+/* As zqb__broker_note_place does. */
+static void note_place (zqb__connection_t *connection, int place)
+{
+    if (connection && !connection->address && place != UNKNOWN)
+        connection->address = zqb__copy_text (place_names[place], strlen (place_names[place]));
+}
+
 /* As zqb__broker_note_connection. -1: the same. */
 static int note_connection (sim_t *sim, const sender_t *from, int connection, uint32_t address)
 {
@@ -1234,12 +1252,14 @@ static int note_connection (sim_t *sim, const sender_t *from, int connection, ui
         return from->peer->connection ? recognise (sim, from) : 0;
     if (zqb__peer_came_over (from->peer, connection) && !named_itself (from->actor))
         return 0;
+    int place = sim->lines[from->actor->line].place;
     if (recognise (sim, from) != 0)
         return -1;
     bury_gone (sim, connection);
     zqb__peer_set_connection (&sim->engine, from->peer, connection);
+    note_place (from->peer->connection, place);
     if (sim->model)
-        model_set_connection (sim->model, from->number, connection);
+        model_set_connection (sim->model, from->number, connection, place);
     return 0;
 }
 
@@ -2110,9 +2130,9 @@ static named_t services_of (sim_t *sim)
 /* Most are welcome, and of most things the host says that they are for the rules to say. */
 static void draw_host (sim_t *sim)
 {
-    for (int i = 0; has (sim, WELCOME) && i < PERSONS; i++)
-        sim->host.unwelcome[i] = (unsigned char) people_one_in (sim, 6);
-    signed char *says = sim->host.says[0][0];
+    for (int i = 0; has (sim, WELCOME) && i < PERSONS * PLACES; i++)
+        sim->host.unwelcome[i / PLACES][i % PLACES] = (unsigned char) people_one_in (sim, 8);
+    signed char *says = sim->host.says[0][0][0];
     for (size_t i = 0; has (sim, ACCESS) && i < sizeof sim->host.says; i++)
         says[i] = (signed char) (people_below (sim, 8) ? -1 : (int) people_below (sim, 2));
 }
