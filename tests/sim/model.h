@@ -4,8 +4,8 @@
     Each thing that happens is told to the engine first. What it said to its peers meanwhile is written down as a list
     of outputs. Then the same is told to the model, which expects each of these, in this order, and nothing else. Only
     what nobody promises is taken from the engine: the tokens, what a handler answered, whether a peer could be
-    reached, which of those that are due at the same microsecond came first, and in which order those are buried that
-    were lost with a connection. */
+    reached, which of those that are due at the same microsecond came first, in which order those are buried that were
+    lost with a connection, and whether it still knows a user of whom there are neither peers nor requests. */
 
 #ifndef SIM_MODEL_H
 #define SIM_MODEL_H

@@ -3,6 +3,9 @@
     that is said and counted. Every so often the whole structure is walked over (walk.h). A ledger, which knows neither,
     follows each request by its body: who sent it, who got the reply, in which order the first attempts were made.
 
+    In half of the seeds peers are users, each of which has several, and who come back as themselves or as others; there
+    are rules (rules.h), which change, and limits of users and clients; and the host has its own mind about both.
+
     In one seed of eight allocations fail at random. The model does not know where, so there only the ledger, the
     counters and the structure are checked; and in all, that nothing is left allocated at the end. */
 
