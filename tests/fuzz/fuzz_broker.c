@@ -1,8 +1,8 @@
 /*  Fuzzes a whole broker: peers of all dialects at all four kinds of ports say anything, move, are reborn and
-    vanish; time passes, sends and memory fail, a handler comes and goes; the host filters requests, chooses workers, has
-    them drained, and watches services. Shows that after each pass of its loop the counters add up, the host has heard of
-    each outcome, and everything that the engine has hangs together (tests/sim/walk.h); that what it sends is well-formed;
-    and that at the end nothing is left.
+    vanish; they are users, and become others; time passes, sends and memory fail, a handler comes and goes; the host
+    filters requests, chooses workers, has them drained, watches services, and says who may do what. Shows that after
+    each pass of its loop the counters add up, the host has heard of each outcome, and everything that the engine has
+    hangs together (tests/sim/walk.h); that what it sends is well-formed; and that at the end nothing is left.
 
         make fuzz FUZZ=fuzz_broker FUZZ_SECONDS=60 */
 
@@ -20,6 +20,7 @@ typedef struct actor_t {
     unsigned address; /* counts: another one each time that it moves */
     int connection;
     int state;
+    unsigned user;
     uint64_t life;
     heard_t heard;
 } actor_t;
@@ -53,6 +54,17 @@ static int may_send (UNUSED socket_t *socket, zmq_msg_t *first)
     return actor->state == DOES_NOT_READ ? EAGAIN : 0;
 }
 
+static const char *const users[] = {NULL, "ann", "anna", "bob"};
+
+/* What is told of who asks for something. */
+static int is_a_user (const zqb__rare_t *rare)
+{
+    int found = 0;
+    for (size_t i = 1; i < COUNT (users); i++)
+        found |= strlen (users[i]) == rare->user_size && memcmp (users[i], rare->user, rare->user_size) == 0;
+    return found;
+}
+
 static void note_token (actor_t *actor, uint64_t token)
 {
     heard_add (&actor->heard, token);
@@ -63,6 +75,8 @@ static void see_command (const zqb__command_t *command, void *arg)
 {
     if (command->type == ZQB__REQUEST)
         note_token ((actor_t *) arg, command->id);
+    CHECK (!command->rare || !command->rare->user_size || (command->type == ZQB__REQUEST && is_a_user (command->rare)),
+           "a worker is told of a user who asks, and nobody else is");
     CHECK (command->type > 0 && command->type < ZQB__COMMAND_END, "the broker says what is known");
     CHECK (command->type != ZQB__ERROR || command->status, "an error has a status");
     CHECK (command->type != ZQB__PROGRESS || (command->rare && command->rare->has_progress), "progress says how far it is");
@@ -194,6 +208,16 @@ static void hear_outcome (const zqb_outcome_t *outcome, UNUSED void *arg)
     outcomes++;
 }
 
+/* Who may do what, before the rules say it. */
+static int may (const zqb_access_t *access, UNUSED void *arg)
+{
+    check_busy ();
+    CHECK (access->action == ZQB_MAY_CALL || access->action == ZQB_MAY_SERVE || access->action == ZQB_MAY_MANAGE,
+           "it is asked for something");
+    CHECK (access->service_size > 0 && access->service[access->service_size] == '\0', "it is asked for a service");
+    return (int) (strlen (access->user) + access->service_size) % 3 - 1;
+}
+
 /* By the fifth byte; the fourth is about memory. */
 static void set_callbacks (zqb_broker_options_t *options, unsigned chosen)
 {
@@ -205,6 +229,17 @@ static void set_callbacks (zqb_broker_options_t *options, unsigned chosen)
     options->slow_ms = chosen & 32 ? 20 : 0;
 }
 
+/* By the sixth byte. */
+static void set_shares (zqb_broker_options_t *options, unsigned chosen)
+{
+    options->max_user_outstanding = chosen & 1 ? 2 : 0;
+    options->max_user_requests = chosen & 2 ? 3 : 0;
+    options->max_user_bytes = chosen & 4 ? 20 : 0;
+    options->max_client_requests = chosen & 8 ? 2 : 0;
+    options->max_client_bytes = chosen & 16 ? 10 : 0;
+    options->access = chosen & 32 ? may : NULL;
+}
+
 static int begin (script_t *script)
 {
     zqb_broker_options_t options;
@@ -212,6 +247,7 @@ static int begin (script_t *script)
     set_rules (&options, script_byte (script));
     script_byte (script);
     set_callbacks (&options, script_byte (script));
+    set_shares (&options, script_byte (script));
     outcomes = 0;
     memset (&all_heard, 0, sizeof all_heard);
     memset (actors, 0, sizeof actors);
@@ -271,9 +307,11 @@ static void say (script_t *step, size_t number)
     const speaker_t speaker = {actor->life, &actor->heard, &all_heard};
     frames_t frames = {NULL, 0, 0};
     const uint8_t address[3] = {'@', (uint8_t) number, (uint8_t) actor->address};
+    world.speaks = users[actor->user];
     frames_add (&frames, address, sizeof address);
     script_frames (step, &frames, &speaker);
     world_deliver ((socket_t *) broker->ports[port_of (number)]->socket, &frames, actor->connection);
+    world.speaks = NULL;
 }
 
 /* Its connection is lost; it may come back over another. */
@@ -357,6 +395,15 @@ static void set_scale (unsigned how)
     CHECK (!failed || errno == ENOMEM || errno == ENOSPC, "a service is watched");
 }
 
+static void change_rules (unsigned how)
+{
+    static const char *const whom[] = {"*", "-", "ann*", "bob"};
+    int failed = how ? zqb_broker_rule (broker, how & 1, whom[how >> 1 & 3], how >> 3 & 7 ? how >> 3 & 7 : 7,
+                                        service_of (how >> 6))
+                     : zqb_broker_rules (broker, NULL);
+    CHECK (!failed || errno == ENOMEM, "there is another rule, or none");
+}
+
 static void take_step (script_t *step)
 {
     unsigned kind = script_byte (step) % BROKER_STEPS;
@@ -373,6 +420,8 @@ static void take_step (script_t *step)
         case BROKER_POLICY: set_policy (script_byte (step)); break;
         case BROKER_DRAIN: drain (script_byte (step)); break;
         case BROKER_SCALE: set_scale (script_byte (step)); break;
+        case BROKER_USER: actors[actor].user = script_byte (step) % COUNT (users); break;
+        case BROKER_RULES: change_rules (script_byte (step)); break;
         case BROKER_INTERRUPT: world.interrupts = script_byte (step) % 4; break;
         case BROKER_CONNECTION: actors[actor].connection = (int) script_byte (step) % 16 - 1; break;
         default: break;

@@ -291,6 +291,23 @@ static void seeds_of_wishes (const char *folder)
         wait_for (3);
         write_script (folder, "fuzz_broker", "given-back", (int) how);
     }
+    for (unsigned how = 0; how < 16; how++) { /* users, rules and their limits */
+        rules (0);
+        put (how & 8 ? how * 9 : 0);
+        step_with (BROKER_USER, 3), put (1 + how % 3);
+        step_with (BROKER_USER, workers[0].actor), put (how & 1 ? 3 : 0);
+        say (&workers[0], workers[0].ready, OF_READY);
+        says (3, OF_REQUEST, 0, 100);
+        asks (how & 2 ? RARE_UNIQUE : 0, 0, &workers[0]);
+        step_with (BROKER_RULES, 0), put (1 + 8 * 7 * (how & 1) + how * 2);
+        says (3, OF_REQUEST, how & 4 ? 1 : 0, 100);
+        step_with (BROKER_USER, 3), put (how % 4);
+        step_with (BROKER_LOSE, 3), put (how & 2 ? 2 : 8 + 16 * 5);
+        says (3, OF_REQUEST, 0, 101);
+        step_with (BROKER_RULES, 0), put (how & 1 ? 0 : 0x31);
+        wait_for (3);
+        write_script (folder, "fuzz_broker", "users", (int) how);
+    }
     for (unsigned how = 0; how < 8; how++) { /* patterns */
         static const char *const names[] = {"e*", "echo*", "*", "echo"};
         rules (how);

@@ -19,6 +19,8 @@ enum {
     BROKER_POLICY,     /* bits: 1, 2 of which service; the rest: which */
     BROKER_DRAIN,      /* bits: 1, 2 of which service; the rest: which worker, 0 all */
     BROKER_SCALE,      /* the same; the rest: most workers, 0 not any more */
+    BROKER_USER,       /* who it is from now on, over any connection */
+    BROKER_RULES,      /* bits: 1 allow, 2, 4 whom, 8, 16, 32 call, serve, manage, 64, 128 which service; 0 no rules */
     BROKER_STEPS
 };
 

@@ -27,6 +27,7 @@
 typedef struct parcel_t { /* a message on its way */
     frames_t frames;
     int connection;
+    const char *user; /* who sends it, or NULL */
     struct parcel_t *next;
 } parcel_t;
 
@@ -58,7 +59,9 @@ static struct {
     uint64_t looks; /* how often somebody looked for something to do */
     socket_t *sockets;
     int sockets_made;
+    const char *speaks;   /* the user who sends what is delivered now */
     int more, connection; /* of the frame that was received last */
+    const char *user;
     int64_t memory_alive;
     unsigned memory_holds, memory_fails; /* so many allocations will succeed, then so many fail; 0, 0: all succeed */
     unsigned failed;
@@ -176,6 +179,7 @@ static void world_deliver (socket_t *socket, frames_t *frames, int connection)
     CHECK (frames->count > 0, "a message has frames");
     parcel->frames = *frames;
     parcel->connection = connection;
+    parcel->user = world.speaks;
     memset (frames, 0, sizeof *frames);
     *(socket->last ? &socket->last->next : &socket->first) = parcel;
     socket->last = parcel;
@@ -270,6 +274,7 @@ static int world_receive (zmq_msg_t *frame, void *which, int flags)
         return world_fails (EAGAIN);
     zmq_msg_move (frame, &parcel->frames.at[socket->taken++]);
     world.connection = parcel->connection;
+    world.user = parcel->user;
     world.more = socket->taken < parcel->frames.count;
     if (!world.more)
         world_drop_first (socket);
@@ -323,6 +328,12 @@ static int world_readable (struct pollfd *items, nfds_t count)
         ready += items[i].revents != 0;
     }
     return ready;
+}
+
+/* What libzmq knows of whoever sent what was received last. */
+static const char *world_property (const char *name)
+{
+    return strcmp (name, "User-Id") == 0 ? world.user : NULL;
 }
 
 /* Whoever waits for ever for what will never come is interrupted. */
@@ -448,6 +459,7 @@ UNUSED static socket_t *world_find (int type)
 #define zmq_msg_send(frame, socket, flags) world_send (frame, socket, flags)
 #define zmq_msg_more(frame) ((void) (frame), world.more)
 #define zmq_msg_get(frame, property) ((void) (frame), world.connection)
+#define zmq_msg_gets(frame, name) ((void) (frame), world_property (name))
 #define zmq_msg_init_size(frame, size) world_init_size (frame, size)
 #define clock_gettime(id, now) world_clock (now)
 #define poll(items, count, timeout) world_poll (items, count, timeout)
