@@ -7584,7 +7584,7 @@ static int zqb__survey_refusal (zqb__engine_t *engine, zqb__peer_t *client, cons
         *counter = &stats->refused_outstanding;
     else if (zqb__too_many_bytes (engine, zqb__times (zqb__body_bytes (body), workers)))
         *counter = &stats->refused_bytes;
-    else if (zqb__user_has_too_many (engine, client, workers))
+    else if (zqb__user_has_too_many (engine, client, workers + 1))
         *counter = &stats->refused_user;
     return !*counter ? 0 : workers ? ZQB_EQUEUEFULL : ZQB_ENOWORKER;
 }

@@ -841,7 +841,7 @@ TEST (a_user_has_no_more_requests_than_he_may_over_all_his_connections)
     end ();
 }
 
-TEST (a_survey_is_as_many_requests_of_its_user_as_there_are_workers)
+TEST (a_survey_is_one_request_of_its_user_and_as_many_as_there_are_workers)
 {
     zqb__limits_t limits = usual_limits ();
     limits.user_outstanding = 2;
@@ -854,6 +854,14 @@ TEST (a_survey_is_as_many_requests_of_its_user_as_there_are_workers)
     nothing_is_heard ();
     assert_int_equal (stats ()->refused_user, 1);
     assert_int_equal (stats ()->accepted, 0);
+    world.engine.limits.user_outstanding = 3;
+    says ("zqb alice", survey_of ("echo", 1)); /* which is one itself */
+    hears_error ("zqb alice", 1, ZQB_EQUEUEFULL);
+    world.engine.limits.user_outstanding = 4;
+    says ("zqb alice", survey_of ("echo", 1));
+    assert_int_equal (stats ()->running, 3);
+    assert_int_equal (stats ()->queued, 1);
+    whatever_is_heard ();
     end ();
 }
 
@@ -1497,7 +1505,7 @@ int main (void)
         cmocka_unit_test (a_worker_is_told_the_user_and_not_what_a_client_says),
         cmocka_unit_test (a_one_way_request_is_its_users_even_if_he_is_gone),
         cmocka_unit_test (a_user_has_no_more_requests_than_he_may_over_all_his_connections),
-        cmocka_unit_test (a_survey_is_as_many_requests_of_its_user_as_there_are_workers),
+        cmocka_unit_test (a_survey_is_one_request_of_its_user_and_as_many_as_there_are_workers),
         cmocka_unit_test (who_is_nobody_is_limited_by_himself),
         cmocka_unit_test (a_user_asks_for_no_more_a_second_than_he_may),
         cmocka_unit_test (a_client_asks_for_no_more_a_second_than_it_may_whoever_it_is),

@@ -1914,7 +1914,7 @@ static void begin_survey (model_t *model, int client, int number, const command_
                         : (uint64_t) model->peers[client].outstanding + workers >= (uint64_t) limits->outstanding
                             ? &counters->refused_outstanding
                         : too_many_bytes (model, command->body.bytes * workers) ? &counters->refused_bytes
-                        : has_too_many (model, client, workers)                 ? &counters->refused_user
+                        : has_too_many (model, client, workers + 1)             ? &counters->refused_user
                                                                                 : NULL;
     if (counter) {
         refuse (model, client, command, workers ? QUEUE_FULL : NO_WORKER, counter);

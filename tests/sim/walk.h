@@ -403,6 +403,8 @@ static void walk_users (walk_t *walk)
             walk_check (walk, user->users > 0, "a user: nobody uses him, and he is not forgotten");
             walk->users -= user->users;
             walk->counted -= user->quota.outstanding;
+            walk_check (walk, user->quota.outstanding <= walk->engine->limits.user_outstanding,
+                        "a user: he has more requests than he may");
         }
     walk->counted -= walk->engine->nobody.quota.outstanding;
     walk_check (walk, !walk->users, "the users: who uses them is miscounted");
