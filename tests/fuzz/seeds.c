@@ -308,6 +308,21 @@ static void seeds_of_wishes (const char *folder)
         wait_for (3);
         write_script (folder, "fuzz_broker", "users", (int) how);
     }
+    for (unsigned how = 0; how < 4; how++) { /* the end of one connection, as another user comes over its number */
+        const party_t *lost = &workers[how & 1 ? 1 : 0], *other = &workers[3];
+        rules (0);
+        step_with (BROKER_USER, other->actor), put (1);
+        say (lost, lost->ready, OF_READY);
+        say (other, other->ready, OF_READY);
+        says (3, OF_REQUEST, 0, 100);
+        step_with (BROKER_USER, other->actor), put (how & 2);
+        step_with (BROKER_CONNECTION, other->actor), put (lost->actor + 1);
+        step_with (BROKER_SAY_AND_MORE, other->actor);
+        frames (other->beat);
+        step_with (BROKER_LOSE, lost->actor), put (1);
+        wait_for (3);
+        write_script (folder, "fuzz_broker", "name-of-another", (int) how);
+    }
     for (unsigned how = 0; how < 8; how++) { /* patterns */
         static const char *const names[] = {"e*", "echo*", "*", "echo"};
         rules (how);

@@ -273,8 +273,10 @@ static int world_receive (zmq_msg_t *frame, void *which, int flags)
     if (!parcel)
         return world_fails (EAGAIN);
     zmq_msg_move (frame, &parcel->frames.at[socket->taken++]);
-    world.connection = parcel->connection;
-    world.user = parcel->user;
+    if (socket->type != ZMQ_PAIR) { /* not what a monitor tells */
+        world.connection = parcel->connection;
+        world.user = parcel->user;
+    }
     world.more = socket->taken < parcel->frames.count;
     if (!world.more)
         world_drop_first (socket);
