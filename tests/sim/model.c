@@ -253,7 +253,8 @@ static int output_same (const output_t *mine, const output_t *theirs)
 {
     int learns = mine->type == REQUEST && mine->side == WORKER;
     return mine->served == theirs->served && mine->service == theirs->service && mine->user == theirs->user
-           && body_same (mine->body, theirs->body) && mine->credit == theirs->credit && memcmp (&mine->seen, &theirs->seen, sizeof mine->seen) == 0
+           && body_same (mine->body, theirs->body) && mine->credit == theirs->credit
+           && memcmp (&mine->seen, &theirs->seen, sizeof mine->seen) == 0
            && (mine->served
                || (mine->code == theirs->code && mine->deadline_ms == theirs->deadline_ms
                    && mine->window == theirs->window && mine->progress.has == theirs->progress.has

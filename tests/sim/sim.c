@@ -1391,11 +1391,12 @@ static void say_message (const sim_t *sim, const sender_t *from, const command_t
 {
     if (sim->options->verbose)
         say (sim,
-             "    %s from %s %u at %u as %d (%s): id %llx, request %llu, service %d, credit %u%s, %u bytes, %u frames\n",
+             "    %s from %s %u at %u as %d (%s): id %llx, request %llu, service %d, credit %u%s, %u bytes in %u\n",
              mine->type < COMMANDS_END ? command_names[mine->type] : "a command of a later version",
              from->side == WORKER ? "worker" : "client", (unsigned) actor_number (sim, from->actor),
              (unsigned) peer_address (from->peer), sim->speaks, zqb__dialects[from->dialect].name,
-             (unsigned long long) mine->id, (unsigned long long) NUMBER (value), mine->service, (unsigned) mine->credit, mine->again ? ", again" : "",
+             (unsigned long long) mine->id, (unsigned long long) NUMBER (value), mine->service,
+             (unsigned) mine->credit, mine->again ? ", again" : "",
              (unsigned) mine->body.bytes, (unsigned) mine->body.frames);
 }
 
@@ -2141,8 +2142,8 @@ static void draw_host (sim_t *sim)
 }
 
 /* There are other rules, or none any more, or only the host is of another mind, as it may be with them. Not in the
-   middle of a crowd: the model does not know of whom the engine remembers nothing, and so not in which order it looks at
-   their requests. */
+   middle of a crowd: the model does not know of whom the engine remembers nothing, and so not in which order it looks
+   at their requests. */
 static void change_rules (sim_t *sim)
 {
     rules_t rules;
