@@ -65,8 +65,19 @@ static int is_a_user (const zqb__rare_t *rare)
     return found;
 }
 
+/* A request that goes to whoever is just being heard is for him, and not for the one who had his name before. */
+static void see_user (const actor_t *actor)
+{
+    const zqb__peer_t *heard = broker->engine.heard;
+    const uint8_t address[3] = {'@', (uint8_t) (actor - actors), (uint8_t) actor->address};
+    if (heard && heard->address_size == 7 && memcmp (heard->address + 4, address, sizeof address) == 0)
+        CHECK (strcmp (zqb__user_name (heard->user), world.user ? world.user : "") == 0,
+               "nobody is asked what was for another user");
+}
+
 static void note_token (actor_t *actor, uint64_t token)
 {
+    see_user (actor);
     heard_add (&actor->heard, token);
     heard_add (&all_heard, token);
 }
@@ -106,24 +117,12 @@ static void see_backend (actor_t *actor, frames_t *frames)
     note_token (actor, zqb__get_64 ((const uint8_t *) zmq_msg_data (&frames->at[at])));
 }
 
-/* What goes to an address at which somebody is just being heard is his. */
-static void see_user (zmq_msg_t *address)
-{
-    const zqb__peer_t *heard = broker->engine.heard;
-    const char *user = world.user ? world.user : "";
-    if (!heard || heard->address_size != 4 + zmq_msg_size (address)
-        || memcmp (heard->address + 4, zmq_msg_data (address), zmq_msg_size (address)) != 0)
-        return;
-    CHECK (strcmp (zqb__user_name (heard->user), user) == 0, "nobody hears what was for another user");
-}
-
 static void heard_from_broker (UNUSED socket_t *socket, frames_t *frames)
 {
     actor_t *actor = actor_of (&frames->at[0]);
     frames_t rest = {frames->at + 1, frames->count - 1, 0};
     if (!actor)
         return; /* only where nothing is checked */
-    see_user (&frames->at[0]);
     int port = port_of ((size_t) (actor - actors));
     CHECK (frames->count > 1, "there is something behind the address");
     if (port == 0 || port == 3) {

@@ -1391,7 +1391,7 @@ static void say_message (const sim_t *sim, const sender_t *from, const command_t
 {
     if (sim->options->verbose)
         say (sim,
-             "    %s from %s %u at %u as %d (%s): id %llx, request %llu, service %d, credit %u%s, %u bytes in %u\n",
+             "    %s from %s %u at %u as %d (%s): id %llx, request %llu, service %d, credit %u%s, %u bytes, %u frames\n",
              mine->type < COMMANDS_END ? command_names[mine->type] : "a command of a later version",
              from->side == WORKER ? "worker" : "client", (unsigned) actor_number (sim, from->actor),
              (unsigned) peer_address (from->peer), sim->speaks, zqb__dialects[from->dialect].name,
