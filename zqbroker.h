@@ -4708,6 +4708,7 @@ typedef struct zqb__request_t {
     struct zqb__extra_t *extra; /* or NULL */
     zqb__stored_t body;
     unsigned attempts : 30, fate : 2;
+    int mores;             /* times that its worker was told that its client has read parts, less the parts there were */
 } zqb__request_t;
 
 /* Why nobody wants a request any more, though it may still run. */
@@ -7808,14 +7809,19 @@ static void zqb__on_cancel (zqb__engine_t *engine, zqb__peer_t *client, const zq
         zqb__request_abandon (engine, request, ZQB__CANCELLED);
 }
 
-/* ZQB/1: a client has read parts of a reply. */
+enum { ZQB__MORES = 32 }; /* what a client may say before it has read anything: it comes back, and says it again */
+
+/* ZQB/1: a client has read parts of a reply. Who says so more often than there are parts is not listened to: all that
+   would wait for the worker, who may not read for long, and would be lost as too slow. */
 static void zqb__on_more (zqb__engine_t *engine, zqb__peer_t *client, const zqb__command_t *command)
 {
     if (zqb__client_number (engine, client) != 0)
         return;
     zqb__request_t *request = zqb__request_find (engine, client, command->id);
-    if (request && request->worker)
-        zqb__request_grant (engine, request, command->credit);
+    if (!request || !request->worker || request->mores >= ZQB__MORES)
+        return;
+    request->mores++;
+    zqb__request_grant (engine, request, command->credit);
 }
 
 /* ---- what workers say */
@@ -8051,6 +8057,7 @@ static void zqb__on_partial (zqb__engine_t *engine, zqb__peer_t *peer, const zqb
     if (!request || !request->lane)
         return;
     engine->stats.partials++;
+    request->mores -= request->mores > 0;
     uint64_t *refused = zqb__too_large (engine, &command->body);
     if (!refused && zqb__gathers (request))
         refused = zqb__request_gather (engine, request, &command->body);

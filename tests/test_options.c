@@ -1221,6 +1221,27 @@ TEST (parts_that_a_client_has_read_are_told_to_the_worker)
     end ();
 }
 
+TEST (who_has_read_more_than_there_is_does_not_flood_the_worker)
+{
+    begin ();
+    say ("zqb worker", ready ("echo", 1));
+    say ("zqb client", request ("echo", 1, "x"));
+    uint64_t token = is_given ("zqb worker", "x");
+    for (int i = 0; i < 1000; i++)
+        say ("zqb client", more (1, 1));
+    for (int i = 0; i < ZQB__MORES; i++)
+        heard ("zqb worker", ZQB__MORE);
+    nothing_is_heard ();
+    say ("zqb worker", partial (token, "part"));
+    heard ("zqb client", ZQB__PARTIAL);
+    say ("zqb client", more (1, 1));
+    say ("zqb client", more (1, 1));
+    heard ("zqb worker", ZQB__MORE);
+    nothing_is_heard ();
+    answers ("zqb worker", token, "zqb client", 1);
+    end ();
+}
+
 TEST (parts_that_a_client_has_read_are_as_good_as_not_said_if_there_is_no_memory_to_find_the_request)
 {
     begin ();
@@ -2020,6 +2041,7 @@ int main (void)
         cmocka_unit_test (a_failure_has_a_code_of_the_workers_own),
         cmocka_unit_test (progress_reaches_clients_that_have_a_word_for_it),
         cmocka_unit_test (parts_that_a_client_has_read_are_told_to_the_worker),
+        cmocka_unit_test (who_has_read_more_than_there_is_does_not_flood_the_worker),
         cmocka_unit_test (parts_that_a_client_has_read_are_as_good_as_not_said_if_there_is_no_memory_to_find_the_request),
         cmocka_unit_test (a_survey_asks_every_worker_and_gathers_the_answers),
         cmocka_unit_test (a_busy_worker_is_asked_when_it_has_room),

@@ -15,7 +15,7 @@ typedef struct row_t {
 } row_t;
 
 /* Priorities, from the lowest; who refused something; one-way requests of clients that are gone are nobody's. */
-enum { RANKS = 9, NORMAL = 4, REFUSALS_MOST = 8, SLOTS = 4096, NOBODY = -2 };
+enum { RANKS = 9, NORMAL = 4, REFUSALS_MOST = 8, SLOTS = 4096, NOBODY = -2, MORES_MOST = 32 };
 /* Where a request is. All of these but RUNNING count as queued. */
 enum { UNUSED, QUEUED, DELAYED, PINNED, FOLLOWING, SURVEYING, RUNNING };
 /* Why nobody wants it any more. */
@@ -26,6 +26,7 @@ typedef struct request_t {
     int person;       /* whose it is */
     int worker; /* whose hand or list it is in; -1: none */
     int rank, attempts, gathers, fate;
+    int mores;        /* so often its worker was told of parts that were read, less the parts that came since */
     int named;        /* its worker hears what it calls the service */
     int key;          /* others with this one join it; 0: none */
     uint64_t fronted; /* when it came among those of its lane that are not queued */
@@ -2105,8 +2106,9 @@ static void on_cancel (model_t *model, int client, const command_t *command)
 static void on_more (model_t *model, int client, const command_t *command)
 {
     int number = find_request (model, client, command->id);
-    if (number < 0 || model->requests[number].state != RUNNING)
+    if (number < 0 || model->requests[number].state != RUNNING || model->requests[number].mores == MORES_MOST)
         return;
+    model->requests[number].mores++;
     output_t mine = output (WORKER, MORE, model->requests[number].token);
     mine.credit = command->credit;
     tell (model, model->requests[number].worker, &mine);
@@ -2281,6 +2283,8 @@ static void on_partial (model_t *model, int peer, const command_t *command)
         return;
     output_t answer = output (CLIENT, PARTIAL, 0);
     model->counters.partials++;
+    if (model->requests[number].mores > 0)
+        model->requests[number].mores--;
     answer.body = command->body;
     uint64_t *counter = too_large (model, command->body);
     if (counter)
