@@ -96,6 +96,7 @@ include tests/fuzz/fuzz.mk
 
 ## make chaos      real processes killed, stopped and cut off at random: CHAOS_SECONDS=15 CHAOS_SEED=N
 ## make soak       a broker under full load that must be as before at the end: SOAK_SECONDS=3600; see tests/chaos/chaos.mk
+## make hostile    replays, forged tokens, floods, half-open handshakes, slow readers, and good clients: HOSTILE_SECONDS=120
 include tests/chaos/chaos.mk
 
 ## make coverage   which lines and branches of the header the tests reach, and what is left: tests/support/coverage.mk
@@ -182,6 +183,7 @@ VARIANTS := $(if $(filter %-rest %-check,$(MAKECMDGOALS)), $(if $(call HAVE,sani
     $(if $(call HAVE,g++),c++) $(if $(call HAVE,clang),clang) $(if $(call HAVE,fuzzer),fuzz) \
     $(if $(call HAVE,gcov),coverage) $(if $(call HAVE,valgrind),valgrind))
 REST_RUNS  = "more/sim:: $(SIM_BUILD)/sim $(SIM_MORE)" "soak:: $(CHAOS_NICE) $(PYTHON) tests/chaos/soak.py --seconds 60" \
+    "hostile:: $(CHAOS_NICE) $(PYTHON) tests/chaos/hostile.py --seconds 20" \
     $(foreach variant,$(VARIANTS),$(run_$(variant)))
 REST_BUILT = $(foreach variant,$(VARIANTS),$(built_$(variant):%=$(B)/$(variant)/%)) \
     $(if $(filter valgrind,$(VARIANTS)),$(B)/cost) $(if $(filter asan,$(VARIANTS)),$(FUZZ_REPLAYED)) \
@@ -203,7 +205,8 @@ run_valgrind = $(call runs,valgrind/,ZQB_SLOW=1 $(VALGRIND),unit) "cost:: $(PYTH
 .PHONY: built-examples built-test built-rest run-test run-rest run-check
 built-examples: $(EXAMPLES)
 built-test: $(EXAMPLES) $(B)/obedient $(B)/guarded $(UNITS:%=$(B)/unit/%) $(SIM_BUILD)/sim $(CHAOS_BUILD)/peer
-built-rest: $(UNITS:%=$(B)/unit/%) $(REST_BUILT) $(SIM_BUILD)/sim $(SIM_BUILD)/sim-asan $(SOAK_BUILT) $(B)/zqbrokerd
+built-rest: $(UNITS:%=$(B)/unit/%) $(REST_BUILT) $(SIM_BUILD)/sim $(SIM_BUILD)/sim-asan $(SOAK_BUILT) $(HOSTILE_BUILT) \
+    $(B)/zqbrokerd
 built-examples built-test built-rest:
 	@:
 
