@@ -96,7 +96,7 @@ include tests/fuzz/fuzz.mk
 
 ## make chaos      real processes killed, stopped and cut off at random: CHAOS_SECONDS=15 CHAOS_SEED=N
 ## make soak       a broker under full load that must be as before at the end: SOAK_SECONDS=3600; see tests/chaos/chaos.mk
-## make hostile    replays, forged tokens, floods, half-open handshakes, slow readers, and good clients: HOSTILE_SECONDS=120
+## make hostile    peers that mean no good, of sixteen kinds, beside good ones: HOSTILE_SECONDS=120
 include tests/chaos/chaos.mk
 
 ## make coverage   which lines and branches of the header the tests reach, and what is left: tests/support/coverage.mk

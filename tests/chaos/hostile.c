@@ -5,11 +5,11 @@
     It obeys the phase in the page (siege.h). In ATTACK it does so many units for each 10000 requests of good clients as
     stands beside its name below; in STORM as many as stand there, as fast as it can; in QUIET it rests, and says so in
     the page. At the end it tells what it did, and what came of it, on stdout. It is written from the manual of
-    zqbroker.h alone, but for keys and for how integers are laid out. It is user m.N, whom the rules allow to call ping, big,
-    hold, idle and evil.*, and to serve evil.*.
+    zqbroker.h alone, but for keys and for how integers are laid out. It is user m.N, whom the rules allow to call ping,
+    big, hold, idle and evil.*, and to serve evil.*.
 
-    Whatever it receives has to be its own: an answer to a number that it asked, with its own name in the body; a request
-    of its own to its worker. Everything else counts as foreign. */
+    Whatever it receives has to be its own: an answer to a number that it asked, with its own name in the body; a
+    request of its own to its worker. Everything else counts as foreign. */
 
 #define _GNU_SOURCE
 #define ZQBROKER_IMPLEMENTATION
@@ -203,7 +203,8 @@ static int command_is_ours (const peer_t *peer, const unsigned char *at, size_t 
     switch (at[4]) {
         case REPLY:
             heard.replies += id != sync_number;
-            return (id <= peer->asked || id == sync_number) && body_is_ours (peer, at + 16 + fields, size - 16 - fields);
+            return (id <= peer->asked || id == sync_number)
+                   && body_is_ours (peer, at + 16 + fields, size - 16 - fields);
         case REQUEST: heard.given++; return body_is_ours (peer, at + 16 + fields, size - 16 - fields);
         case ERROR:
             heard.refused += status_of (at + 16, fields) == QUEUE_FULL;
@@ -302,19 +303,40 @@ static int event_comes (void *socket, void *monitor, int wanted)
 
 /* ---- raw connections */
 
-/* A connection that is made when this returns. -1: there is no descriptor left. */
-static int tcp_open (void)
+/* Whether a connection is there within that time. */
+static int tcp_connect (int file, int timeout_ms)
 {
     struct sockaddr_in where;
-    int file = socket (AF_INET, SOCK_STREAM, 0);
+    struct pollfd item;
+    int error = 0;
+    socklen_t size = sizeof error;
     memset (&where, 0, sizeof where);
     where.sin_family = AF_INET;
     where.sin_addr.s_addr = htonl (INADDR_LOOPBACK);
     where.sin_port = htons ((uint16_t) atoi (strrchr (endpoint, ':') + 1));
-    if (file < 0)
-        return -1;
-    if (connect (file, (struct sockaddr *) &where, sizeof where) != 0)
+    item.fd = file;
+    item.events = POLLOUT;
+    fcntl (file, F_SETFL, O_NONBLOCK);
+    if (connect (file, (struct sockaddr *) &where, sizeof where) != 0 && errno != EINPROGRESS)
         fail ("tcp");
+    if (poll (&item, 1, timeout_ms) != 1)
+        return 0;
+    fcntl (file, F_SETFL, 0);
+    return getsockopt (file, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
+}
+
+/* A connection that is made when this returns. When the broker's queue of those that it has to accept is full, the
+   system would try again in seconds only. -1: there is no descriptor left. */
+static int tcp_open (void)
+{
+    uint64_t until = zqb__clock () + (uint64_t) PATIENCE_MS * 1000u;
+    int file = socket (AF_INET, SOCK_STREAM, 0);
+    while (file >= 0 && !tcp_connect (file, 20)) {
+        close (file);
+        if (zqb__clock () > until)
+            fail ("connect");
+        file = socket (AF_INET, SOCK_STREAM, 0);
+    }
     return file;
 }
 
@@ -844,7 +866,8 @@ static void run (const kind_t *kind)
             rest (kind, phase, &page->rests[place]);
     }
 #define TOLD(name) (unsigned long long) heard.name
-    printf ("units=%llu received=%llu foreign=%llu replies=%llu refused=%llu closed=%llu let_in=%llu turned_away=%llu\n",
+    printf ("units=%llu received=%llu foreign=%llu replies=%llu refused=%llu closed=%llu let_in=%llu "
+            "turned_away=%llu\n",
             (unsigned long long) page->done[place], TOLD (received), TOLD (foreign), TOLD (replies), TOLD (refused),
             TOLD (closed), TOLD (let_in), TOLD (turned_away));
     fflush (stdout);

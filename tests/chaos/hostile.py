@@ -4,27 +4,28 @@
     hostile.py [--seconds N] [--kinds KIND,...] [WORD...]      WORDs choose among the promises
 
 The broker (siege.c) speaks CURVE over tcp, lets in whose key is in a file, has rules and limits of users. Two good
-clients ask two good workers, in a closed loop with OUTSTANDING requests each; a client and a worker that chose their own
-routing ids do the same beside them. hostile.c has the kinds of attack. All but the first are let in, as users who may
-call a little and serve a little.
+clients ask two good workers, in a closed loop with OUTSTANDING requests each; a client and a worker that chose their
+own routing ids do the same beside them. hostile.c has the kinds of attack. But for strangers and raw connections all
+are let in, as users who may call a little and serve a little.
 
 THE RATIO. Windows with and without the attack follow each other in the same run, ROUNDS times. Throughput of the good
 clients with it, divided by throughput without, in the windows before and after, is the ratio of a round, and the median
-of all rounds must be at least RATIO. What a flood costs is a matter of how large it is, so its size is fixed in what good clients get done: for each
-10000 of their requests so many units of each kind, as it stands in hostile.c. So it is the same share of the work on a
-slow machine as on a fast one, and the ratio does not depend on how fast it is. Hostile processes run at nice 19, but
-what they cost the machine themselves is in the ratio: it is that much worse than what the broker is to blame for. The
-second ratio has nothing of that, nor of other programs on the machine: processor time of the broker for each good
-request without the attack, divided by that with it. It must be at least RATIO, too. It would not show a broker that
-stands still, which the first one does.
+of all rounds must be at least RATIO. What a flood costs is a matter of how large it is, so its size is fixed in what
+good clients get done: for each 10000 of their requests so many units of each kind, as it stands in hostile.c. So it is
+the same share of the work on a slow machine as on a fast one, and the ratio does not depend on how fast it is. Hostile
+processes run at nice 19, but what they cost the machine themselves is in the ratio: it is that much worse than what the
+broker is to blame for. The second ratio has nothing of that, nor of other programs on the machine: processor time of
+the broker for each good request without the attack, divided by that with it. It must be at least RATIO, too. It would
+not show a broker that stands still, which the first one does.
 
 THE STORM behind it has no pace: each kind does what it can at once, some thousands of it, while good clients go on. How
 fast they are then is printed. It is there for memory, for what must not happen, and to make sure that each kind of
 attack has reached the broker, which its counters tell.
 
-MEMORY. The most that the broker's process had in memory may be more than before the siege by what follows from its limits
-(siege.c): max_bytes of requests, as many that wait to be sent, CONNECTION for each connection, and SLACK for tables and
-what malloc keeps. When all hostile peers are gone, what malloc has given out may be more than before by LEFT: it keeps 64 buffers of up to 128 KiB in which it packs.
+MEMORY. The most that the broker's process had in memory may be more than before the siege by what follows from its
+limits (siege.c): max_bytes of requests, as many that wait to be sent, CONNECTION for each connection, and SLACK for
+tables and what malloc keeps. When all hostile peers are gone, what malloc has given out may be more than before by
+LEFT: the broker keeps 64 buffers of up to 128 KiB, in which it packs.
 
 DESCRIPTORS. Another broker has few, and they are used up by connections that say nothing. It serves whom it has; and
 others, again, when libzmq has ended those: 30 seconds after they came (ZMQ_HANDSHAKE_IVL). Beside the storm.
@@ -56,7 +57,7 @@ KEYGEN = os.path.join(TOP, os.environ.get("ZQKEYGEN", "tests/build/zqkeygen"))
 
 RATIO, ROUNDS, OUTSTANDING, WARM = 0.8, 15, 16, 5000
 PATIENCE = 120
-MAX_BYTES, CONNECTION, SLACK, LEFT = 16 << 20, 16 << 10, 32 << 20, 8 << 20
+MAX_BYTES, CONNECTION, SLACK, LEFT = 16 << 20, 16 << 10, 16 << 20, 8 << 20
 WORKER_MOST = 32 << 20  # of the good workers' process
 FEW = 100  # descriptors of the other broker, and connections to it that say nothing
 GOOD_WORKERS = 4  # that say goodbye
@@ -229,9 +230,9 @@ class Siege:
             after = await self.quiet(seconds)
             quiet_speed, quiet_cost = ((before[i] + after[i]) / 2 for i in range(2))
             self.rounds.append((speed / quiet_speed, quiet_cost / cost))
-            show("round", "%6.0f good requests a second, %5.2f us each; under attack %6.0f, %5.2f us, %5.0f units a second; "
-                 "ratios %.2f %.2f; %d KiB" % (quiet_speed, quiet_cost * 1e6, speed, cost * 1e6, done / seconds,
-                                               *self.rounds[-1], used >> 10))
+            show("round", "%6.0f good requests a second, %5.2f us each; under attack %6.0f, %5.2f us, %5.0f units a "
+                 "second; ratios %.2f %.2f; %d KiB" % (quiet_speed, quiet_cost * 1e6, speed, cost * 1e6, done / seconds,
+                                                       *self.rounds[-1], used >> 10))
             before = after
 
     def all_done(self):
@@ -266,8 +267,8 @@ class Siege:
         await self.until_alone()
         self.after, self.rss_most = await self.stats(), memory(self.broker.pid, "VmHWM")
         show("broker", " ".join("%s=%d" % (name, value) for name, value in self.after.items() if value))
-        show("memory", "%d KiB before, %d at most; heap %d before, %d after; the workers %d KiB" % (
-            self.rss_before >> 10, self.rss_most >> 10, self.before["heap"], self.after["heap"], self.held_memory >> 10))
+        show("memory", "%d KiB before, %d at most; the workers %d; heap %d before, %d after" % (
+            self.rss_before >> 10, self.rss_most >> 10, self.held_memory >> 10, self.before["heap"], self.after["heap"]))
         self.broker.process.stdin.close()
         await asyncio.wait_for(asyncio.shield(self.broker.ended), PATIENCE)
         self.page_held = self.page.get(HELD)
@@ -404,8 +405,9 @@ def counted(name):
 
 def ratio(which, what):
     ratios = [one[which] for one in siege().rounds]
-    show("ratio", "%.3f of %s, in rounds from %.3f to %.3f" % (statistics.median(ratios), what, min(ratios), max(ratios)))
-    assert statistics.median(ratios) >= RATIO, ratios
+    median = statistics.median(ratios)
+    show("ratio", "%.3f of %s, in rounds from %.3f to %.3f" % (median, what, min(ratios), max(ratios)))
+    assert median >= RATIO, ratios
 
 
 @case("good clients have at least %.2f of their throughput while others attack: median of %d rounds" % (RATIO, ROUNDS))
@@ -450,7 +452,8 @@ def _():
 
 @case("no worker is lost to an attack, and no good request is cancelled or given up")
 def _():
-    tap.same([siege().told["storm"][name] for name in ("workers_lost", "requeued", "cancelled", "dead", "failed")], [0] * 5)
+    names = ("workers_lost", "requeued", "cancelled", "dead", "failed")
+    tap.same([siege().told["storm"][name] for name in names], [0] * len(names))
 
 
 @case("all processes end well, and the broker's accounts are right")

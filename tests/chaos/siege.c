@@ -10,9 +10,9 @@
         siege ask    FOLDER ENDPOINT USER COUNT    asks so often, one at a time, and says "asked"; again for each line
                                                    of stdin
 
-    FOLDER has the keys NAME.secret and NAME.public, and the files auth and rules. Good peers never ask twice, so what is
-    lost stays lost: each request is answered once, and right, or counts as a fault. At the end of the siege (see page_t)
-    client and named tell on stdout what came of it. Status 0: they could tell. */
+    FOLDER has the keys NAME.secret and NAME.public, and the files auth and rules. Good peers never ask twice, so what
+    is lost stays lost: each request is answered once, and right, or counts as a fault. At the end of the siege (see
+    page_t) client and named tell on stdout what came of it. Status 0: they could tell. */
 
 #define _GNU_SOURCE
 #define ZQBROKER_IMPLEMENTATION
@@ -24,7 +24,7 @@
 #endif
 
 enum { PATIENCE_MS = 60000, LOOK_MS = 20, HEARTBEAT_MS = 1000, BIG = 60000, WORKERS = 2 };
-enum { MOST_PER_MS = 300 }; /* requests of a client: no machine is so fast that it asks for more bytes than a user may */
+enum { MOST_PER_MS = 300 }; /* requests of a client, so that it never asks for more bytes than a user may */
 
 static const char *folder;
 static void *ctx;

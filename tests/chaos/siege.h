@@ -34,7 +34,7 @@ typedef struct page_t {
     uint64_t done[KINDS];                /* units of each kind of attack */
     uint64_t rests[KINDS];               /* which phase that kind has seen */
     uint64_t next_token, tokens[TOKENS]; /* the latest that the good worker got */
-    uint64_t held, released;             /* requests that wait in the handler of a good worker, and whether they may end */
+    uint64_t held, released;             /* requests in the handler of a good worker, and whether they may end */
     uint64_t half_open;                  /* connections that say no more */
 } page_t;
 
