@@ -474,6 +474,8 @@ def _():
 
 @case("memory: when all have gone the broker has what it had, within %d KiB" % (LEFT >> 10))
 def _():
+    if not siege().before["heap"]:
+        raise tap.Skip("malloc does not tell")
     assert siege().after["heap"] <= siege().before["heap"] + LEFT, (siege().before["heap"], siege().after["heap"])
 
 

@@ -29,14 +29,13 @@ enum { MOST_PER_MS = 300 }; /* requests of a client, so that it never asks for m
 static const char *folder;
 static void *ctx;
 
-/* A path in the folder, with something before and behind it. It lives as long as the process. */
+/* A path in the folder, with something before and behind it, until there were some more. */
 static const char *path_of (const char *before, const char *name, const char *behind)
 {
-    size_t size = strlen (before) + strlen (folder) + strlen (name) + strlen (behind) + 2;
-    char *path = (char *) malloc (size);
-    if (!path)
-        fail ("path");
-    snprintf (path, size, "%s%s/%s%s", before, folder, name, behind);
+    static char paths[8][4096];
+    static size_t at;
+    char *path = paths[at++ % 8];
+    snprintf (path, sizeof paths[0], "%s%s/%s%s", before, folder, name, behind);
     return path;
 }
 
