@@ -38,6 +38,7 @@ hostile: $(HOSTILE_BUILT)
 	$(CHAOS_NICE) $(CHAOS_PYTHON) tests/chaos/hostile.py --seconds $(HOSTILE_SECONDS) $(HOSTILE_ARGS)
 
 $(CHAOS_BUILD)/siege $(CHAOS_BUILD)/hostile: tests/chaos/siege.h
+$(CHAOS_BUILD)/siege $(CHAOS_BUILD)/soak: tests/chaos/given.h
 
 $(CHAOS_BUILD)/%: tests/chaos/%.c zqbroker.h
 	@mkdir -p $(@D) && rm -f $@

@@ -17,11 +17,8 @@
 #define _GNU_SOURCE
 #define ZQBROKER_IMPLEMENTATION
 #include "zqbroker.h"
+#include "given.h"
 #include "siege.h"
-#if defined __GLIBC__ && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 33)
-#include <malloc.h>
-#define HAVE_MALLINFO2
-#endif
 
 enum { PATIENCE_MS = 60000, LOOK_MS = 20, HEARTBEAT_MS = 1000, BIG = 60000, WORKERS = 2 };
 enum { MOST_PER_MS = 300 }; /* requests of a client, so that it never asks for more bytes than a user may */
@@ -70,16 +67,6 @@ static zqb_broker_options_t limits (void)
     options.server_secret = secret_of ("broker");
     options.zap_domain = "siege";
     return options;
-}
-
-static uint64_t heap (void)
-{
-#ifdef HAVE_MALLINFO2
-    struct mallinfo2 info = mallinfo2 ();
-    return info.uordblks + info.hblkhd;
-#else
-    return 0;
-#endif
 }
 
 static void print_counters (zqb_broker_t *broker, zqb_auth_t *auth)

@@ -15,6 +15,7 @@
 #define _GNU_SOURCE
 #define ZQBROKER_IMPLEMENTATION
 #include "zqbroker.h"
+#include "given.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -25,10 +26,6 @@
 #include <time.h>
 #ifdef __linux__
 #include <sys/prctl.h>
-#endif
-#if defined __GLIBC__ && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 33)
-#include <malloc.h>
-#define HAVE_MALLINFO2
 #endif
 
 enum { HEARTBEAT_MS = 200, PATIENCE_MS = 30000, BODY_MOST = 200000, LOOK_MS = 20 };
@@ -543,17 +540,6 @@ static void get_stats (zqb_stats_t *stats)
     zqb_msg_close (&request);
     zqb_msg_close (&reply);
     zqb_client_destroy (&client);
-}
-
-/* Bytes that malloc has given out; 0: that cannot be told. */
-static uint64_t heap (void)
-{
-#ifdef HAVE_MALLINFO2
-    struct mallinfo2 info = mallinfo2 ();
-    return info.uordblks + info.hblkhd;
-#else
-    return 0;
-#endif
 }
 
 static void await_quiet (void)
