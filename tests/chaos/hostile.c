@@ -2,7 +2,7 @@
 
         hostile KIND FOLDER PAGE ENDPOINT
 
-    It obeys the phase in the page (siege.h). In ATTACK it does so many units for each 10000 requests of good clients as
+    It obeys the phase in the page (siege.h). In ATTACK it does so many units for each 100000 requests of good clients as
     stands beside its name below; in STORM as many as stand there, as fast as it can; in QUIET it rests, and says so in
     the page. At the end it tells what it did, and what came of it, on stdout. It is written from the manual of
     zqbroker.h alone, but for keys and for how integers are laid out. It is user m.N, whom the rules allow to call ping,
@@ -29,7 +29,7 @@ enum { QUEUE_FULL = 2 };
 
 typedef struct kind_t {
     const char *name;
-    uint64_t share, storm; /* units per 10000 good requests; units of the storm */
+    uint64_t share, storm; /* units per 100000 good requests; units of the storm */
     void (*open) (void);
     void (*unit) (void);
     void (*rest) (void);
@@ -771,22 +771,22 @@ static void open_nothing (void)
 
 /* The place in this table is the number of the user, and in the page. */
 static const kind_t kinds[] = {
-    { "flood", 4, 300, open_client, unit_flood, NULL },
-    { "crowd", 20, 300, open_client, unit_crowd, NULL },
-    { "forge", 30, 5000, open_worker, unit_forge, NULL },
-    { "stranger", 30, 2000, open_client, unit_stranger, NULL },
-    { "again", 5, 200, open_both, unit_again, NULL },
-    { "ids", 30, 1000, open_two, unit_ids, NULL },
-    { "names", 1, 50, open_nothing, unit_names, NULL },
-    { "ready", 10, 500, open_worker, unit_ready, NULL },
-    { "denied", 30, 1000, open_client, unit_denied, NULL },
-    { "bad", 20, 500, open_client, unit_bad, NULL },
-    { "connect", 1, 100, open_nothing, unit_connect, NULL },
-    { "half-open", 10, 3000, open_half_open, unit_half_open, rest_half_open },
-    { "huge", 1, 30, open_client, unit_huge, NULL },
-    { "slow", 1, 1000, open_slow, unit_slow, reopen_slow },
-    { "tape", 3, 200, open_tape, unit_tape, NULL },
-    { "more", 1, 1000, open_more, unit_more, NULL },
+    { "flood", 20, 300, open_client, unit_flood, NULL },
+    { "crowd", 100, 300, open_client, unit_crowd, NULL },
+    { "forge", 150, 5000, open_worker, unit_forge, NULL },
+    { "stranger", 150, 2000, open_client, unit_stranger, NULL },
+    { "again", 25, 200, open_both, unit_again, NULL },
+    { "ids", 150, 1000, open_two, unit_ids, NULL },
+    { "names", 5, 50, open_nothing, unit_names, NULL },
+    { "ready", 50, 500, open_worker, unit_ready, NULL },
+    { "denied", 150, 1000, open_client, unit_denied, NULL },
+    { "bad", 80, 500, open_client, unit_bad, NULL },
+    { "connect", 5, 100, open_nothing, unit_connect, NULL },
+    { "half-open", 50, 3000, open_half_open, unit_half_open, rest_half_open },
+    { "huge", 5, 30, open_client, unit_huge, NULL },
+    { "slow", 5, 1000, open_slow, unit_slow, reopen_slow },
+    { "tape", 10, 200, open_tape, unit_tape, NULL },
+    { "more", 5, 1000, open_more, unit_more, NULL },
 };
 
 /* ---- pace */
@@ -817,7 +817,7 @@ static void attack (const kind_t *kind, uint64_t *done)
 {
     uint64_t base = all_good (), before = *done;
     while (page_get (&page->phase) == ATTACK) {
-        if (*done - before < (all_good () - base) * kind->share / 10000)
+        if (*done - before < (all_good () - base) * kind->share / 100000)
             do_one (kind, done);
         else
             nap_ms (2);

@@ -11,7 +11,7 @@ are let in, as users who may call a little and serve a little.
 THE RATIO. Windows with and without the attack follow each other in the same run, ROUNDS times. Throughput of the good
 clients with it, divided by throughput without, in the windows before and after, is the ratio of a round, and the median
 of all rounds must be at least RATIO. What a flood costs is a matter of how large it is, so its size is fixed in what
-good clients get done: for each 10000 of their requests so many units of each kind, as it stands in hostile.c. So it is
+good clients get done: for each 100000 of their requests so many units of each kind, as it stands in hostile.c. So it is
 the same share of the work on a slow machine as on a fast one, and the ratio does not depend on how fast it is. Hostile
 processes run at nice 19, but what they cost the machine themselves is in the ratio: it is that much worse than what the
 broker is to blame for. The second ratio has nothing of that, nor of other programs on the machine: processor time of
