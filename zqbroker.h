@@ -439,8 +439,14 @@
     LIMITS OF A USER, over all his connections: max_user_outstanding, max_user_requests and max_user_bytes of the
     broker's options; of each client: max_outstanding, max_client_requests and max_client_bytes. Beyond them requests
     are refused with ZQB_EQUEUEFULL, and counted (refused_user, refused_rate; refused_outstanding, refused_client_rate).
+    A user who may serve has no more than max_user_workers.
 
-    WHAT IS NOT PROTECTED. A user who floods the broker with messages that it refuses costs it the time to read them.
+    WHAT IS NOT PROTECTED. A user who floods the broker with messages that it refuses costs it the time to read them;
+    connections take turns by messages, each of which may be 64 KiB of commands. A worker fixes how often it is to hear
+    from the broker. libzmq keeps the frames of a message until its last is there, for which it has no limit: who is let
+    in can fill the memory with one that does not end; who is not, can hold max_message and a MiB for 10 seconds with
+    each connection. When there is no descriptor for one more connection, those that there are go on, and libzmq's
+    thread tries in vain until some end: ulimit -n should leave room for as many as may come.
     Where many users come over one proxy, they are one. Whoever may serve a service sees all that is asked of it, and
     whoever may serve and call can keep it busy with himself. Of two peers with the same routing id libzmq refuses the
     second at once, without a word to us, so that this is not counted; when the first is gone, and its name is another
@@ -818,8 +824,8 @@ typedef struct zqb_broker_options_t {
     int max_no_worker;   /* 1000000  the same as long as it has no worker; then the error is ZQB_ENOWORKER */
     int max_outstanding; /* 100000   requests queued and running of one client */
     int max_frames;      /* 1000     frames of a body */
-    int64_t max_message; /* 64 MiB   bytes of a body, with 4 more for each frame; a frame of much more than twice as
-                                     many ends its connection, and is not read */
+    int64_t max_message; /* 64 MiB   bytes of a body, with 4 more for each frame; a frame of a MiB more
+                                     ends its connection, and is not read */
     int64_t max_bytes;   /* 1 GiB    the same, of all bodies queued and running; and as many of what waits to be sent */
     int64_t max_unsent;  /* 1 GiB    bytes that may wait to be sent over one connection, before its peers are given up
                                      as too slow; less if much waits for others: no more than is left of max_bytes
@@ -853,6 +859,7 @@ typedef struct zqb_broker_options_t {
     int max_client_requests;     /* 0 off   the same of a single client, whoever it is; how many it may have queued and
                                             running is max_outstanding */
     int64_t max_client_bytes;    /* 0 off */
+    int max_user_workers;        /* 0 off   workers registered of one user; nobody's are limited by max_workers alone */
     const char *server_secret; /* NULL CURVE: the broker's secret key: see below */
     int plain;                 /* 0    1: PLAIN: users with passwords, of which a ZAP handler is asked */
     const char *zap_domain;    /* NULL what ZAP handlers are told: with CURVE, PLAIN and auth "zqbroker"; else none is
@@ -1036,7 +1043,7 @@ ZQB_API void zqb_broker_destroy (zqb_broker_t **broker);
     X (refused_clients, "requests refused at max_clients")                                                         \
     X (refused_bytes, "requests and replies refused at max_bytes")                                                 \
     X (refused_services, "requests and workers refused at max_services")                                           \
-    X (refused_workers, "workers refused at max_workers")                                                          \
+    X (refused_workers, "workers refused at max_workers or max_user_workers")                                      \
     X (refused_endpoint, "workers at an endpoint for clients, requests of ZQB/1 at one that waits")                \
     X (refused_name, "requests and workers refused because of the name of the service")                            \
     X (refused_large, "messages refused at max_message")                                                           \
@@ -4619,6 +4626,7 @@ typedef struct zqb__pace_t {
 /* What a user has, of what is limited. */
 typedef struct zqb__quota_t {
     uint64_t outstanding;   /* requests, as long as they are counted */
+    uint64_t workers;
     zqb__pace_t pace;
     uint64_t complained[2]; /* when the log told last that a call, or serving, was denied */
 } zqb__quota_t;
@@ -4881,7 +4889,7 @@ typedef struct zqb__limits_t {
     uint64_t frames, message, bytes;
     uint64_t ageing, rest, slow; /* microseconds, UINT64_MAX never */
     int rest_failures;           /* INT_MAX never */
-    uint64_t user_outstanding; /* 0 off, as those below, which are a second's */
+    uint64_t user_outstanding, user_workers; /* 0 off, as those below, which are a second's */
     uint64_t user_requests, user_bytes, client_requests, client_bytes;
 } zqb__limits_t;
 
@@ -5291,6 +5299,12 @@ static void zqb__peer_set_connection (zqb__engine_t *engine, zqb__peer_t *peer, 
         peer->connection = zqb__connection_require (engine, peer->port, number);
     if (peer->connection)
         zqb__list_append (&peer->connection->peers, &peer->of_connection);
+}
+
+/* Of whom it is counted what a peer, or a request of his, takes. */
+static zqb__quota_t *zqb__peer_quota (zqb__peer_t *peer, zqb__user_t *user)
+{
+    return user ? &user->quota : peer->user ? &peer->user->quota : &peer->quota;
 }
 
 static void zqb__peer_free (zqb__peer_t *peer)
@@ -5807,6 +5821,7 @@ static zqb__worker_t *zqb__worker_new (zqb__engine_t *engine, zqb__peer_t *peer,
     peer->worker = worker;
     service->worker_count++;
     engine->stats.workers++;
+    zqb__peer_quota (peer, NULL)->workers++;
     zqb__heap_remove (&engine->timers, &service->timer);
     zqb__worker_set_timer (engine, worker);
     zqb__worker_place (worker);
@@ -5912,12 +5927,6 @@ static int zqb__request_aside (const zqb__request_t *request)
     return request->extra ? request->extra->aside : (int) ZQB__QUEUED;
 }
 
-/* Of whom it is counted what a client, or a request of his, takes. */
-static zqb__quota_t *zqb__client_quota (zqb__peer_t *client, zqb__user_t *user)
-{
-    return user ? &user->quota : client->user ? &client->user->quota : &client->quota;
-}
-
 /* What of a request is counted for its client, and for its user: if the latter is limited, each request has an extra.
    */
 static ZQB__SELDOM void zqb__request_count (const zqb__engine_t *engine, const zqb__request_t *request,
@@ -5926,7 +5935,7 @@ static ZQB__SELDOM void zqb__request_count (const zqb__engine_t *engine, const z
     if (request->extra->flags & ZQB__ONE_WAY)
         client->one_way += more;
     if (engine->limits.user_outstanding)
-        zqb__client_quota (client, request->extra->user)->outstanding += (uint64_t) (int64_t) more;
+        zqb__peer_quota (client, request->extra->user)->outstanding += (uint64_t) (int64_t) more;
 }
 
 /* It is this client's from now on, for this service. */
@@ -6562,6 +6571,7 @@ static void zqb__worker_remove (zqb__engine_t *engine, zqb__worker_t *worker)
     if (--service->worker_count == 0)
         service->alone_since = engine->now;
     engine->stats.workers--;
+    zqb__peer_quota (worker->peer, NULL)->workers--;
     zqb__worker_free_slots (worker);
     zqb__worker_unpin (engine, worker);
     zqb__worker_take_back (engine, worker);
@@ -6905,7 +6915,7 @@ enum { ZQB__COMPLAIN_US = 1000000 }; /* so often at most the log tells of one us
 /* Tells in the log who was denied what. */
 static void zqb__complain (zqb__engine_t *engine, zqb__peer_t *peer, int serving, const void *service, size_t size)
 {
-    uint64_t *last = &zqb__client_quota (peer, NULL)->complained[serving];
+    uint64_t *last = &zqb__peer_quota (peer, NULL)->complained[serving];
     const char *user = zqb__user_name (peer->user), *place = zqb__peer_place (peer);
     char name[ZQB__NAME_TEXT], who[ZQB__NAME_TEXT];
     if (*last && engine->now < zqb__after (*last, ZQB__COMPLAIN_US))
@@ -6930,7 +6940,7 @@ static void zqb__deny_worker (zqb__engine_t *engine, zqb__peer_t *peer, const vo
 static int zqb__user_has_too_many (const zqb__engine_t *engine, zqb__peer_t *client, uint64_t more)
 {
     uint64_t most = engine->limits.user_outstanding;
-    return most && zqb__client_quota (client, NULL)->outstanding + more > most;
+    return most && zqb__peer_quota (client, NULL)->outstanding + more > most;
 }
 
 /* So many of a rate are used from now on, a second's worth of which may be used at once; paid is when they are paid
@@ -6963,7 +6973,7 @@ static void zqb__pace_use (zqb__pace_t *pace, uint64_t now, const zqb__body_t *b
 static uint64_t *zqb__quota_refusal (zqb__engine_t *engine, zqb__peer_t *client, const zqb__body_t *body)
 {
     const zqb__limits_t *limits = &engine->limits;
-    zqb__quota_t *quota = zqb__client_quota (client, NULL);
+    zqb__quota_t *quota = zqb__peer_quota (client, NULL);
     uint64_t now = engine->now * 1000u;
     if (zqb__pace_is_too_fast (&client->pace, now, limits->client_requests, limits->client_bytes))
         return &engine->stats.refused_client_rate;
@@ -7833,6 +7843,14 @@ static void zqb__refuse_worker (zqb__engine_t *engine, zqb__peer_t *peer, const 
     zqb__send_away (engine, peer, ZQB_EREFUSED);
 }
 
+/* Whether there may not be one more, of this user's. */
+static int zqb__too_many_workers (const zqb__engine_t *engine, zqb__peer_t *peer)
+{
+    uint64_t most = engine->limits.user_workers;
+    return engine->stats.workers >= (uint64_t) engine->limits.workers
+           || (most && zqb__peer_quota (peer, NULL)->workers >= most);
+}
+
 /* A worker has come over another connection than before: what it was there is over, and its life is the new peer's. */
 static void zqb__worker_succeed (zqb__engine_t *engine, zqb__peer_t *peer)
 {
@@ -7864,7 +7882,7 @@ static void zqb__on_ready (zqb__engine_t *engine, zqb__peer_t *peer, const zqb__
         zqb__deny_worker (engine, peer, command->service, command->service_size);
         return;
     }
-    if (engine->stats.workers >= (uint64_t) engine->limits.workers) {
+    if (zqb__too_many_workers (engine, peer)) {
         zqb__refuse_worker (engine, peer, "there are too many", &engine->stats.refused_workers);
         return;
     }
@@ -10753,10 +10771,11 @@ static void zqb__set_keepalive (void *socket, int heartbeat_ms, int liveness)
     zqb__set_int (socket, ZMQ_TCP_MAXRT, zqb__expiry_ms (heartbeat_ms, liveness));
 }
 
-/* What is larger than a message may be is refused, and what is much larger ends the connection before it is read. */
+/* What is larger than a message may be is refused, and what is much larger ends the connection before it is read. Not
+   by more: so much memory libzmq also gives to who has connected and proved nothing yet. */
 static int64_t zqb__largest_frame (int64_t max_message)
 {
-    return max_message > (INT64_MAX - 1048576) / 2 ? -1 : 2 * max_message + 1048576;
+    return max_message > INT64_MAX - 1048576 ? -1 : max_message + 1048576;
 }
 
 /* Whether what comes in waits when there is no room for it. */
@@ -10767,6 +10786,9 @@ static int zqb__port_may_wait (const zqb_broker_t *broker, const zqb__port_t *po
 
 enum { ZQB__WAITING = 16 }; /* so many messages of a connection wait at a port that is not read */
 
+/* Who connects and says nothing shall neither hold up others who connect, nor stay for long. */
+enum { ZQB__BACKLOG = 1024, ZQB__HANDSHAKE_MS = 10000 };
+
 static void zqb__port_configure (const zqb_broker_t *broker, const zqb__port_t *port)
 {
     void *socket = port->socket;
@@ -10774,6 +10796,8 @@ static void zqb__port_configure (const zqb_broker_t *broker, const zqb__port_t *
     int64_t largest = zqb__largest_frame (options->max_message);
     zqb__set_int (socket, ZMQ_ROUTER_MANDATORY, 1);
     zqb__set_int (socket, ZMQ_RCVTIMEO, ZQB__BLOCK_MS);
+    zqb__set_int (socket, ZMQ_BACKLOG, ZQB__BACKLOG);
+    zqb__set_int (socket, ZMQ_HANDSHAKE_IVL, ZQB__HANDSHAKE_MS);
     zqb__set_int (socket, ZMQ_SNDHWM, options->send_hwm == INT_MAX ? 0 : options->send_hwm);
     if (zqb__port_may_wait (broker, port))
         zqb__set_int (socket, ZMQ_RCVHWM, ZQB__WAITING);
@@ -10816,7 +10840,7 @@ static int zqb__broker_options_valid (const zqb_broker_options_t *o)
                          o->max_outstanding, o->max_frames, o->max_message, o->max_bytes, o->max_unsent, o->send_hwm,
                          o->spin_us, o->log_level, o->ageing_ms, o->rest_failures, o->rest_ms, o->slow_ms};
     int64_t shares[] = {o->max_user_outstanding, o->max_user_requests, o->max_user_bytes, o->max_client_requests,
-                        o->max_client_bytes};
+                        o->max_client_bytes, o->max_user_workers};
     return zqb__all_valid (numbers, sizeof numbers / sizeof numbers[0])
            && zqb__all_valid (shares, sizeof shares / sizeof shares[0])
            && (o->when_full == ZQB_FULL_DROP || o->when_full == ZQB_FULL_WAIT);
@@ -10877,6 +10901,7 @@ static zqb__limits_t zqb__broker_limits (const zqb_broker_options_t *options)
     limits.user_outstanding = zqb__option_share (options->max_user_outstanding);
     limits.user_requests = zqb__option_share (options->max_user_requests);
     limits.user_bytes = zqb__option_share (options->max_user_bytes);
+    limits.user_workers = zqb__option_share (options->max_user_workers);
     limits.client_requests = zqb__option_share (options->max_client_requests);
     limits.client_bytes = zqb__option_share (options->max_client_bytes);
     return limits;

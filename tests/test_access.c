@@ -878,6 +878,31 @@ TEST (who_is_nobody_is_limited_by_himself)
     end ();
 }
 
+TEST (a_user_has_no_more_workers_than_he_may_over_all_his_connections)
+{
+    zqb__limits_t limits = usual_limits ();
+    limits.user_workers = 2;
+    begin_users (&limits);
+    says ("zqb w:1", ready ("echo", 1));
+    says ("zqb w:2", ready ("other", 1));
+    says ("zqb w:3", ready ("echo", 1));
+    assert_int_equal (worker_count (), 2);
+    assert_int_equal (stats ()->refused_workers, 1);
+    heard ("zqb w:3", ZQB__DISCONNECT);
+    says ("zqb w:2", ready ("echo", 1)); /* one that registers anew is no other */
+    says ("zqb alice", ready ("echo", 1));
+    says ("zqb:1", ready ("echo", 1)); /* nobody's are not limited */
+    says ("zqb:2", ready ("echo", 1));
+    says ("zqb:3", ready ("echo", 1));
+    assert_int_equal (worker_count (), 6);
+    says ("zqb w:1", disconnect ());
+    says ("zqb w:3", ready ("echo", 1));
+    says ("zqb w:4", ready ("echo", 1));
+    assert_int_equal (worker_count (), 6);
+    assert_int_equal (stats ()->refused_workers, 2);
+    end ();
+}
+
 static int accepted_of (const char *user, int count, const char *body)
 {
     uint64_t before = stats ()->accepted;
@@ -1507,6 +1532,7 @@ int main (void)
         cmocka_unit_test (a_user_has_no_more_requests_than_he_may_over_all_his_connections),
         cmocka_unit_test (a_survey_is_one_request_of_its_user_and_as_many_as_there_are_workers),
         cmocka_unit_test (who_is_nobody_is_limited_by_himself),
+        cmocka_unit_test (a_user_has_no_more_workers_than_he_may_over_all_his_connections),
         cmocka_unit_test (a_user_asks_for_no_more_a_second_than_he_may),
         cmocka_unit_test (a_client_asks_for_no_more_a_second_than_it_may_whoever_it_is),
         cmocka_unit_test (a_client_sends_no_more_bytes_a_second_than_it_may),
