@@ -365,7 +365,8 @@
     A reply in parts: a worker that is asked with WINDOW sends at most 32 PARTIALs, and one more for each that it is
     granted by MORE: so a client that reads slowly slows the worker down, and nobody hoards. A client says MORE for
     every 16 parts that it has read, with 16 as the credit; and with 32 behind each request that it sends again over a
-    new connection, as what was lost with the old one will not be read.
+    new connection, as what was lost with the old one will not be read. The broker passes on one MORE for each part, and
+    32 besides.
 
     A SURVEY is answered by a PARTIAL for each worker that answers, in the order in which they do, and at the end by a
     REPLY without a body, with progress: so many answered, of so many that were asked. What becomes of it when its
@@ -4716,7 +4717,7 @@ typedef struct zqb__request_t {
     struct zqb__extra_t *extra; /* or NULL */
     zqb__stored_t body;
     unsigned attempts : 30, fate : 2;
-    int mores;             /* times that its worker was told that its client has read parts, less the parts there were */
+    int mores;             /* times that its worker was told that its client has read parts, less the parts since */
 } zqb__request_t;
 
 /* Why nobody wants a request any more, though it may still run. */
