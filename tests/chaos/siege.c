@@ -65,7 +65,6 @@ static zqb_broker_options_t limits (void)
     options.max_user_outstanding = 1000;
     options.max_user_bytes = 10 << 20;
     options.server_secret = secret_of ("broker");
-    options.zap_domain = "siege";
     return options;
 }
 
@@ -97,6 +96,7 @@ static void serve_as_broker (void)
     memset (&who, 0, sizeof who);
     who.file = path_of ("", "auth", "");
     zqb_auth_t *auth = zqb_auth_start (ctx, &who);
+    options.auth = auth;
     zqb_broker_t *broker = auth ? zqb_broker_new (ctx, &options) : NULL;
     if (!broker || zqb_broker_rules (broker, path_of ("", "rules", "")) != 0
         || zqb_broker_handle (broker, "ping", ping, NULL) != 0 || zqb_broker_bind (broker, "tcp://127.0.0.1:*") != 0
