@@ -438,21 +438,21 @@
     asks.
 
     LIMITS OF A USER, over all his connections: max_user_outstanding, max_user_requests and max_user_bytes of the
-    broker's options; of each client: max_outstanding, max_client_requests and max_client_bytes. Beyond them requests
-    are refused with ZQB_EQUEUEFULL, and counted (refused_user, refused_rate; refused_outstanding, refused_client_rate).
-    A user who may serve has no more than max_user_workers.
+    broker's options; of each client: max_outstanding, max_client_requests and max_client_bytes, but one that comes
+    again under another name is another. Beyond them requests are refused with ZQB_EQUEUEFULL, and counted
+    (refused_user, refused_rate; refused_outstanding, refused_client_rate). A user who may serve has no more than
+    max_user_workers.
 
     WHAT IS NOT PROTECTED. A user who floods the broker with messages that it refuses costs it the time to read them;
     connections take turns by messages, each of which may be 64 KiB of commands. A worker fixes how often it is to hear
     from the broker. libzmq keeps the frames of a message until its last is there, for which it has no limit: who is let
     in can fill the memory with one that does not end; who is not, can hold max_message and a MiB for 10 seconds with
     each connection. When there is no descriptor for one more connection, those that there are go on, and libzmq's
-    thread tries in vain until some end: ulimit -n should leave room for as many as may come.
-    Where many users come over one proxy, they are one. Whoever may serve a service sees all that is asked of it, and
-    whoever may serve and call can keep it busy with himself. Of two peers with the same routing id libzmq refuses the
-    second at once, without a word to us, so that this is not counted; when the first is gone, and its name is another
-    user's, that one has nothing of what was the first's. Clients do not know who answers: they trust the broker, and
-    its rules, for that.
+    thread tries in vain until some end: ulimit -n should leave room for as many as may come. Where many users come over
+    one proxy, they are one. Whoever may serve a service sees all that is asked of it, and whoever may serve and call
+    can keep it busy with himself. Of two peers with the same routing id libzmq refuses the second at once, without a
+    word to us, so that this is not counted; when the first is gone, and its name is another user's, that one has
+    nothing of what was the first's. Clients do not know who answers: they trust the broker, and its rules, for that.
 
     11 WHO MAY CONNECT
 
@@ -495,7 +495,10 @@
     key or a password. Who would not be let in now, as the same user, may nothing any more, as if a rule denied it all:
     requests end with ZQB_EDENIED, workers are sent away, and what they held goes to others. Then its connection is
     ended (let_go), by shutdown of the descriptor, over tcp and ipc, but not on Windows. It comes again, and is refused
-    (EACCES). A peer that was let in by `decide` or `verify` alone is the host's to send away, by rules.
+    (EACCES). A connection over which nothing has been said, or not for long, is ended when it speaks. What a client
+    without a connection has asked for stays until it is back or given up, and its one-way requests stay. A peer that
+    was let in by `decide` or `verify` alone is the host's to send away, by rules. Each change costs the broker the time
+    for its connections times the addresses that are listed: many are best made by the file.
 
     WHAT IT DOES NOT DO. PLAIN and NULL do not encrypt: whoever can listen reads passwords. While no handler answers,
     libzmq lets in by CURVE whoever knows the server's public key. Passwords of lists are kept as they are, not hashed;
@@ -1035,8 +1038,8 @@ ZQB_API void zqb_broker_destroy (zqb_broker_t **broker);
     X (refused_no_worker, "requests refused at max_no_worker, or as there was none and they would not wait")       \
     X (refused_filter, "requests refused by the host's filter")                                                    \
     X (denied_call, "requests refused, or cancelled, because their user may not call that service")                \
-    X (let_go, "connections ended, as their peers would not be let in any more")                                   \
     X (denied_serve, "workers refused, or sent away, because their user may not serve that service")               \
+    X (let_go, "connections ended, as their peers would not be let in any more")                                   \
     X (refused_user, "requests refused at max_user_outstanding")                                                   \
     X (refused_rate, "requests refused at max_user_requests or max_user_bytes")                                    \
     X (refused_client_rate, "requests refused at max_client_requests or max_client_bytes")                         \
@@ -1093,7 +1096,7 @@ typedef struct zqb_worker_options_t {
     const char *public_key;    /* NULL CURVE: its own; NULL: the one that belongs to secret_key */
     const char *secret_key;    /* NULL CURVE: NULL: a new pair, which the broker does not know, as long as it lives */
     const char *user;          /* NULL PLAIN: 1 to 255 bytes, not together with CURVE. Both go over the network as */
-    const char *password;      /* NULL PLAIN: they are, to whoever is there: over ipc or tunnels only; or "file:PATH" */
+    const char *password;      /* NULL PLAIN: they are: over ipc or a tunnel only. May be "file:PATH" */
 } zqb_worker_options_t;
 
 /* A worker for this service (1 to 255 bytes) at this endpoint, or at the first of several that answers, separated by
@@ -1150,7 +1153,7 @@ typedef struct zqb_client_options_t {
     const char *public_key;    /* NULL CURVE: its own; NULL: the one that belongs to secret_key */
     const char *secret_key;    /* NULL CURVE: NULL: a new pair, which the broker does not know, as long as it lives */
     const char *user;          /* NULL PLAIN: 1 to 255 bytes, not together with CURVE. Both go over the network as */
-    const char *password;      /* NULL PLAIN: they are, to whoever is there: over ipc or tunnels only; or "file:PATH" */
+    const char *password;      /* NULL PLAIN: they are: over ipc or a tunnel only. May be "file:PATH" */
 } zqb_client_options_t;
 
 /* What zqb_client_recv gives. */
@@ -1380,7 +1383,7 @@ ZQB_API void zqb_auth_stop (zqb_auth_t **auth);
             system is here.
    Door:    zqb__clock, zqb__alloc, zqb__random, zqb__thread_*, zqb__lock_*, zqb__ledger_*, zqb__account_*,
             zqb__signal_*, zqb__wait, zqb__processors, zqb__wipe, zqb__secret_same, zqb__file_*, zqb__text_*,
-            zqb__connection_cut
+            zqb__connection_hold, _cut, _let
    Uses:    libc
    Never:   knows what it is used for
    ================================================================================================================ */
@@ -2169,11 +2172,22 @@ static int zqb__text_word (zqb__word_t *line, zqb__word_t *word)
 #ifdef _WIN32
 
 /* There a socket cannot be held as below, and another one might be ended. */
-static int zqb__connection_cut (int fd, char *const *endpoints, size_t count)
+static int zqb__connection_hold (int fd)
 {
-    (void) fd, (void) endpoints, (void) count;
+    (void) fd;
     errno = ENOTSUP;
     return -1;
+}
+
+static int zqb__connection_cut (int held, char *const *endpoints, size_t count)
+{
+    (void) held, (void) endpoints, (void) count;
+    return -1;
+}
+
+static void zqb__connection_let (int held)
+{
+    (void) held;
 }
 
 #else
@@ -2207,23 +2221,35 @@ static int zqb__sockaddr_is_ipc (const zqb__sockaddr_t *name, size_t size, const
     return end == strlen (path) && memcmp (bound + first, path + first, end - first) == 0;
 }
 
-/* Ends a connection that was accepted at one of these endpoints. A copy of the descriptor is looked at, and then ended,
-   so that whatever else has its number meanwhile stays as it is; at worst that is another connection to one of these
-   endpoints, whose peer comes again. -1: it is none, or there is no descriptor for the copy. */
-static int zqb__connection_cut (int fd, char *const *endpoints, size_t count)
+/* A copy of the descriptor: what it stands for stays the same, whatever gets that number meanwhile. -1: there is
+   none. */
+static int zqb__connection_hold (int fd)
+{
+    return fcntl (fd, F_DUPFD_CLOEXEC, 0);
+}
+
+static void zqb__connection_let (int held)
+{
+    if (held >= 0)
+        close (held);
+}
+
+/* Ends a connection that was accepted at one of these endpoints, of which a copy is held. -1: it is none, as what
+   listens there is not: libzmq aborts if that ends. */
+static int zqb__connection_cut (int held, char *const *endpoints, size_t count)
 {
     zqb__sockaddr_t name;
     socklen_t size = sizeof name;
-    int failed = -1, copy = fcntl (fd, F_DUPFD_CLOEXEC, 0);
-    if (copy < 0)
-        return -1;
+    int listens = 0;
+    socklen_t listens_size = sizeof listens;
     memset (&name, 0, sizeof name);
-    if (getsockname (copy, &name.any, &size) == 0)
-        for (size_t i = 0; i < count && failed; i++)
-            if (zqb__sockaddr_is_tcp (&name, endpoints[i]) || zqb__sockaddr_is_ipc (&name, size, endpoints[i]))
-                failed = shutdown (copy, SHUT_RDWR);
-    close (copy);
-    return failed;
+    if (getsockopt (held, SOL_SOCKET, SO_ACCEPTCONN, &listens, &listens_size) != 0 || listens
+        || getsockname (held, &name.any, &size) != 0)
+        return -1;
+    for (size_t i = 0; i < count; i++)
+        if (zqb__sockaddr_is_tcp (&name, endpoints[i]) || zqb__sockaddr_is_ipc (&name, size, endpoints[i]))
+            return shutdown (held, SHUT_RDWR);
+    return -1;
 }
 
 #endif
@@ -4703,6 +4729,7 @@ struct zqb__connection_t {
     char *entry;   /* the broker's: what its peers were let in by; NULL not known */
     int judged, welcome;   /* the broker's: by which state of the lists, and whether they still are */
     zqb__link_t unwelcome; /* the broker's: those that are to be ended */
+    int cut;               /* the broker's: it has ended it, and will hear of that */
 };
 
 /* There may be a million of them: what few need is in extra. */
@@ -9827,13 +9854,14 @@ static int zqb__book_read (zqb__book_t *book, char *text, size_t size, int max_l
 
 /* ---- requests of ZAP: address, "", version, request id, domain, address, identity, mechanism, credentials */
 
-/* What a peer was let in by, and would have to be let in by again: "key KEY", by its key; "password STAMP USER", by the
-   user's password of that time, of which the stamp tells no more than whether it is another now; "host", by what the
-   host said, or by nothing, as an address is looked at anyway. libzmq keeps it with the connection, whatever that says
-   of itself. */
+/* What a peer was let in by, and would have to be let in by again: "key KEY USER", by its key, which was listed as that
+   user's; "password STAMP USER", by the user's password of that time, of which the stamp tells no more than whether it
+   is another now; "host", by what the host said, or by nothing, as an address is looked at anyway. The user is the one
+   of the lists, whatever decide has made of him. libzmq keeps it with the connection, whatever that says of itself. */
 static const char zqb__zap_property[] = "X-Zqb-Entry";
 
-enum { ZQB__ENTRY_ROOM = 32 + ZQB__SECRET_ROOM };
+enum { ZQB__ENTRY_KEY = 4, ZQB__ENTRY_STAMP = 9 }; /* behind "key ", "password " */
+enum { ZQB__ENTRY_ROOM = ZQB__ENTRY_STAMP + ZQB__KEY_TEXT + 1 + ZQB__SECRET_ROOM };
 
 enum { ZQB__ZAP_DELIMITER = 1, ZQB__ZAP_VERSION, ZQB__ZAP_ID, ZQB__ZAP_DOMAIN, ZQB__ZAP_ADDRESS, ZQB__ZAP_IDENTITY,
        ZQB__ZAP_MECHANISM, ZQB__ZAP_CREDENTIALS, ZQB__ZAP_FRAMES = 16 };
@@ -9992,7 +10020,7 @@ static int zqb__auth_judge_key (zqb_auth_t *auth, zqb__zap_t *zap)
         return ZQB__BAD_KEY;
     }
     memcpy (zap->peer.user, known->value, known->value_size);
-    snprintf (zap->entry, sizeof zap->entry, "key %s", zap->key);
+    snprintf (zap->entry, sizeof zap->entry, "key %s %s", zap->key, zap->peer.user);
     return ZQB__LET_IN;
 }
 
@@ -10254,23 +10282,22 @@ static void zqb__auth_tell_change (zqb_auth_t *auth)
         zqb__signal_wake (ZQB__OF (zqb__auth_watch_t, link, at)->signal);
 }
 
-/* Whether what a peer was let in by would let this user in again. */
+/* Whether what a peer was let in by would let it in again. */
 static int zqb__auth_knows (zqb_auth_t *auth, const char *user, const char *entry)
 {
     unsigned char key[ZQB__KEY];
-    unsigned long long stamp = 0;
-    const zqb__known_t *known = NULL;
-    int is_key = strncmp (entry, "key ", 4) == 0, name = 0;
-    if (is_key)
-        known = zqb__key_decode (entry + 4, 0, key) == 0 ? zqb__auth_find_key (auth, key) : NULL;
-    else if (sscanf (entry, "password %llx %n", &stamp, &name) == 1 && name)
-        known = zqb__auth_find (auth, 0, entry + name, strlen (entry + name));
-    else
-        return !*user || auth->options.decide || auth->options.verify;
-    if (!known || (!is_key && zqb__known_stamp (auth, known) != stamp))
-        return 0;
-    const unsigned char *listed = is_key ? known->value : known->name;
-    return auth->options.decide || strcmp ((const char *) listed, user) == 0; /* decide may have named it otherwise */
+    if (strncmp (entry, "key ", ZQB__ENTRY_KEY) == 0) {
+        int is_key = zqb__key_decode (entry + ZQB__ENTRY_KEY, ' ', key) == 0;
+        const zqb__known_t *known = is_key ? zqb__auth_find_key (auth, key) : NULL;
+        return known && strcmp ((const char *) known->value, entry + ZQB__ENTRY_KEY + ZQB__KEY_TEXT + 1) == 0;
+    }
+    if (strncmp (entry, "password ", ZQB__ENTRY_STAMP) == 0) {
+        char *name;
+        unsigned long long stamp = strtoull (entry + ZQB__ENTRY_STAMP, &name, 16);
+        const zqb__known_t *known = *name ? zqb__auth_find (auth, 0, name + 1, strlen (name + 1)) : NULL;
+        return known && zqb__known_stamp (auth, known) == stamp;
+    }
+    return !*user || auth->options.decide || auth->options.verify;
 }
 
 /* Whether a peer that was let in as this user, from there and by that, would be let in now. */
@@ -11275,20 +11302,29 @@ static void zqb__broker_identify (void *self, zqb__identity_t *who)
                  && zmq_msg_get (&broker->inbox.frames[0], ZMQ_SRCFD) < 0;
 }
 
-/* A property of the message at hand, for as long as its connection; NULL none, or there is no memory for it. */
-static char *zqb__broker_keep_property (zqb_broker_t *broker, const char *name)
+/* Keeps a property of the message at hand for as long as its connection. -1 and ENOMEM. */
+static int zqb__broker_keep_property (zqb_broker_t *broker, const char *name, char **kept)
 {
-    const char *value = zqb__broker_property (broker, name);
-    return value ? zqb__copy_text (value, strlen (value)) : NULL;
+    const char *value = *kept ? NULL : zqb__broker_property (broker, name);
+    if (!value)
+        return 0;
+    *kept = zqb__copy_text (value, strlen (value));
+    return *kept ? 0 : -1;
 }
 
-/* The first that comes over a connection tells where its other end is, and what it was let in by. */
-static void zqb__broker_note_place (zqb_broker_t *broker, zqb__connection_t *connection)
+/* The first that comes over a connection tells where its other end is, and what it was let in by. -1 and ENOMEM: it
+   cannot be told whether it is welcome, and what it says is not to be heard. */
+static int zqb__broker_note_place (zqb_broker_t *broker, zqb__peer_t *peer)
 {
-    if (connection && !connection->address)
-        connection->address = zqb__broker_keep_property (broker, "Peer-Address");
-    if (connection && !connection->entry && broker->options.auth)
-        connection->entry = zqb__broker_keep_property (broker, zqb__zap_property);
+    zqb__connection_t *connection = peer->connection;
+    int kept = connection && zqb__broker_keep_property (broker, "Peer-Address", &connection->address) == 0;
+    if (!broker->options.auth)
+        return 0;
+    if (kept && zqb__broker_keep_property (broker, zqb__zap_property, &connection->entry) == 0)
+        return 0;
+    zqb__peer_leave_connection (&broker->engine, peer); /* so that its next message is looked at again */
+    errno = ENOMEM;
+    return -1;
 }
 
 /* Whether a peer would be let in now; found out once for each connection and state of the lists. Who has none just now,
@@ -11303,7 +11339,7 @@ static int zqb__broker_welcome (void *self, const zqb__peer_t *peer)
     connection->welcome = connection->entry
                           && zqb__auth_admits (broker->options.auth, zqb__user_name (peer->user),
                                                zqb__peer_place (peer), connection->entry);
-    if (!connection->welcome && zqb__list_empty (&connection->unwelcome))
+    if (!connection->welcome && !connection->cut && zqb__list_empty (&connection->unwelcome))
         zqb__list_append (&broker->unwelcome, &connection->unwelcome);
     return connection->welcome;
 }
@@ -11329,7 +11365,8 @@ static int zqb__broker_note_connection (zqb_broker_t *broker, int index, zqb__pe
     zqb__peer_set_connection (&broker->engine, peer, connection);
     if (ended) /* there is room: it was in there */
         broker->ports[index]->gone[broker->ports[index]->gone_count++] = connection;
-    zqb__broker_note_place (broker, peer->connection);
+    if (zqb__broker_note_place (broker, peer) != 0)
+        return -1;
     if (broker->options.auth)
         zqb__broker_welcome (broker, peer);
     return 0;
@@ -11547,21 +11584,49 @@ static int zqb__broker_let_go (zqb_broker_t *broker)
     return some;
 }
 
-/* The connections of those who are not welcome are ended, when it was said to them what can be. One that cannot be
-   ended stays, and may nothing. */
-static void zqb__broker_end_unwelcome (zqb_broker_t *broker)
+/* Whether a connection has ended by itself: then its number may be another's. libzmq tells of an end before it closes
+   the descriptor, so what was held before this is asked is the connection's if it is not told. -1: ENOMEM. */
+static int zqb__broker_has_ended (zqb_broker_t *broker, const zqb__connection_t *connection)
 {
+    zqb__port_t *port = broker->ports[connection->port];
+    if (zqb__port_read_monitor (port, &broker->events) != 0)
+        return -1;
+    for (size_t i = 0; i < port->gone_count; i++)
+        if (port->gone[i] == connection->number)
+            return 1;
+    return 0;
+}
+
+/* Ends one, when it was said to its peers what can be. One that cannot be ended stays, and may nothing. -1: ENOMEM, it
+   is to be tried again. */
+static int zqb__broker_end_one (zqb_broker_t *broker, zqb__connection_t *connection)
+{
+    int held = zqb__connection_hold (connection->number), ended = zqb__broker_has_ended (broker, connection);
+    if (ended == 0 && zqb__connection_cut (held, broker->endpoints, broker->endpoint_count) == 0) {
+        const zqb__peer_t *peer = ZQB__OF (zqb__peer_t, of_connection, connection->peers.next);
+        const char *name = zqb__user_name (peer->user);
+        char user[ZQB__NAME_TEXT];
+        connection->cut = 1;
+        broker->engine.stats.let_go++;
+        zqb__broker_warn (broker, "let go: user '%s' at '%.64s' would not be let in any more",
+                          zqb__name_text (name, strlen (name), user), zqb__peer_place (peer));
+    }
+    zqb__connection_let (held);
+    return ended < 0 ? -1 : 0;
+}
+
+/* How many were looked at: then another pass is due, for the ends of others that were read. */
+static int zqb__broker_end_unwelcome (zqb_broker_t *broker)
+{
+    int count = 0;
     while (!zqb__list_empty (&broker->unwelcome)) {
         zqb__connection_t *connection = ZQB__OF (zqb__connection_t, unwelcome, broker->unwelcome.next);
-        const zqb__peer_t *peer = ZQB__OF (zqb__peer_t, of_connection, connection->peers.next);
-        char user[ZQB__NAME_TEXT];
+        if (zqb__broker_end_one (broker, connection) != 0)
+            break;
         zqb__list_remove (&connection->unwelcome);
-        zqb__name_text (zqb__user_name (peer->user), strlen (zqb__user_name (peer->user)), user);
-        broker->engine.stats.let_go++;
-        zqb__broker_warn (broker, "let go: user '%s' at '%.64s' would not be let in any more", user,
-                          zqb__peer_place (peer));
-        zqb__connection_cut (connection->number, broker->endpoints, broker->endpoint_count);
+        count++;
     }
+    return count;
 }
 
 /* One round: what came in, what is due, what goes out. How many messages that were; 0: nothing is left to do. -1:
@@ -11588,9 +11653,8 @@ static int zqb__broker_pass (zqb_broker_t *broker, int flags)
     if (broker->engine.paused && broker->engine.caught_up && broker->engine.now >= broker->paused_until)
         zqb__engine_go_on (&broker->engine);
     zqb__broker_flush (broker);
-    zqb__broker_end_unwelcome (broker);
     return received + (broker->engine.stats.messages_out != sent) + !zqb__list_empty (&broker->unreachable)
-           + zqb__broker_let_go (broker);
+           + zqb__broker_end_unwelcome (broker) + zqb__broker_let_go (broker);
 }
 
 /* What to wait for: of each port the socket and the monitor, and the signal. How many; 0: there is no memory for it. */

@@ -531,6 +531,7 @@ int main (int argc, char **argv)
         status = call (&settings, client);
     else
         status = failed (settings.client.server_public != NULL ? "the endpoint or a key"
+                         : settings.client.password != NULL    ? "the endpoint or the password file"
                                                                : settings.endpoint);
 
     zqb_client_destroy (&client);

@@ -179,6 +179,7 @@ static int serve_native (void *ctx, const settings_t *settings)
 
     if (worker == NULL)
         return failed (settings->worker.server_public != NULL ? "the endpoint or a key"
+                       : settings->worker.password != NULL    ? "the endpoint or the password file"
                                                               : settings->endpoint);
     native = worker;
     end_on_signals ();

@@ -1546,6 +1546,48 @@ TEST (without_descriptors_or_in_a_context_that_ends_start_says_so_and_leaves_not
     assert_ok (zmq_ctx_term (other));
 }
 
+/* One that is on the lists no more, and was not heard before, asks for something: whichever allocation of the broker
+   fails, that is not queued. Whether one failed. */
+static int revoked_asks (long left)
+{
+    zqb_broker_options_t options;
+    zqb_stats_t stats;
+    char endpoint[256];
+    memset (&options, 0, sizeof options);
+    memset (&stats, 0, sizeof stats);
+    start (NULL);
+    options.auth = auth;
+    zqb_broker_t *broker = zqb_broker_new (ctx, &options);
+    assert_non_null (broker);
+    assert_ok (zqb_broker_bind (broker, "tcp://127.0.0.1:*"));
+    assert_ok (zqb_broker_endpoint (broker, 0, endpoint, sizeof endpoint));
+    void *socket = open_socket (ZMQ_DEALER);
+    assert_ok (zmq_connect (socket, endpoint));
+    eventually (zqb_broker_step (broker, 0) >= 0 && counter (accepted) == 1);
+    assert_ok (zqb_auth_deny (auth, "127.0.0.0/8"));
+    zqb_broker_step (broker, 0);
+    unit_memory_fail (left, 1);
+    zmq_send (socket, "", 0, ZMQ_SNDMORE);
+    zmq_send (socket, "MDPC01", 6, ZMQ_SNDMORE);
+    zmq_send (socket, "work", 4, ZMQ_SNDMORE);
+    zmq_send (socket, "x", 1, 0);
+    eventually (zqb_broker_step (broker, 0) >= 0 && zqb_broker_stats (broker, &stats) == 0 && stats.messages_in == 1);
+    int failed = unit_memory_failures () > 0;
+    unit_memory_recover ();
+    close_socket (socket);
+    zqb_broker_destroy (&broker);
+    zqb_auth_stop (&auth);
+    assert_int_equal (stats.accepted, 0);
+    assert_int_equal (stats.no_memory + stats.denied_call, 1);
+    return failed;
+}
+
+TEST (without_memory_nobody_is_taken_for_welcome)
+{
+    for (long left = 0; revoked_asks (left); left++)
+        continue;
+}
+
 TEST (without_memory_for_keys_it_is_enomem_and_there_are_none)
 {
     zqb__keys_t *keys = (zqb__keys_t *) path; /* anything but NULL */
@@ -1682,6 +1724,7 @@ int main (void)
         FRESH (without_memory_to_let_somebody_in_the_answer_is_300_and_that_is_counted),
         FRESH (an_answer_that_signals_interrupt_is_sent_nevertheless),
         FRESH (without_descriptors_or_in_a_context_that_ends_start_says_so_and_leaves_nothing),
+        FRESH (without_memory_nobody_is_taken_for_welcome),
         FRESH (without_memory_for_keys_it_is_enomem_and_there_are_none),
         FRESH (what_a_socket_does_not_take_of_keys_is_an_error),
         FRESH (a_file_that_cannot_be_read_is_an_error),

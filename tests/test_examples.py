@@ -1115,7 +1115,7 @@ def _():
     os.chmod(path("password"), 0o640)
     for name, service in (("zqcall", ["echo", "x"]), ("zqecho", ["echo"])):
         status, output, errors = answer(name, "-e", "tcp://127.0.0.1:1", *mine, *service)
-        assert (status, output) == (1, "") and "not permitted" in errors, (status, output, errors)
+        assert (status, output) == (1, "") and "password file: Operation not permitted" in errors, (status, errors)
     os.chmod(path("password"), 0o600)
     with secure_broker("--plain") as (endpoint, _):
         same(answer("zqcall", "-e", endpoint, "--timeout", "100", "--retries", "0", *mine, "echo", "x"),

@@ -223,6 +223,91 @@ TEST (an_address_that_is_denied_is_let_go_and_the_lists_hold_without_a_mechanism
     assert_error (call_of (client_with (1, options), "mmi.service"), 0); /* it is of this process */
 }
 
+/* Of whose end it was read, but not yet acted upon, as more has come: its number may be another's. */
+TEST (what_has_the_number_of_a_connection_that_is_gone_is_left_alone)
+{
+    broker_with_curve ("tcp://127.0.0.1:*");
+    zqb_client_t *client = client_of (0, &alice);
+    submit (client, "work", "x");
+    eventually (stat (broker, queued) == 1);
+    zqb__lock_enter (&broker->lock);
+    zqb__port_t *port = broker->ports[0];
+    for (size_t i = 0; i < broker->engine.connections.size; i++)
+        for (zqb__node_t *node = broker->engine.connections.buckets[i]; node; node = node->next)
+            port->gone[port->gone_count++] = ZQB__OF (zqb__connection_t, by_number, node)->number;
+    size_t gone = port->gone_count;
+    int failed = zqb_auth_curve (auth, alice.public_key, NULL);
+    zqb__broker_look_at_lists (broker);
+    int unwelcome = !zqb__list_empty (&broker->unwelcome);
+    zqb__broker_end_unwelcome (broker);
+    uint64_t let_go = broker->engine.stats.let_go;
+    port->gone_count = 0;
+    zqb__lock_leave (&broker->lock);
+    assert_int_equal (gone, 1);
+    assert_ok (failed);
+    assert_true (unwelcome);
+    assert_int_equal (let_go, 0);
+}
+
+TEST (a_connection_is_let_go_once_however_often_the_lists_change)
+{
+    broker_with_curve ("tcp://127.0.0.1:*");
+    zqb_client_t *client = client_of (0, &alice);
+    submit (client, "work", "x");
+    eventually (stat (broker, queued) == 1);
+    zqb__lock_enter (&broker->lock);
+    uint64_t let_go[2];
+    for (int i = 0; i < 2; i++) {
+        zqb_auth_deny (auth, "127.0.0.1");
+        zqb__broker_look_at_lists (broker);
+        zqb__broker_end_unwelcome (broker);
+        let_go[i] = broker->engine.stats.let_go;
+    }
+    zqb__lock_leave (&broker->lock);
+    assert_int_equal (let_go[0], 1);
+    assert_int_equal (let_go[1], 1);
+}
+
+static int says_nothing (UNUSED zqb_auth_peer_t *peer, UNUSED void *arg)
+{
+    return -1;
+}
+
+TEST (who_is_another_user_by_the_lists_is_let_go_though_the_host_may_decide)
+{
+    zqb_auth_options_t options;
+    memset (&options, 0, sizeof options);
+    options.decide = says_nothing;
+    zqb_auth_stop (&auth);
+    auth = zqb_auth_start (ctx, &options);
+    broker_with_curve ("tcp://127.0.0.1:*");
+    zqb_client_t *client = client_of (0, &alice);
+    assert_error (call_of (client, "mmi.service"), 0);
+    assert_ok (zqb_auth_curve (auth, alice.public_key, "nobody"));
+    eventually (stat (broker, let_go) == 1);
+    eventually (call_of (client, "mmi.service") == 0);
+    assert_int_equal (stat (broker, let_go), 1);
+}
+
+TEST (users_whose_names_begin_or_end_with_blanks_stay)
+{
+    static const char *const names[] = {" alice", "alice ", "\talice", " ", "a b"};
+    zqb_broker_options_t options;
+    zqb_client_options_t of_client;
+    memset (&options, 0, sizeof options);
+    memset (&of_client, 0, sizeof of_client);
+    options.plain = 1;
+    of_client.password = "secret";
+    broker_with_lists ("tcp://127.0.0.1:*", &options);
+    for (size_t i = 0; i < COUNT (names); i++) {
+        of_client.user = names[i];
+        assert_ok (zqb_auth_plain (auth, names[i], "secret"));
+        assert_error (call_of (client_with (0, of_client), "mmi.service"), 0);
+        zqb_client_destroy (&clients[0]);
+    }
+    assert_int_equal (stat (broker, let_go), 0);
+}
+
 /* Frames of MDP/0.1 from a plain socket. */
 static void mdp_asks (void *socket, const char *service)
 {
@@ -483,6 +568,7 @@ static void cuts_only_its_own (line_t *line)
     char *mine[] = {others[0], line->endpoint};
     assert_int_equal (zqb__connection_cut (line->near, others, COUNT (others)), -1);
     assert_int_equal (zqb__connection_cut (line->near, mine, 1), -1);
+    assert_int_equal (zqb__connection_cut (line->listener, mine, 2), -1); /* libzmq would abort */
     assert_int_equal (zqb__connection_cut (line->far, mine, 2), -1); /* one of the host's own, to that place */
     assert_true (is_open (line->near) && is_open (line->far));
     assert_ok (zqb__connection_cut (line->near, mine, 2));
@@ -525,6 +611,10 @@ TEST (what_is_no_connection_is_left_alone)
 int main (void)
 {
     const struct CMUnitTest tests[] = {
+        LISTED (what_has_the_number_of_a_connection_that_is_gone_is_left_alone),
+        LISTED (a_connection_is_let_go_once_however_often_the_lists_change),
+        LISTED (who_is_another_user_by_the_lists_is_let_go_though_the_host_may_decide),
+        LISTED (users_whose_names_begin_or_end_with_blanks_stay),
         LISTED (a_client_whose_key_is_taken_off_the_list_is_let_go_over_tcp),
         LISTED (a_client_whose_key_is_taken_off_the_list_is_let_go_over_ipc),
         LISTED (who_has_another_key_of_the_same_user_is_let_go_when_his_is_taken_off),
