@@ -22,7 +22,7 @@ static struct {
     char user[256], entry[512];
 } answer;
 
-static const char *const words[USERS_MOST] = {"alice", "bob", "a", "", "secret", "secret ", "se\0cret", "*"};
+static const char *const words[USERS_MOST] = {"alice", "bob", " a", "", "secret", "secret ", "se\0cret", "*"};
 static const char *const keys[4] = {"rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7", "*", "short",
                                     "JTKVSB%%)wK0E.X)V>+}o?pNmC{O&4W4b!Ni{Lh6"};
 static const char *const nets[16] = {"192.0.2.1", "192.0.2.0/24", "0.0.0.0/0", "::/0", "2001:db8::/32", "2001:db8::1",
