@@ -1568,20 +1568,6 @@ static actor_t *some_client (sim_t *sim)
     return NULL;
 }
 
-static void event_more (sim_t *sim)
-{
-    sender_t from;
-    command_t mine = new_command (MORE);
-    actor_t *actor = some_client (sim);
-    if (!actor || actor->client != ZQB1 || begin_message (sim, &from, actor, CLIENT, 0) != 0)
-        return;
-    mine.id = more_one_in (sim, 16) ? 1 + more_below (sim, 1000) : actor->recent[more_below (sim, RECENT)].id;
-    mine.credit = more_below (sim, 40);
-    if (mine.id)
-        receive (sim, &from, &mine, 0);
-    end_message (sim, &from);
-}
-
 static void client_speaks (sim_t *sim, const sender_t *from)
 {
     uint32_t what = from->actor->client == ZQB1 ? below (sim, 16) : 0;
@@ -1630,6 +1616,37 @@ static actor_t *busy_worker (sim_t *sim)
             return actor;
     }
     return NULL;
+}
+
+/* A request that somebody holds, by the number of its client, who may have forgotten it: 0; or any number of anybody. */
+static uint64_t some_request (sim_t *sim, actor_t **client)
+{
+    actor_t *holder = more_one_in (sim, 4) ? NULL : busy_worker (sim);
+    if (!holder) {
+        *client = some_client (sim);
+        return !*client ? 0 : more_one_in (sim, 16) ? 1 + more_below (sim, 1000) : (*client)->recent[0].id;
+    }
+    uint64_t number = holder->held[more_below (sim, (uint32_t) holder->held_count)].number;
+    *client = &sim->actors[sim->entries[number].actor];
+    for (int i = 0; i < RECENT; i++)
+        if ((*client)->recent[i].number == number)
+            return (*client)->recent[i].id;
+    return 0;
+}
+
+/* Some say so more often than is listened to. */
+static void event_more (sim_t *sim)
+{
+    sender_t from;
+    actor_t *actor;
+    command_t mine = new_command (MORE);
+    mine.id = some_request (sim, &actor);
+    mine.credit = more_below (sim, 40);
+    if (!mine.id || actor->client != ZQB1 || begin_message (sim, &from, actor, CLIENT, 0) != 0)
+        return;
+    for (uint32_t left = more_one_in (sim, 8) ? more_below (sim, 70) : 1; left; left--)
+        receive (sim, &from, &mine, 0);
+    end_message (sim, &from);
 }
 
 static uint32_t draw_credit (sim_t *sim)
