@@ -1606,6 +1606,50 @@ TEST (when_the_last_worker_of_a_name_is_gone_a_pattern_takes_over)
     end ();
 }
 
+TEST (what_moves_to_a_pattern_is_joined_there_unless_another_with_its_key_is)
+{
+    begin ();
+    say ("zqb any", ready ("img.*", 1));
+    say ("zqb one", with_unique (request ("img.png", 1, "first"), "k"));
+    uint64_t first = is_given ("zqb any", "first");
+    say ("zqb exact", ready ("img.png", 1));
+    say ("zqb other", request ("img.png", 1, "held"));
+    uint64_t held = is_given ("zqb exact", "held");
+    say ("zqb two", with_unique (request ("img.png", 1, "second"), "k"));
+    assert_int_equal (stats ()->following, 0); /* the first is of the pattern */
+    say ("zqb exact", reply (held, "done"));
+    heard ("zqb other", ZQB__REPLY);
+    is_given ("zqb exact", "second");
+    say ("zqb exact", disconnect ()); /* it moves to the pattern */
+    say ("zqb three", with_unique (request ("img.png", 1, "third"), "k"));
+    assert_int_equal (stats ()->following, 1);
+    say ("zqb any", reply (first, "done"));
+    heard ("zqb one", ZQB__REPLY);
+    heard ("zqb three", ZQB__REPLY);
+    is_given ("zqb any", "second");
+    end ();
+}
+
+TEST (without_memory_those_who_have_joined_what_moves_end)
+{
+    int ended = 0;
+    for (long left = 0; !ended; left++) {
+        begin ();
+        say ("zqb one", with_unique (request ("img.png", 1, "x"), "k"));
+        say ("zqb two", with_unique (request ("img.png", 1, "x"), "k"));
+        assert_int_equal (stats ()->following, 1);
+        unit_memory_fail (left, 1);
+        say ("zqb any", ready ("img.*", 1));
+        assert_true (unit_memory_failures () == 1); /* or it is not to be had that way */
+        unit_memory_recover ();
+        ended = count_heard ("zqb two", ZQB__ERROR);
+        assert_int_equal (stats ()->failed, ended);
+        assert_int_equal (stats ()->following, 1 - ended);
+        whatever_is_heard ();
+        end ();
+    }
+}
+
 TEST (a_delayed_one_goes_to_a_pattern_if_its_own_service_has_no_worker_when_its_time_comes)
 {
     begin ();
@@ -2063,6 +2107,8 @@ int main (void)
         cmocka_unit_test (what_waits_for_a_name_goes_to_the_first_worker_with_a_pattern_for_it),
         cmocka_unit_test (what_waits_for_a_name_goes_to_the_first_handler_with_a_pattern_for_it),
         cmocka_unit_test (when_the_last_worker_of_a_name_is_gone_a_pattern_takes_over),
+        cmocka_unit_test (what_moves_to_a_pattern_is_joined_there_unless_another_with_its_key_is),
+        cmocka_unit_test (without_memory_those_who_have_joined_what_moves_end),
         cmocka_unit_test (a_delayed_one_goes_to_a_pattern_if_its_own_service_has_no_worker_when_its_time_comes),
         cmocka_unit_test (patterns_do_not_stand_for_the_brokers_own_services),
         cmocka_unit_test (lru_is_the_one_that_has_waited_longest),
