@@ -34,6 +34,7 @@ static int unit_send (zmq_msg_t *frame, void *socket, int flags)
 
 static void *ctx;
 static zqb_auth_t *auth;
+static zqb_broker_t *broker; /* of those tests that have one */
 static char path[64]; /* of a file, if one was written */
 
 static int set_up (UNUSED void **state)
@@ -72,6 +73,7 @@ static int tear_down (UNUSED void **state)
     __atomic_store_n (&unit_interruptions, 0, __ATOMIC_SEQ_CST);
     for (size_t i = 0; i < COUNT (sockets); i++)
         close_socket (sockets[i]);
+    zqb_broker_destroy (&broker);
     zqb_auth_stop (&auth);
     if (path[0])
         unlink (path);
@@ -1546,31 +1548,41 @@ TEST (without_descriptors_or_in_a_context_that_ends_start_says_so_and_leaves_not
     assert_ok (zmq_ctx_term (other));
 }
 
-/* One that is on the lists no more, and was not heard before, asks for something: whichever allocation of the broker
-   fails, that is not queued. Whether one failed. */
-static int revoked_asks (long left)
+/* A broker with lists, and a peer that was let in, and has said nothing yet. */
+static void *broker_with_a_peer (void)
 {
     zqb_broker_options_t options;
-    zqb_stats_t stats;
     char endpoint[256];
     memset (&options, 0, sizeof options);
-    memset (&stats, 0, sizeof stats);
     start (NULL);
     options.auth = auth;
-    zqb_broker_t *broker = zqb_broker_new (ctx, &options);
+    broker = zqb_broker_new (ctx, &options);
     assert_non_null (broker);
     assert_ok (zqb_broker_bind (broker, "tcp://127.0.0.1:*"));
     assert_ok (zqb_broker_endpoint (broker, 0, endpoint, sizeof endpoint));
     void *socket = open_socket (ZMQ_DEALER);
     assert_ok (zmq_connect (socket, endpoint));
     eventually (zqb_broker_step (broker, 0) >= 0 && counter (accepted) == 1);
+    return socket;
+}
+
+static void ask_for_work (void *socket)
+{
+    static const char *const frames[] = {"", "MDPC01", "work", "x"};
+    send_frames (socket, frames, NULL, COUNT (frames));
+}
+
+/* One that is on the lists no more, and was not heard before, asks for something: whichever allocation of the broker
+   fails, that is not queued. Whether one failed. */
+static int revoked_asks (long left)
+{
+    zqb_stats_t stats;
+    memset (&stats, 0, sizeof stats);
+    void *socket = broker_with_a_peer ();
     assert_ok (zqb_auth_deny (auth, "127.0.0.0/8"));
     zqb_broker_step (broker, 0);
     unit_memory_fail (left, 1);
-    zmq_send (socket, "", 0, ZMQ_SNDMORE);
-    zmq_send (socket, "MDPC01", 6, ZMQ_SNDMORE);
-    zmq_send (socket, "work", 4, ZMQ_SNDMORE);
-    zmq_send (socket, "x", 1, 0);
+    ask_for_work (socket);
     eventually (zqb_broker_step (broker, 0) >= 0 && zqb_broker_stats (broker, &stats) == 0 && stats.messages_in == 1);
     int failed = unit_memory_failures () > 0;
     unit_memory_recover ();
@@ -1586,6 +1598,26 @@ TEST (without_memory_nobody_is_taken_for_welcome)
 {
     for (long left = 0; revoked_asks (left); left++)
         continue;
+}
+
+TEST (without_memory_to_read_what_has_ended_a_connection_is_ended_later)
+{
+    void *socket = broker_with_a_peer ();
+    ask_for_work (socket);
+    eventually (zqb_broker_step (broker, 0) >= 0 && stat (broker, accepted) == 1);
+    zqb__port_t *port = broker->ports[0];
+    assert_int_equal (port->gone_count, 0);
+    ZQB_FREE (port->gone);
+    port->gone = NULL;
+    port->gone_capacity = 0;
+    assert_ok (zqb_auth_deny (auth, "127.0.0.0/8"));
+    unit_memory_fail (0, 0);
+    zqb_broker_step (broker, 0);
+    assert_true (unit_memory_failures () > 0);
+    unit_memory_recover ();
+    assert_int_equal (stat (broker, let_go), 0);
+    eventually (zqb_broker_step (broker, 0) >= 0 && stat (broker, let_go) == 1);
+    close_socket (socket);
 }
 
 TEST (without_memory_for_keys_it_is_enomem_and_there_are_none)
@@ -1725,6 +1757,7 @@ int main (void)
         FRESH (an_answer_that_signals_interrupt_is_sent_nevertheless),
         FRESH (without_descriptors_or_in_a_context_that_ends_start_says_so_and_leaves_nothing),
         FRESH (without_memory_nobody_is_taken_for_welcome),
+        FRESH (without_memory_to_read_what_has_ended_a_connection_is_ended_later),
         FRESH (without_memory_for_keys_it_is_enomem_and_there_are_none),
         FRESH (what_a_socket_does_not_take_of_keys_is_an_error),
         FRESH (a_file_that_cannot_be_read_is_an_error),
