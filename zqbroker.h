@@ -9861,7 +9861,7 @@ static int zqb__book_read (zqb__book_t *book, char *text, size_t size, int max_l
 static const char zqb__zap_property[] = "X-Zqb-Entry";
 
 enum { ZQB__ENTRY_KEY = 4, ZQB__ENTRY_STAMP = 9 }; /* behind "key ", "password " */
-enum { ZQB__ENTRY_ROOM = ZQB__ENTRY_STAMP + ZQB__KEY_TEXT + 1 + ZQB__SECRET_ROOM };
+enum { ZQB__ENTRY_ROOM = (int) ZQB__ENTRY_STAMP + (int) ZQB__KEY_TEXT + 1 + (int) ZQB__SECRET_ROOM };
 
 enum { ZQB__ZAP_DELIMITER = 1, ZQB__ZAP_VERSION, ZQB__ZAP_ID, ZQB__ZAP_DOMAIN, ZQB__ZAP_ADDRESS, ZQB__ZAP_IDENTITY,
        ZQB__ZAP_MECHANISM, ZQB__ZAP_CREDENTIALS, ZQB__ZAP_FRAMES = 16 };
