@@ -106,17 +106,11 @@ static zqb_worker_t *worker_of (size_t place, const pair_t *pair)
 /* 0, or why a call of a service failed. */
 static int call_of (zqb_client_t *client, const char *service)
 {
-    zqb_msg_t request, reply;
-    zqb_msg_init (&request);
-    zqb_msg_init (&reply);
-    zqb_msg_add_str (&request, "x");
-    int error = zqb_client_call (client, service, &request, &reply) == 0 ? 0 : errno;
-    zqb_msg_close (&request);
+    zqb_msg_t reply;
+    int error = call_with_x (client, service, &reply);
     zqb_msg_close (&reply);
     return error;
 }
-
-#define assert_error(given, expected) assert_string_equal (zqb_strerror (given), zqb_strerror (expected))
 
 /* Why a request fails of who was let go: it is said over the connection that ends, or to the next, which is refused. */
 static int says_so (int error)
@@ -223,14 +217,19 @@ TEST (an_address_that_is_denied_is_let_go_and_the_lists_hold_without_a_mechanism
     assert_error (call_of (client_with (1, options), "mmi.service"), 0); /* it is of this process */
 }
 
+/* A broker that alice has asked for something, which does nothing until its lock is left. */
+static void lock_with_a_client (void)
+{
+    broker_with_curve ("tcp://127.0.0.1:*");
+    submit (client_of (0, &alice), "work", "x");
+    eventually (stat (broker, queued) == 1);
+    zqb__lock_enter (&broker->lock);
+}
+
 /* Of whose end it was read, but not yet acted upon, as more has come: its number may be another's. */
 TEST (what_has_the_number_of_a_connection_that_is_gone_is_left_alone)
 {
-    broker_with_curve ("tcp://127.0.0.1:*");
-    zqb_client_t *client = client_of (0, &alice);
-    submit (client, "work", "x");
-    eventually (stat (broker, queued) == 1);
-    zqb__lock_enter (&broker->lock);
+    lock_with_a_client ();
     zqb__port_t *port = broker->ports[0];
     for (size_t i = 0; i < broker->engine.connections.size; i++)
         for (zqb__node_t *node = broker->engine.connections.buckets[i]; node; node = node->next)
@@ -251,11 +250,7 @@ TEST (what_has_the_number_of_a_connection_that_is_gone_is_left_alone)
 
 TEST (a_connection_is_let_go_once_however_often_the_lists_change)
 {
-    broker_with_curve ("tcp://127.0.0.1:*");
-    zqb_client_t *client = client_of (0, &alice);
-    submit (client, "work", "x");
-    eventually (stat (broker, queued) == 1);
-    zqb__lock_enter (&broker->lock);
+    lock_with_a_client ();
     uint64_t let_go[2];
     for (int i = 0; i < 2; i++) {
         zqb_auth_deny (auth, "127.0.0.1");

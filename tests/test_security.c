@@ -195,14 +195,10 @@ static zqb_client_t *client_of (const char *endpoints, const zqb_client_options_
 /* 0 or the error of a call of "echo". */
 static int call_of (zqb_client_t *client, const char *service)
 {
-    zqb_msg_t request, reply;
-    zqb_msg_init (&request);
-    zqb_msg_init (&reply);
-    zqb_msg_add_str (&request, "x");
-    int error = zqb_client_call (client, service, &request, &reply) == 0 ? 0 : errno;
+    zqb_msg_t reply;
+    int error = call_with_x (client, service, &reply);
     if (!error)
         assert_frame (&reply, 0, "x");
-    zqb_msg_close (&request);
     zqb_msg_close (&reply);
     return error;
 }
@@ -234,8 +230,6 @@ static zqb_client_options_t plain_client (const char *user, const char *password
     options.password = password;
     return options;
 }
-
-#define assert_error(given, expected) assert_string_equal (zqb_strerror (given), zqb_strerror (expected))
 
 /* ---- a ZAP handler as small as can be: one key, one user */
 

@@ -98,6 +98,20 @@ UNUSED static uint64_t submit (zqb_client_t *client, const char *service, const 
     return id;
 }
 
+#define assert_error(given, expected) assert_string_equal (zqb_strerror (given), zqb_strerror (expected))
+
+/* 0, or why a call of a service with "x" failed; in reply what came of it, to be closed. */
+UNUSED static int call_with_x (zqb_client_t *client, const char *service, zqb_msg_t *reply)
+{
+    zqb_msg_t request;
+    zqb_msg_init (&request);
+    zqb_msg_init (reply);
+    zqb_msg_add_str (&request, "x");
+    int error = zqb_client_call (client, service, &request, reply) == 0 ? 0 : errno;
+    zqb_msg_close (&request);
+    return error;
+}
+
 /* The next that a client receives is of this kind and about this number. With errors, text may be NULL. */
 UNUSED static void receives (zqb_client_t *client, uint64_t id, int kind, const char *text)
 {
