@@ -565,13 +565,15 @@ def _():
 def _():
     broker, endpoint, *_ = zqbrokerd()
     call = ["zqcall", "-e", endpoint, "--timeout", "-1", "--priority"]
+    waiting = []
     with broker, contextlib.ExitStack() as calls:
-        for waiting, (priority, text) in enumerate([("-4", "low"), ("0", "normal"), ("1", "higher"), ("4", "highest")]):
-            calls.enter_context(Started(*call, priority, "echo", text))
-            has(endpoint, "echo", queued=waiting + 1)
+        for priority, text in (("-4", "low"), ("0", "normal"), ("1", "higher"), ("4", "highest")):
+            waiting.append(calls.enter_context(Started(*call, priority, "echo", text)))
+            has(endpoint, "echo", queued=len(waiting))
         with Started("zqecho", "-e", endpoint, "--credit", "1", "--print", "echo") as echo:
             for text in ("highest", "higher", "normal", "low"):
                 echo.line("echo: " + text)
+            same([call.ended() for call in waiting], [0] * 4)
 
 
 @case("zqcall --deadline: status 4 when it is over")
@@ -979,8 +981,8 @@ def _():
         with held, waits:
             eventually(lambda: len(pids()) == 2, "another worker")
             os.kill(pids()[0], signal.SIGCONT)
-            same(held.line(), "a")
-            same(waits.line(), "b")
+            same((held.line(), held.ended()), ("a", 0))
+            same((waits.line(), waits.ended()), ("b", 0))
         eventually(lambda: sum(map(is_alive, pids())) == 1 and workers(endpoint) == 1, "only one is left")
         same(len(pids()), 2)
         same(answer("zqcall", "-e", endpoint, "echo", "c"), (0, "c\n", ""))

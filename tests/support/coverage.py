@@ -25,6 +25,7 @@ import run
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 HEADER, REASONS = "zqbroker.h", os.path.join(HERE, "coverage.txt")
+COMPLAINTS = "libgcov.txt"  # in the folder of the build: what libgcov says, which is nothing that a program said
 GCOV = shlex.split(os.environ.get("GCOV", "gcov"))
 
 Reached = collections.namedtuple("Reached", "lines branches")  # {(function, line): times}, {the same: [times each way]}
@@ -165,11 +166,22 @@ def run_all(commands, options, cases):
     """Each is a case here; how many it has itself is counted where it is run for its own sake."""
     for path in glob.glob(os.path.join(options.build, "**", "*.gcda"), recursive=True):
         os.remove(path)
+    os.environ["GCOV_ERROR_FILE"] = complaints = os.path.join(options.build, COMPLAINTS)
+    open(complaints, "w").close()
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         for done in concurrent.futures.as_completed([pool.submit(run.run, c, options.timeout) for c in commands]):
             result = done.result()
             promise = "%s: its %d cases, in %.1f s" % (result.label, result.passed + result.failed, result.seconds)
             cases.tell(not result.failed, promise, result.output if result.failed else "")
+    show_complaints(complaints)
+
+
+def show_complaints(path):
+    """A program that is killed while it writes its counters leaves half of them, and those after it write none."""
+    with open(path, encoding="utf-8") as file:
+        said = collections.Counter(file.read().splitlines())
+    for line, times in said.items():
+        print("# %s (%d times)" % (line, times))
 
 
 def main():
