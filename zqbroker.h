@@ -2712,6 +2712,12 @@ static void zqb__slab_close (zqb__slab_t *slab)
     memset (slab, 0, sizeof *slab);
 }
 
+/* How many items there is room for, with those that are unused. */
+static size_t zqb__slab_room (const zqb__slab_t *slab)
+{
+    return slab->chunk_count * ZQB__SLAB_CHUNK;
+}
+
 static zqb__slot_t *zqb__slab_at (const zqb__slab_t *slab, size_t index)
 {
     return (zqb__slot_t *) (void *) (slab->chunks[index / ZQB__SLAB_CHUNK]
@@ -2727,7 +2733,7 @@ static void zqb__slab_give_back (zqb__slab_t *slab, zqb__slot_t *slot)
 
 static int zqb__slab_extend (zqb__slab_t *slab)
 {
-    size_t first = slab->chunk_count * ZQB__SLAB_CHUNK;
+    size_t first = zqb__slab_room (slab);
     if (zqb__grow ((void **) &slab->chunks, &slab->chunk_capacity, slab->chunk_count + 1, sizeof *slab->chunks) != 0)
         return -1;
     unsigned char *chunk = (unsigned char *) zqb__alloc (ZQB__SLAB_CHUNK * slab->item_size);
@@ -2777,7 +2783,7 @@ static uint64_t zqb__slot_renew (zqb__slot_t *slot)
 static void *zqb__slab_find (const zqb__slab_t *slab, uint64_t token)
 {
     size_t index = (size_t) (token >> 32);
-    if (!(token & 1) || index >= slab->chunk_count * ZQB__SLAB_CHUNK)
+    if (!(token & 1) || index >= zqb__slab_room (slab))
         return NULL;
     zqb__slot_t *slot = zqb__slab_at (slab, index);
     return slot->generation == (uint32_t) token ? slot : NULL;
@@ -8834,26 +8840,36 @@ static int zqb__request_may (zqb__engine_t *engine, const zqb__request_t *reques
                             name.service, name.service_size);
 }
 
-/* The tokens of the requests that may not be asked for any more, or of as many as there is memory for. */
-static void zqb__engine_find_denied (zqb__engine_t *engine, zqb__buffer_t *tokens)
+enum { ZQB__DENIED_SOME = 32 };
+
+/* Requests that may not be asked for any more, by their tokens: all at once, or some when there is no memory. */
+typedef struct zqb__denied_t {
+    uint64_t some[ZQB__DENIED_SOME], *tokens;
+    size_t count, most;
+} zqb__denied_t;
+
+static void zqb__lane_find_denied (zqb__engine_t *engine, const zqb__lane_t *lane, zqb__denied_t *denied)
+{
+    if (lane->client == &engine->nobody)
+        return;
+    for (zqb__link_t *in = lane->requests.next; in != &lane->requests && denied->count < denied->most; in = in->next) {
+        zqb__request_t *request = ZQB__OF (zqb__request_t, of_lane, in);
+        if (!zqb__request_may (engine, request))
+            denied->tokens[denied->count++] = zqb__slot_token (&request->slot);
+    }
+}
+
+/* Returns how many it found. */
+static size_t zqb__engine_find_denied (zqb__engine_t *engine, zqb__denied_t *denied)
 {
     zqb__link_t *services = &engine->all_services;
+    denied->count = 0;
     for (zqb__link_t *at = services->next; at != services; at = at->next) {
         zqb__link_t *lanes = &ZQB__OF (zqb__service_t, all, at)->lanes;
-        for (zqb__link_t *of = lanes->next; of != lanes; of = of->next) {
-            zqb__lane_t *lane = ZQB__OF (zqb__lane_t, of_service, of);
-            for (zqb__link_t *in = lane->requests.next; in != &lane->requests; in = in->next) {
-                zqb__request_t *request = ZQB__OF (zqb__request_t, of_lane, in);
-                uint64_t token = zqb__slot_token (&request->slot);
-                if (lane->client == &engine->nobody || zqb__request_may (engine, request))
-                    continue;
-                unsigned char *room = zqb__buffer_add (tokens, sizeof token);
-                if (!room)
-                    return;
-                memcpy (room, &token, sizeof token);
-            }
-        }
+        for (zqb__link_t *of = lanes->next; of != lanes; of = of->next)
+            zqb__lane_find_denied (engine, ZQB__OF (zqb__lane_t, of_service, of), denied);
     }
+    return denied->count;
 }
 
 /* A client may not ask for this any more: it is cancelled, and he is told. If others have joined it, it goes on for
@@ -8874,20 +8890,18 @@ static void zqb__request_deny (zqb__engine_t *engine, zqb__request_t *request)
    may be of that kind, too. */
 static void zqb__engine_deny_requests (zqb__engine_t *engine)
 {
-    zqb__buffer_t tokens;
-    memset (&tokens, 0, sizeof tokens);
-    do {
-        tokens.size = 0;
-        zqb__engine_find_denied (engine, &tokens);
-        for (size_t i = 0; i < tokens.size; i += sizeof (uint64_t)) {
-            uint64_t token;
-            memcpy (&token, tokens.bytes + i, sizeof token);
-            zqb__request_t *request = (zqb__request_t *) zqb__slab_find (&engine->requests, token);
+    zqb__denied_t denied;
+    size_t room = zqb__slab_room (&engine->requests);
+    uint64_t *all = (uint64_t *) ZQB_MALLOC (room * sizeof *all);
+    denied.tokens = all ? all : denied.some;
+    denied.most = all ? room : ZQB__DENIED_SOME;
+    while (zqb__engine_find_denied (engine, &denied) > 0)
+        for (size_t i = 0; i < denied.count; i++) {
+            zqb__request_t *request = (zqb__request_t *) zqb__slab_find (&engine->requests, denied.tokens[i]);
             if (request && request->lane && !zqb__request_may (engine, request))
                 zqb__request_deny (engine, request);
         }
-    } while (tokens.size);
-    zqb__buffer_close (&tokens);
+    ZQB_FREE (all);
 }
 
 /* The rules have changed, or who is welcome: what they say holds from now on, for what is there, too. */
