@@ -2,7 +2,7 @@
 
     In ONE C or C++ file, before the include:       #define ZQBROKER_IMPLEMENTATION
     In every other file just:                       #include "zqbroker.h"
-    Link with:                                      -lzmq
+    Link with:                                      -lzmq       (and -pthread, if glibc is older than 2.34)
 
         #define ZQBROKER_IMPLEMENTATION
         #include "zqbroker.h"
@@ -375,7 +375,8 @@
 
     9 BUILDING
 
-    C99 or C++17; libzmq 4.2 or newer; nothing else. Define these before the include with the implementation:
+    C99 or C++17; libzmq 4.2 or newer; nothing else, but -pthread where the C library does not have threads itself
+    (glibc before 2.34). Define these before the include with the implementation:
 
         ZQBROKER_IMPLEMENTATION       compile it here; in one file of the program
         ZQBROKER_STATIC               everything static: each file that defines both has a copy of its own
