@@ -115,7 +115,7 @@
         ZQB/1            what zqb_client_t and zqb_worker_t speak; see 8
         MDP/0.1          Majordomo, RFC 7; also with the commands in words (READY, REQUEST, REPLY ...)
         MDP/0.2          Majordomo, RFC 18, with partial replies
-        LRU              REQ workers of the Guide, chapters 3 and 4; any REQ client
+        LRU              REQ workers of the ZeroMQ Guide (zguide.zeromq.org), chapters 3 and 4; any REQ client
         PPP              Paranoid Pirate workers, RFC 6; any REQ client
 
     The first three share the endpoints of zqb_broker_bind. LRU and PPP name no service, so zqb_broker_bind_lru gives
@@ -132,10 +132,12 @@
 
     2 OWNERSHIP AND THREADS
 
-    Messages are values; each function says when it takes one over. A broker may be used by any thread. A worker, a
-    client and a request belong to one thread at a time. A pool and a started broker have threads of their own.
-    Handlers of a pool run in several threads at once. What the host gives to the broker (handlers, filter, outcome,
-    choose, on_scale, dead_letter, access, log) is called by the broker's thread, which waits for it.
+    Messages are values; each function says when it takes one over. A broker, a pool and what zqb_auth_start gives may
+    be used by any thread, and have threads of their own when they are started. A worker, a client and a request belong
+    to one thread at a time. Handlers of a pool, and the log and cancelled functions of its workers, run in several
+    threads at once. What the host gives to the broker (handlers, filter, outcome, choose, on_scale, dead_letter,
+    access, log) is called by the broker's thread, or by one that calls a function of the broker, which waits for it;
+    never by two at once. What it gives to zqb_auth_start is called by the thread that answers.
 
     The host keeps its context, its signals, its standard output and its process: nothing here prints, exits, aborts,
     or handles a signal.
@@ -194,8 +196,11 @@
     4 OPTIONS
 
     zqb_broker_options_t, zqb_worker_options_t, zqb_client_options_t, zqb_pool_options_t, zqb_request_options_t (of a
-    single request) and zqb_scale_options_t (of an elastic pool) below, each field with its default beside it. Zero
-    means the default, so start from a struct of zeros, or pass NULL. -1 means off or without limit.
+    single request), zqb_scale_options_t (of an elastic pool) and zqb_auth_options_t below, each field with its default
+    beside it. Zero means the default, so start from a struct of zeros, or pass NULL. -1 means off or without limit:
+    for each time and limit of a broker, a client and zqb_auth_start, for all but min and max of a scale, and else where
+    it stands beside the field. Names end with the unit: _ms milliseconds, _us microseconds; sizes are bytes. Strings
+    are copied; functions, their arg and auth have to last as long as the object.
 
     5 ERRORS
 
@@ -215,7 +220,8 @@
                                                      of each try; worker: the same
         server_public is not the broker's            silence: client: ETIMEDOUT after the last try, or ZQB_EEXPIRED;
         the handler says 300 (later), or is missing  worker: log after liveness x heartbeat_ms. libzmq tries again and
-        where it is needed (plain, zap_domain)       again, so that it goes on when that is put right
+        where it is needed (auth, plain,             again, so that it goes on when that is put right. With libzmq 4.2
+        zap_domain)                                  all of these look so
 
     What the broker refuses it does not count: its sockets do not tell it. The handler knows.
 
@@ -234,7 +240,7 @@
                       failed=N slow=N resting=0|1 draining=0|1", where NAME is ZQB/1, MDP/0.1, MDP/0.1-words, MDP/0.2,
                       LRU, PPP or PPP-words, and id is what zqb_broker_drain takes.
         mmi.stats     Reply: one frame a counter of zqb_stats_t, "name=N", as they were before this call.
-        mmi.anything  else: "501".
+        mmi.anything  else: "501", unless the host serves it (zqb_broker_handle).
 
     mmi.services and mmi.workers list at most 1000 and then end with the frame "...". Workers may not register for
     names that start with "mmi.".
@@ -415,9 +421,10 @@
                    serves it.
 
     A line is read by words, and ends at one that begins with "#". In names each byte may be written as \xHH, and
-    blanks and backslashes must be; so must "*" at the end, or "-" and "@" at the beginning of a user, if they are
-    meant. At most 65536 rules, one for each of the services in a line; 256 groups; 1 MiB. Nothing of a file holds if
-    anything in it is wrong.
+    blanks, control characters and backslashes must be; so must "*" at the end, "#" at the beginning, and of a user "-"
+    alone and "@" at the beginning, if they are meant. A group has users, "-" and "@inproc", but no groups. At most
+    65536 rules, one for each of the services in a line; 256 groups; 1 MiB. Nothing of a file holds if anything in it is
+    wrong.
 
     What is denied: a client of ZQB/1 hears ZQB_EDENIED, a worker DISCONNECT with that status (zqb_worker_recv says
     ZQB_EDENIED, and going on tries again later). The older dialects have no word for it: their clients hear nothing;
@@ -467,6 +474,10 @@
         CURVE     the public key is listed, or "*" is          let in, as the user of that key
         else, or if `decide` says so                           refused
 
+    So keys and passwords that are listed are asked for by a socket with that mechanism only: a broker with neither
+    server_secret nor plain lets in everybody whose address is not refused, whatever keys the lists have, if `decide`
+    does not say no.
+
     A context has one such handler. If the host has its own already, zqb_auth_start says EADDRINUSE, and that one
     answers for the broker, who only reads the User-Id that comes with each message.
 
@@ -502,11 +513,12 @@
     for its connections times the addresses that are listed: many are best made by the file.
 
     WHAT IT DOES NOT DO. PLAIN and NULL do not encrypt: whoever can listen reads passwords. While no handler answers,
-    libzmq lets in by CURVE whoever knows the server's public key. Passwords of lists are kept as they are, not hashed;
-    they are compared in a time that does not depend on them, never logged, and overwritten when they are removed, but
-    libzmq has copies of its own of what peers send. Nobody is slowed down who tries passwords: `decide` may. The time
-    of a lookup tells little, but something, of which users there are. Who is refused comes again after its
-    ZMQ_RECONNECT_IVL; the log has at most ten lines a second of that.
+    libzmq lets in by CURVE whoever knows the server's public key, but not where auth or zap_domain is given (libzmq
+    before 4.2.3 even then). Passwords of lists are kept as they are, not hashed; they are compared in a time that does
+    not depend on them, never logged, and overwritten when they are removed, but libzmq has copies of its own of what
+    peers send. Nobody is slowed down who tries passwords; `decide` is not asked about wrong ones. The time of a lookup
+    tells little, but something, of which users there are. Who is refused comes again after its ZMQ_RECONNECT_IVL; the
+    log has at most ten lines a second of that.
 
     12 CHANGES
 
@@ -9266,7 +9278,7 @@ static int zqb__keys_of_broker (zqb__keys_t **keys, const zqb_broker_options_t *
 
 /* ---- sockets */
 
-/* libzmq has it since 4.3, though its header shows it only to those who want drafts. */
+/* libzmq has it since 4.2.3, though its header shows it only to those who want drafts. */
 enum { ZQB__ZAP_ENFORCE_DOMAIN = 93 };
 
 static int zqb__keys_apply_broker (const zqb__keys_t *keys, void *socket)
