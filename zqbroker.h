@@ -545,7 +545,7 @@
    Everything that a program calls. Conventions, which are libzmq's:
    - int functions return 0, or -1 with errno set; functions that make something return NULL with errno set.
    - A caller's mistake (NULL, an empty name, a number out of range) is EINVAL, and changes nothing.
-   - In options zero is the default, which stands beside each field; -1 means off, or without limit, where it says so.
+   - In options zero is the default, which stands beside each field; -1 means off, or without limit (manual, 4).
    - zqb_x_destroy (&x) accepts NULL, and leaves NULL behind.
    - Unless it says "any thread", an object is used by one thread at a time, like a socket of libzmq.
    ================================================================================================================ */
@@ -572,7 +572,8 @@
 #define ZQB_VERSION_MINOR 2
 #define ZQB_VERSION_PATCH 0
 
-/* The version of the implementation that was compiled in, which may differ from the macros. Any thread. */
+/* The version of the implementation that was compiled in, which may differ from the macros. Each may be NULL. Any
+   thread. */
 ZQB_API void zqb_version (int *major, int *minor, int *patch);
 
 /* ---- errors ------------------------------------------------------------------------------------------------
@@ -698,7 +699,7 @@ ZQB_API zqb_msg_t *zqb_request_body (zqb_request_t *request);
 
 /* The name of the service, as the client called it, which matters to a worker that serves a pattern: NUL-terminated;
    size (which may be NULL) gets its length, as a name may contain NULs. A worker that speaks MDP knows only its own
-   name. */
+   name. It is valid as long as the request. */
 ZQB_API const char *zqb_request_service (zqb_request_t *request, size_t *size);
 
 /* The user id of the client, as its connection has proved it to the broker; "" if it has none. NULL: the worker speaks
@@ -733,7 +734,7 @@ ZQB_API int zqb_request_left_ms (zqb_request_t *request);
 
 /* Sends the reply, or its last part, takes msg over and releases the request: not for use in a handler, whose reply
    is sent when it returns (EINVAL). ENOTCONN: the broker that asked is gone, or the context has ended, and the request
-   is released all the same; ENOMEM, EMSGSIZE: both are as before. */
+   is released all the same, but msg is still yours; ENOMEM, EMSGSIZE: both are as before. */
 ZQB_API int zqb_request_reply (zqb_request_t *request, zqb_msg_t *msg);
 
 /* Reports that the work failed for good, with a code of your own (zqb_reply_t.code) and a text for the client (NULL for
@@ -761,7 +762,8 @@ ZQB_API int zqb_request_refuse (zqb_request_t *request);
    file, there is no such line, or what is given is no key or password; ENOTSUP: this libzmq has no CURVE. Our copies
    of secrets are wiped when the object is destroyed; libzmq has its own, and the strings are yours. */
 
-/* A new pair of keys as text, with a NUL each. EINVAL; ENOTSUP: this libzmq has no CURVE. Any thread. */
+/* A new pair of keys as text, 40 characters and a NUL each. The secret one is yours to wipe. EINVAL; ENOTSUP: this
+   libzmq has no CURVE. Any thread. */
 ZQB_API int zqb_curve_keypair (char public_key[41], char secret_key[41]);
 
 /* ---- the broker --------------------------------------------------------------------------------------------
@@ -773,8 +775,9 @@ typedef struct zqb_broker_t zqb_broker_t;
 
 enum { ZQB_LOG_ERROR = 1, ZQB_LOG_WARNING = 2, ZQB_LOG_INFO = 3, ZQB_LOG_DEBUG = 4 };
 
-/* Called by the broker's thread, with a line of printable text, valid during the call. It must not call what changes
-   the broker (EBUSY), nor wait for anything that the broker has to do. */
+/* Takes a line of printable text, valid during the call. That of a broker is called by its thread, or by one that calls
+   the broker; it must not call what changes the broker (EBUSY), nor wait for anything that the broker has to do. That
+   of a worker is called by the thread that has it: in a pool, by several at once. */
 typedef void (zqb_log_fn) (int level, const char *text, void *arg);
 
 /* Called by the broker's thread with a request that is given up, as too many workers were lost over it, before its
@@ -870,24 +873,26 @@ typedef struct zqb_broker_options_t {
     void *access_arg;
     int max_user_outstanding;    /* 0 off   requests queued and running of one user, over all his connections. Who has
                                             no user id is limited by himself, each client apart; so below */
-    int max_user_requests;       /* 0 off   requests a second of one user, of whom a second's may come at once */
+    int max_user_requests;       /* 0 off   requests a second of one user; as many may come at once */
     int64_t max_user_bytes;      /* 0 off   the same, of the bytes of their bodies; one larger than that may come now
                                             and then */
     int max_client_requests;     /* 0 off   the same of a single client, whoever it is; how many it may have queued and
                                             running is max_outstanding */
     int64_t max_client_bytes;    /* 0 off */
     int max_user_workers;        /* 0 off   workers registered of one user; nobody's are limited by max_workers alone */
-    const char *server_secret; /* NULL CURVE: the broker's secret key: see below */
-    int plain;                 /* 0    1: PLAIN: users with passwords, of which a ZAP handler is asked */
-    const char *zap_domain;    /* NULL what ZAP handlers are told: with CURVE, PLAIN and auth "zqbroker"; else none is
-                                       asked. If it is given, or with PLAIN or auth, nobody gets in as long as there is
-                                       no handler */
-    struct zqb_auth_t *auth;   /* NULL whose lists say who gets in, in the same context: who is on them no more is let
-                                       go. It is to be stopped after the broker was destroyed */
+    const char *server_secret; /* NULL CURVE: the broker's secret key: see "security" above */
+    int plain;                 /* 0    1: PLAIN: users with passwords, of which a ZAP handler is asked; not together
+                                       with server_secret */
+    const char *zap_domain;    /* NULL what ZAP handlers are told, 1 to 255 bytes: with CURVE, PLAIN and auth
+                                       "zqbroker"; else none is asked. If it is given, or with PLAIN or auth, nobody
+                                       gets in as long as there is no handler (libzmq 4.2.3) */
+    struct zqb_auth_t *auth;   /* NULL from zqb_auth_start: whose lists say who gets in, in the same context: who is on
+                                       them no more is let go. It is to be stopped after the broker was destroyed */
 } zqb_broker_options_t;
 
-/* A broker in this context. options may be NULL, and is copied. EINVAL, ENOMEM, or what zmq_socket says (ETERM,
-   EMFILE). EINVAL, too, if auth belongs to another context. Of server_secret: see zqb_curve_keypair. */
+/* A broker in this context, which is not bound to anything yet, and does nothing before it runs. options may be NULL,
+   and is copied. EINVAL, ENOMEM, or what zmq_socket says (ETERM, EMFILE). EINVAL, too, if auth belongs to another
+   context. Of server_secret: see "security" above. */
 ZQB_API zqb_broker_t *zqb_broker_new (void *ctx, const zqb_broker_options_t *options);
 
 /* An endpoint for clients and workers that speak Majordomo or ZQB/1. As often as wanted, before or while it runs.
@@ -949,20 +954,20 @@ ZQB_API int zqb_broker_policy (zqb_broker_t *broker, const char *service, int po
    ENOENT: there is no such worker; EBUSY inside a handler or a log function. */
 ZQB_API int zqb_broker_drain (zqb_broker_t *broker, const char *service, uint64_t id);
 
-/* Adds a rule behind those that are there. who: a user id, or with a star behind it all that begin so ("*": all that
-   have one); "-": who has none; "@NAME": a group of the rules file; "@inproc": who is in this process. actions: some of
-   ZQB_MAY_..., added up. services: names or patterns, with spaces between them. In names, bytes may be written as \xHH.
-   The first rule that is about it says whether something is allowed, and what none is about is denied: so as soon as
-   there is one rule, only what is allowed may be done. EINVAL; ENOMEM; ENOSPC: 65536 rules; EBUSY inside a handler or a
-   log function. */
+/* Adds a rule behind those that are there: allow is 1, or 0 to deny. who: a user id, or with a star behind it all that
+   begin so ("*": all that have one); "-": who has none; "@NAME": a group of the rules file; "@inproc": who is in this
+   process. actions: some of ZQB_MAY_..., added up. services: names or patterns, with spaces between them. In names,
+   bytes may be written as \xHH. The first rule that is about it says whether something is allowed, and what none is
+   about is denied: so as soon as there is one rule, only what is allowed may be done. It takes effect at once, as
+   zqb_broker_rules does. EINVAL; ENOMEM; ENOSPC: 65536 rules; EBUSY inside a handler or a log function. */
 ZQB_API int zqb_broker_rule (zqb_broker_t *broker, int allow, const char *who, int actions, const char *services);
 
 /* Replaces all rules by those of a file (see the manual, 10), or, if there is anything wrong with it, none: EINVAL, and
    the log says in which line. An empty file denies all; NULL takes all rules away, and then everything is allowed.
    EPERM: others than its owner, who is us or root, may write to it; EINVAL: it is no plain file; EFBIG: it has more
-   than a megabyte; EAGAIN: it is being written; ENOMEM; what open and read say; EBUSY inside a handler or a log
-   function. Both take effect at once: workers that may serve no more are sent away, and what they held goes to others;
-   what clients have asked for and may not any more is cancelled, and they are told ZQB_EDENIED. Any thread. */
+   than a MiB; EAGAIN: it is being written; ENOMEM; what open and read say; EBUSY inside a handler or a log function.
+   It takes effect at once: workers that may serve no more are sent away, and what they held goes to others; what
+   clients have asked for and may not any more is cancelled, and they are told ZQB_EDENIED. */
 ZQB_API int zqb_broker_rules (zqb_broker_t *broker, const char *path);
 
 /* How many workers a service should have, by its load: so that pools add threads, and hosts start processes. There are
@@ -1016,7 +1021,8 @@ ZQB_API int zqb_broker_fd (zqb_broker_t *broker);
 ZQB_API void zqb_broker_stop (zqb_broker_t *broker);
 
 /* Stops it, waits for its thread, and frees everything. Workers that can be told are told to disconnect; requests
-   that were not answered are gone, and those of ZQB/1 clients are told so (ZQB_ECANCELLED). Not in a handler. */
+   that were not answered are gone, and those of ZQB/1 clients are told so (ZQB_ECANCELLED); outcome hears of them from
+   the calling thread. Not in a handler. */
 ZQB_API void zqb_broker_destroy (zqb_broker_t **broker);
 
 /* Counters since the broker was made, and how things stand now. At any moment
@@ -1080,6 +1086,7 @@ typedef struct zqb_stats_t {
 } zqb_stats_t;
 #undef ZQB_X
 
+/* Copies them. Also in a handler or a log function. */
 ZQB_API int zqb_broker_stats (zqb_broker_t *broker, zqb_stats_t *stats);
 
 /* ---- the worker --------------------------------------------------------------------------------------------
@@ -1095,18 +1102,18 @@ typedef void (zqb_cancelled_fn) (zqb_request_t *request, void *arg);
 
 typedef struct zqb_worker_options_t {
     int dialect;          /* ZQB_DIALECT_ZQB1 */
-    int credit;           /* 0      requests it may hold at once, up to 65535; 0 the broker decides; MDP has always 1 */
+    int credit;           /* 0      requests it may hold at once, up to 65535; 0 the broker decides; of MDP 1 */
     int heartbeat_ms;     /* 2500   how often it tells the broker that it lives, and expects to be told; -1 never */
     int liveness;         /* 3      a broker that is silent for so many heartbeats is lost */
     int reconnect_ms;     /* 100    pause before a lost broker is tried again; doubles each time, give or take a half */
     int reconnect_max_ms; /* 10000  and goes no higher */
     int spin_us;          /* 0      how long to look again and again before sleeping: buys latency with a core */
-    zqb_log_fn *log;      /* NULL */
+    zqb_log_fn *log;      /* NULL   hears when it is not registered, and why: ZQB_LOG_WARNING */
     void *log_arg;
     zqb_cancelled_fn *cancelled; /* NULL */
     void *cancelled_arg;
-    const char *server_public; /* NULL CURVE: the broker's public key. All three: see zqb_curve_keypair */
-    const char *public_key;    /* NULL CURVE: its own; NULL: the one that belongs to secret_key */
+    const char *server_public; /* NULL CURVE: the broker's public key, which both others need. See "security" above */
+    const char *public_key;    /* NULL CURVE: its own, with secret_key; NULL: the one that belongs to that */
     const char *secret_key;    /* NULL CURVE: NULL: a new pair, which the broker does not know, as long as it lives */
     const char *user;          /* NULL PLAIN: 1 to 255 bytes, not together with CURVE. Both go over the network as */
     const char *password;      /* NULL PLAIN: they are: over ipc or a tunnel only. May be "file:PATH" */
@@ -1116,7 +1123,7 @@ typedef struct zqb_worker_options_t {
    commas. Returns at once; the broker need not be there yet. A name that ends with "*" is a pattern: it serves all
    names that start with what stands before, as long as these have no worker of their own, nor one with a longer
    pattern. EINVAL for a bad endpoint, name or option, or a name that starts with "mmi."; ENOMEM; what zmq_socket and
-   zmq_connect say; of keys: see zqb_curve_keypair. A broker that refuses its key or password is tried again, after
+   zmq_connect say; of keys: see "security" above. A broker that refuses its key or password is tried again, after
    longer and longer pauses, and the log says so. */
 ZQB_API zqb_worker_t *zqb_worker_new (
     void *ctx, const char *endpoints, const char *service, const zqb_worker_options_t *options);
@@ -1128,8 +1135,8 @@ ZQB_API zqb_worker_t *zqb_worker_new (
 ZQB_API zqb_request_t *zqb_worker_recv (zqb_worker_t *worker, int timeout_ms);
 
 /* recv, handler, reply, for ever: until zqb_worker_stop, or it was drained (returns 0), or ETERM, ZQB_EREFUSED or
-   ZQB_EDENIED (-1).
-   Signals do not end it. */
+   ZQB_EDENIED (-1; calling it again tries again). A reply that cannot be sent, as it is too large or memory is short,
+   fails its request. Signals do not end it. */
 ZQB_API int zqb_worker_run (zqb_worker_t *worker, zqb_handler_fn *handler, void *arg);
 
 /* Ends run, and makes recv say ECANCELED, from now on; a recv that the signal itself interrupts may say EINTR first.
@@ -1162,8 +1169,8 @@ typedef struct zqb_client_options_t {
     int retries;     /* 2       how often it is tried again after the first time; -1 never */
     int max_pending; /* 100000  requests outstanding at once */
     int spin_us;     /* 0       how long to look again and again before sleeping: buys latency with a core */
-    const char *server_public; /* NULL CURVE: the broker's public key. All three: see zqb_curve_keypair */
-    const char *public_key;    /* NULL CURVE: its own; NULL: the one that belongs to secret_key */
+    const char *server_public; /* NULL CURVE: the broker's public key, which both others need. See "security" above */
+    const char *public_key;    /* NULL CURVE: its own, with secret_key; NULL: the one that belongs to that */
     const char *secret_key;    /* NULL CURVE: NULL: a new pair, which the broker does not know, as long as it lives */
     const char *user;          /* NULL PLAIN: 1 to 255 bytes, not together with CURVE. Both go over the network as */
     const char *password;      /* NULL PLAIN: they are: over ipc or a tunnel only. May be "file:PATH" */
@@ -1184,7 +1191,7 @@ typedef struct zqb_reply_t {
 
 /* A client of the broker at this endpoint, or, with several separated by commas, of one after the other when one does
    not answer. Returns at once; the broker need not be there yet. EINVAL, ENOMEM; what zmq_socket, zmq_connect say; of
-   keys: see zqb_curve_keypair. When the broker (or, of several, each) refuses its key or password, requests end at once
+   keys: see "security" above. When the broker (or, of several, each) refuses its key or password, requests end at once
    with EACCES; soon, with EPROTO, if it wants another mechanism, or what is there is no broker. The next request tries
    again. If server_public is wrong, or the broker has no ZAP handler where it needs one, it ends the connection without
    a word: that looks like a broker that is away, and ends with ETIMEDOUT. */
@@ -1194,7 +1201,8 @@ ZQB_API zqb_client_t *zqb_client_new (void *ctx, const char *endpoints, const zq
    reply come as the frames of one. On success request is left empty. On failure request is as it was, and reply holds
    the text of the error, if there is one: ETIMEDOUT (no answer to any try), one of ZQB_ERRORS, EINVAL (bad service
    name: 1 to 255 bytes), EMSGSIZE (a frame of 2 GiB or more), EAGAIN (max_pending), ENOMEM, EINTR, ETERM; EACCES and
-   EPROTO: see zqb_client_new. After EINTR the request is cancelled. */
+   EPROTO: see zqb_client_new. After EINTR the request is cancelled. What comes meanwhile of requests that were
+   submitted is kept for zqb_client_recv. */
 ZQB_API int zqb_client_call (zqb_client_t *client, const char *service, zqb_msg_t *request, zqb_msg_t *reply);
 
 /* The same, with options, which may be NULL, and need not outlive the call. One that is one_way returns as soon as it
@@ -1210,8 +1218,9 @@ ZQB_API int zqb_client_call_with (zqb_client_t *client, const char *service, con
    milliseconds later, and is only where something is sent or received. */
 ZQB_API int zqb_client_submit (zqb_client_t *client, const char *service, zqb_msg_t *request, uint64_t *id);
 
-/* The same, with options, which may be NULL, and need not outlive the call. Errors as for zqb_client_submit and
-   zqb_client_call_with; EAGAIN, too, if it is one_way and there is no connection at the moment: others wait for one. */
+/* The same, with options, which may be NULL, and need not outlive the call. The number of one that is one_way is 0, and
+   nothing of it will be received. Errors as for zqb_client_submit and zqb_client_call_with; EAGAIN, too, if it is
+   one_way and there is no connection at the moment: others wait for one. */
 ZQB_API int zqb_client_submit_with (zqb_client_t *client, const char *service, const zqb_request_options_t *options,
                                     zqb_msg_t *request, uint64_t *id);
 
@@ -1236,8 +1245,9 @@ ZQB_API int zqb_client_flush (zqb_client_t *client);
 ZQB_API int zqb_client_recv (zqb_client_t *client, zqb_reply_t *reply, int timeout_ms);
 
 /* Gives a request up: that is its one outcome, and nothing about it will be delivered any more. The broker drops it if
-   it has not begun, and else tells the worker (zqb_request_cancelled), unless others wait for it, too (`unique`).
-   ENOENT if it has ended already: then its outcome has been delivered, or will be. */
+   it has not begun, and else tells the worker (zqb_request_cancelled), unless others wait for it, too (`unique`). MDP
+   has no word for that: there the work is done for nobody. ENOENT if it has ended already: then its outcome has been
+   delivered, or will be. */
 ZQB_API int zqb_client_cancel (zqb_client_t *client, uint64_t id);
 
 /* Readable when zqb_client_recv with a timeout of 0 might do something; like ZMQ_FD it tells changes: call recv until
@@ -1259,10 +1269,10 @@ typedef struct zqb_pool_options_t {
 } zqb_pool_options_t;
 
 /* Starts threads, each with a worker that runs this handler; the handler is called by several threads at once. Errors
-   as for zqb_worker_new; EAGAIN when there is no thread to be had, and then none is left running. With scale.max one
-   thread more asks the broker how long the service's queue is; a thread that is to leave is drained, so that nothing is
-   lost. If one is drained by the broker, another takes its place; in a pool of a fixed size that was never resized,
-   none does. */
+   as for zqb_worker_new; EAGAIN when there is no thread to be had, and then none is left running. Workers that the
+   broker refuses (ZQB_EREFUSED, ZQB_EDENIED) try again and again. With scale.max one thread more asks the broker how
+   long the service's queue is; a thread that is to leave is drained, so that nothing is lost. If one is drained by the
+   broker, another takes its place; in a pool of a fixed size that was never resized, none does. */
 ZQB_API zqb_pool_t *zqb_pool_start (void *ctx, const char *endpoints, const char *service, zqb_handler_fn *handler,
                                     void *arg, const zqb_pool_options_t *options);
 
@@ -1281,7 +1291,7 @@ typedef struct zqb_pool_stats_t {
     uint64_t started, left; /* since the pool was started */
 } zqb_pool_stats_t;
 
-/* Any thread. */
+/* Copies them. Any thread. */
 ZQB_API int zqb_pool_stats (zqb_pool_t *pool, zqb_pool_stats_t *stats);
 
 /* ---- who may connect -----------------------------------------------------------------------------------------
@@ -1332,8 +1342,8 @@ ZQB_API zqb_auth_t *zqb_auth_start (void *ctx, const zqb_auth_options_t *options
 
 /* Adds an address, "192.0.2.1", or all with the same first bits, "10.0.0.0/8", "2001:db8::/32"; or "ipc", all peers
    over ipc. IPv6 addresses that stand for one of IPv4 (::ffff:192.0.2.1) are taken for that, so "::/0" is nobody with
-   IPv4. Who is denied is refused, whatever allows it; and if any is allowed, all others are refused. EINVAL, ENOSPC
-   (max_entries), ENOMEM. */
+   IPv4. Who is denied is refused, whatever allows it; and if any is allowed, all others are refused. There is no call
+   that takes one back: addresses that change belong into the file. EINVAL, ENOSPC (max_entries), ENOMEM. */
 ZQB_API int zqb_auth_allow (zqb_auth_t *auth, const char *cidr);
 ZQB_API int zqb_auth_deny (zqb_auth_t *auth, const char *cidr);
 
@@ -1349,9 +1359,9 @@ ZQB_API int zqb_auth_curve (zqb_auth_t *auth, const char *public_key, const char
 ZQB_API int zqb_auth_plain (zqb_auth_t *auth, const char *user, const char *password);
 
 /* Reads the file again, which replaces what was read from it before, all of it or, if anything is wrong, nothing. What
-   was added by calls stays. EINVAL: there is no such option, or a line is wrong, which the log tells; EPERM: others may
-   write to the file, or read passwords in it, or it is neither ours nor root's; ENOENT and whatever else the system
-   says; ENOSPC, EFBIG: it is too large; ENOMEM. */
+   was added by calls stays. EINVAL: there is no such option, it is no plain file, or a line is wrong, which the log
+   tells; EPERM: others may write to the file, or read passwords in it, or it is neither ours nor root's; EAGAIN: it is
+   being written; ENOENT and whatever else the system says; ENOSPC, EFBIG: it is too large; ENOMEM. */
 ZQB_API int zqb_auth_reload (zqb_auth_t *auth);
 
 #define ZQB_AUTH_STATS(X)                                                                                          \
@@ -1374,6 +1384,7 @@ typedef struct zqb_auth_stats_t {
 } zqb_auth_stats_t;
 #undef ZQB_X
 
+/* Counters since it was started, but for entries. */
 ZQB_API int zqb_auth_stats (zqb_auth_t *auth, zqb_auth_stats_t *stats);
 
 /* Answers what was asked already, ends, and wipes all passwords. Brokers that have it as an option are destroyed
