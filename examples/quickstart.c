@@ -15,23 +15,23 @@
     Run     ./quickstart [FILE...]      default: this project's own files, from its top directory
     Prints  progress on standard error, and then (the numbers are those of one run):
 
-            16 files, 321455 bytes, in 605 chunks
+            20 files, 831217 bytes, in 608 chunks
 
                          LRU  round robin
-            fast 1       137          101
-            fast 2       136          101
+            fast 1       135          102
+            fast 2       137          102
             fast 3       137          101
-            fast 4       137          101
-            slow 1        29          101
-            slow 2        29          100
+            fast 4       135          101
+            slow 1        32          101
+            slow 2        32          101
 
-               737  the
-               695  return
+              1896  the
+              1746  int
             ... and 8 more
 
-            35121 words, 2330 of them different, 8577 lines
+            94606 words, 4272 of them different, 20241 lines
             checked against a plain count: the same
-            LRU 0.73 s, round robin 2.55 s: 3.5 times as fast
+            LRU 0.83 s, round robin 2.87 s: 3.5 times as fast
 
     Status 0: the counts agree. 1: they do not, or something failed. 2: there is no file to count.
 */

@@ -18,17 +18,20 @@
             ./zqbrokerd --bind tcp://127.0.0.1:5555 \
                         --scale echo 1 4 './zqecho -e "$ZQB_ENDPOINT" "$ZQB_SERVICE"'
 
-    With --curve-secret whoever connects needs the public key that belongs to it (zqkeygen makes
-    both); with --auth also a key, or with --plain a password, that is in the file; with --rules
-    those that are in may do what the rules say, and nothing else. What is in these files is in
-    sections 10 and 11 of the manual. SIGHUP has both read again, and then "reloaded" is printed, or
-    what is wrong, on standard error: that file's contents are as before then. On standard error
-    there is also a warning for each tcp endpoint that others than this machine reach, if there is
-    neither --curve-secret nor --plain.
+    A worker that ends is started again; if it did not live for a second, after longer and longer
+    pauses. One that is not needed any more gets SIGTERM, and ends what it has begun. At the end all
+    get it, and SIGKILL if they have not ended in five seconds, or at the next SIGINT or SIGTERM.
 
-    One that ends is started again; if it did not live for a second, after longer and longer pauses.
-    One that is not needed any more gets SIGTERM, and ends what it has begun. At the end all get it,
-    and SIGKILL if they have not ended in five seconds, or at the next SIGINT or SIGTERM.
+    With --curve-secret whoever connects needs the public key that belongs to it (zqkeygen makes
+    both); with --auth also a key, or with --plain a password, that is in the file. With neither
+    --curve-secret nor --plain all get in whose address is not refused, whatever keys are in the
+    file, and a warning for each tcp endpoint that other machines reach is on standard error. With
+    --rules those that are in may do what the rules say, and nothing else. What is in these files is
+    in sections 10 and 11 of the manual. Of --curve-secret, --auth and --rules the last counts.
+
+    SIGHUP has the files of --auth and --rules read again, and then "reloaded" is printed, or "not
+    reloaded" and what is wrong, on standard error: that file holds as it was before, and the other
+    one, if it is all right, as it is now.
 */
 #define ZQBROKER_IMPLEMENTATION
 #include "zqbroker.h"
