@@ -48,6 +48,15 @@
     It prints HELLO, WORLD. To run the three roles as processes, or on several machines, change the endpoint to
     "ipc:///tmp/jobs" or "tcp://10.0.0.1:5555" and put each role in a program of its own. Nothing else changes.
 
+    What it does: requests wait in queues, by priority, until a worker is free; what a dead worker held goes to another;
+    deadlines, delays, cancelling, progress, replies in parts; pools that grow with the load; keys, passwords and rules
+    for users; limits for everything. Other peers may speak Majordomo, Paranoid Pirate or plain REQ.
+    What it does not: requests live in memory, and are gone with the broker's process; one that was begun by a worker
+    that was lost is executed again, unless attempts is 1 (see 3). Linux is tested, Windows is only compiled, macOS was
+    not tried. Licence: MIT or public domain, at the end of this file.
+
+    Where to read on: the manual is below. Behind it, at ">>api", is every function with its errors, in 900 lines.
+
     ============================================================================================================
     MANUAL
 
