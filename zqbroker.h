@@ -55,7 +55,7 @@
     that was lost is executed again, unless attempts is 1 (see 3). Linux is tested, Windows is only compiled, macOS was
     not tried. Licence: MIT or public domain, at the end of this file.
 
-    Where to read on: the manual is below. Behind it, at ">>api", is every function with its errors, in 900 lines.
+    Where to read on: the manual is below. Behind it, at ">>api", is every function with its errors.
 
     ============================================================================================================
     MANUAL
@@ -218,9 +218,10 @@
     have no words for it: their clients hear nothing, and time out, as they expect to.
 
     ZQB_EFAILED comes with a code of the worker's own and a text; ZQB_EREFUSED with the text of the host's filter, or
-    because every worker of the service has refused the request, or eight have. Neither is tried again: that is for the
-    caller to decide. ETIMEDOUT is the client's own: nobody answered any try. With a deadline it is ZQB_EEXPIRED, but
-    for a client with retries = -1 that loses its connection.
+    because every worker of the service has refused the request, or eight have, or because its body is over max_message
+    or max_frames. What is over another limit is ZQB_EQUEUEFULL, but ZQB_ENOWORKER at max_no_worker. None of these is
+    tried again: that is for the caller to decide. ETIMEDOUT is the client's own: nobody answered any try. With a
+    deadline it is ZQB_EEXPIRED, but for a client with retries = -1 that loses its connection.
 
     A CONNECTION THAT IS REFUSED, as the client or worker sees it, with libzmq 4.3 or newer:
 
@@ -1139,8 +1140,9 @@ ZQB_API zqb_worker_t *zqb_worker_new (
 
 /* The next request, which is the caller's until zqb_request_reply, _fail or _refuse. Waits at most timeout_ms (0 not at
    all, -1 for ever). NULL and errno: EAGAIN (none came), EINTR (a signal came), ECANCELED (zqb_worker_stop; or it was
-   drained, and has left), ETERM (the context ended), ZQB_EREFUSED (the broker does not want it; going on tries again
-   later), ZQB_EDENIED (it may not serve that; the same). */
+   drained, and has left), ETERM (the context ended), ZQB_EREFUSED (the broker does not want it: it has max_workers or
+   max_services, a handler serves that name, or the endpoint is for clients; going on tries again later), ZQB_EDENIED
+   (it may not serve that; the same). */
 ZQB_API zqb_request_t *zqb_worker_recv (zqb_worker_t *worker, int timeout_ms);
 
 /* recv, handler, reply, for ever: until zqb_worker_stop, or it was drained (returns 0), or ETERM, ZQB_EREFUSED or
