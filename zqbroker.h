@@ -2412,6 +2412,32 @@ static void zqb__log (zqb_log_fn *log, void *arg, int wanted, int level, const c
     log (level, line, arg);
 }
 
+/* Lines on what peers have done, who would else fill the log: so many in a time, and then how many there were
+   besides. */
+typedef struct zqb__lines_t {
+    uint64_t until;
+    int said, unsaid;
+} zqb__lines_t;
+
+enum { ZQB__LINES = 10, ZQB__LINES_US = 1000000 };
+
+/* Whether there may be another. In *unsaid how many there were that might not, if that is to be said first. */
+static int zqb__lines_allow (zqb__lines_t *lines, uint64_t now, int *unsaid)
+{
+    *unsaid = 0;
+    if (now >= lines->until) {
+        *unsaid = lines->unsaid;
+        lines->until = now + ZQB__LINES_US;
+        lines->said = lines->unsaid = 0;
+    }
+    if (lines->said == ZQB__LINES) {
+        lines->unsaid += lines->unsaid < INT_MAX;
+        return 0;
+    }
+    lines->said++;
+    return 1;
+}
+
 /* ================================================================================================================
    >>containers
    Owns:    intrusive list, hash table, timer heap, slab with tokens, byte buffer
@@ -4993,6 +5019,7 @@ typedef struct zqb__engine_t {
     uint64_t service_number; /* the last that was given */
     int guarded;             /* ZQB__OPEN ... */
     const zqb__user_t *asks; /* whose request the host sees just now; NULL nobody's */
+    zqb__lines_t lines;      /* of zqb__engine_warn */
 } zqb__engine_t;
 
 /* What a request has to pass before it is queued: nothing; who may ask for it; or also something that has to be looked
@@ -5010,6 +5037,20 @@ static void zqb__engine_log (zqb__engine_t *engine, int level, const char *forma
     va_list args;
     va_start (args, format);
     engine->sink.log (engine->sink.self, level, format, args);
+    va_end (args);
+}
+
+/* A warning of what a peer has done. */
+static void zqb__engine_warn (zqb__engine_t *engine, const char *format, ...)
+{
+    va_list args;
+    int unsaid, may = zqb__lines_allow (&engine->lines, engine->now, &unsaid);
+    if (unsaid)
+        zqb__engine_log (engine, ZQB_LOG_WARNING, "%d more warnings of peers", unsaid);
+    if (!may)
+        return;
+    va_start (args, format);
+    engine->sink.log (engine->sink.self, ZQB_LOG_WARNING, format, args);
     va_end (args);
 }
 
@@ -6991,9 +7032,9 @@ static void zqb__complain (zqb__engine_t *engine, zqb__peer_t *peer, int serving
         return;
     *last = engine->now;
     size_t user_size = strlen (user) < 64 ? strlen (user) : 64;
-    zqb__engine_log (engine, ZQB_LOG_WARNING, "denied: user '%s' at '%.64s' may not %s '%.700s'",
-                     zqb__name_text (user, user_size, who), place, serving ? "serve" : "call",
-                     zqb__name_text ((const char *) service, size, name));
+    zqb__engine_warn (engine, "denied: user '%s' at '%.64s' may not %s '%.700s'",
+                      zqb__name_text (user, user_size, who), place, serving ? "serve" : "call",
+                      zqb__name_text ((const char *) service, size, name));
 }
 
 static void zqb__deny_worker (zqb__engine_t *engine, zqb__peer_t *peer, const void *service, size_t size)
@@ -7908,7 +7949,7 @@ static void zqb__on_more (zqb__engine_t *engine, zqb__peer_t *client, const zqb_
 static void zqb__refuse_worker (zqb__engine_t *engine, zqb__peer_t *peer, const char *why, uint64_t *counter)
 {
     ++*counter;
-    zqb__engine_log (engine, ZQB_LOG_WARNING, "worker refused (%s): %s", zqb__peer_dialect (peer, ZQB__WORKER), why);
+    zqb__engine_warn (engine, "worker refused (%s): %s", zqb__peer_dialect (peer, ZQB__WORKER), why);
     zqb__send_away (engine, peer, ZQB_EREFUSED);
 }
 
@@ -8929,7 +8970,7 @@ static void zqb__engine_deny_requests (zqb__engine_t *engine)
     size_t room = zqb__slab_room (&engine->requests);
     uint64_t *all = (uint64_t *) ZQB_MALLOC (room * sizeof *all);
     denied.tokens = all ? all : denied.some;
-    denied.most = all ? room : ZQB__DENIED_SOME;
+    denied.most = all ? room : (size_t) ZQB__DENIED_SOME;
     while (zqb__engine_find_denied (engine, &denied) > 0)
         for (size_t i = 0; i < denied.count; i++) {
             zqb__request_t *request = (zqb__request_t *) zqb__slab_find (&engine->requests, denied.tokens[i]);
@@ -8944,7 +8985,7 @@ static void zqb__engine_access_changed (zqb__engine_t *engine)
 {
     engine->access_version++;
     zqb__engine_guard (engine);
-    if (engine->rules || engine->sink.welcome) {
+    if (zqb__engine_checks (engine)) {
         zqb__engine_deny_workers (engine);
         zqb__engine_deny_requests (engine);
     }
@@ -9303,13 +9344,22 @@ static int zqb__keys_of_broker (zqb__keys_t **keys, const zqb_broker_options_t *
 /* libzmq has it since 4.2.3, though its header shows it only to those who want drafts. */
 enum { ZQB__ZAP_ENFORCE_DOMAIN = 93 };
 
+/* Without a handler nobody is to get in. -1 and ENOTSUP: this libzmq would let them in. */
+static int zqb__zap_enforce (void *socket)
+{
+    int on = 1;
+    if (zmq_setsockopt (socket, ZQB__ZAP_ENFORCE_DOMAIN, &on, sizeof on) == 0)
+        return 0;
+    errno = ENOTSUP;
+    return -1;
+}
+
 static int zqb__keys_apply_broker (const zqb__keys_t *keys, void *socket)
 {
     int on = 1;
-    if (zmq_setsockopt (socket, ZMQ_ZAP_DOMAIN, keys->domain, strlen (keys->domain)) != 0)
+    if (zmq_setsockopt (socket, ZMQ_ZAP_DOMAIN, keys->domain, strlen (keys->domain)) != 0
+        || (keys->enforced && zqb__zap_enforce (socket) != 0))
         return -1;
-    if (keys->enforced)
-        zqb__set_int (socket, ZQB__ZAP_ENFORCE_DOMAIN, 1);
     if (keys->mechanism == ZMQ_PLAIN)
         return zmq_setsockopt (socket, ZMQ_PLAIN_SERVER, &on, sizeof on);
     if (keys->mechanism == ZMQ_NULL)
@@ -9994,7 +10044,7 @@ static int zqb__zap_read (zqb__zap_t *zap, zmq_msg_t *frames, size_t count)
 enum { ZQB__LET_IN, ZQB__BAD_ADDRESS, ZQB__BAD_KEY, ZQB__BAD_PASSWORD, ZQB__BAD_MECHANISM, ZQB__BAD_HOST };
 
 enum { ZQB__AUTH_CALLED, ZQB__AUTH_FILED, ZQB__AUTH_BOOKS };
-enum { ZQB__AUTH_LINES = 10, ZQB__AUTH_LINES_US = 1000000, ZQB__AUTH_TURN = 100, ZQB__AUTH_LAST = 1000 };
+enum { ZQB__AUTH_TURN = 100, ZQB__AUTH_LAST = 1000 };
 
 struct zqb_auth_t {
     zqb_auth_options_t options;
@@ -10003,13 +10053,13 @@ struct zqb_auth_t {
     zqb__thread_t *thread;
     void *socket; /* this, the inbox and what counts lines are the thread's, once it runs */
     zqb__inbox_t inbox;
-    uint64_t lines_until;
-    int lines, unsaid;
+    zqb__lines_t lines;
     void *ctx;
     zqb__flag_t version;
     zqb__mutex_t lock; /* of what follows */
     zqb__link_t watches;
     zqb__book_t books[ZQB__AUTH_BOOKS];
+    uint64_t reloads_begun, filed; /* the latter is the one that the file's book is of */
     zqb_auth_stats_t stats;
 };
 
@@ -10187,18 +10237,12 @@ static int zqb__auth_answer (zqb_auth_t *auth, zmq_msg_t *frames, const char *st
     return whole;
 }
 
-/* Whether there may be another line on those who are refused: whoever comes again and again would fill the log. */
+/* Whether there may be another line on those who are refused. */
 static int zqb__auth_may_tell (zqb_auth_t *auth)
 {
-    uint64_t now = zqb__clock ();
-    if (now >= auth->lines_until) {
-        if (auth->unsaid)
-            zqb__auth_log (auth, ZQB_LOG_WARNING, "auth: %d more were refused", auth->unsaid);
-        auth->lines_until = now + ZQB__AUTH_LINES_US;
-        auth->lines = auth->unsaid = 0;
-    }
-    int may = auth->lines++ < ZQB__AUTH_LINES;
-    auth->unsaid += may ? 0 : 1;
+    int unsaid, may = zqb__lines_allow (&auth->lines, zqb__clock (), &unsaid);
+    if (unsaid)
+        zqb__auth_log (auth, ZQB_LOG_WARNING, "auth: %d more were refused", unsaid);
     return may;
 }
 
@@ -10358,15 +10402,28 @@ static int zqb__auth_admits (zqb_auth_t *auth, const char *user, const char *add
     return admits;
 }
 
+/* Puts a book in the place of the one of the file, and returns that; or the same, if a reload that began later was
+   faster. The caller has the lock. */
+static zqb__book_t zqb__auth_exchange (zqb_auth_t *auth, zqb__book_t book, uint64_t number)
+{
+    zqb__book_t before = auth->books[ZQB__AUTH_FILED];
+    if (number < auth->filed)
+        return book;
+    auth->books[ZQB__AUTH_FILED] = book;
+    auth->filed = number;
+    zqb__auth_tell_change (auth);
+    return before;
+}
+
 /* Puts what the file says in place of what it said. Whatever goes wrong is told to the log. */
-static int zqb__auth_take_file (zqb_auth_t *auth, char *text, size_t size, int shared)
+static int zqb__auth_take_file (zqb_auth_t *auth, const zqb__file_t *file, uint64_t number)
 {
     zqb__book_t book;
     const char *why = "";
     int line = 0;
     if (zqb__book_init (&book, auth->books[ZQB__AUTH_CALLED].hash, auth->books[ZQB__AUTH_CALLED].most) != 0)
         return -1;
-    if (zqb__book_read (&book, text, size, auth->options.max_lines, shared, &line, &why) != 0) {
+    if (zqb__book_read (&book, file->text, file->size, auth->options.max_lines, file->is_shared, &line, &why) != 0) {
         int error = errno;
         zqb__book_close (&book);
         zqb__auth_log (auth, ZQB_LOG_ERROR, "auth: %.512s, line %d: %s", auth->file, line,
@@ -10375,12 +10432,19 @@ static int zqb__auth_take_file (zqb_auth_t *auth, char *text, size_t size, int s
         return -1;
     }
     zqb__mutex_enter (&auth->lock);
-    zqb__book_t before = auth->books[ZQB__AUTH_FILED];
-    auth->books[ZQB__AUTH_FILED] = book;
-    zqb__auth_tell_change (auth);
+    zqb__book_t unused = zqb__auth_exchange (auth, book, number);
     zqb__mutex_leave (&auth->lock);
-    zqb__book_close (&before);
+    zqb__book_close (&unused);
     return 0;
+}
+
+/* The number of a reload, in the order in which they began. */
+static uint64_t zqb__auth_begin_reload (zqb_auth_t *auth)
+{
+    zqb__mutex_enter (&auth->lock);
+    uint64_t number = ++auth->reloads_begun;
+    zqb__mutex_leave (&auth->lock);
+    return number;
 }
 
 ZQB_API int zqb_auth_reload (zqb_auth_t *auth)
@@ -10388,6 +10452,7 @@ ZQB_API int zqb_auth_reload (zqb_auth_t *auth)
     zqb__file_t file;
     if (!auth || !auth->file)
         return zqb__invalid ();
+    uint64_t number = zqb__auth_begin_reload (auth);
     if (zqb__file_read (&file, auth->file, ZQB__AUTH_FILE_MOST, 0) != 0) {
         int error = errno;
         zqb__auth_log (auth, ZQB_LOG_ERROR, "auth: %.512s: %s", auth->file, zqb_strerror (error));
@@ -10395,7 +10460,7 @@ ZQB_API int zqb_auth_reload (zqb_auth_t *auth)
         errno = error;
         return -1;
     }
-    int failed = zqb__auth_take_file (auth, file.text, file.size, file.is_shared), error = errno;
+    int failed = zqb__auth_take_file (auth, &file, number), error = errno;
     zqb__file_free (&file);
     zqb__auth_count (auth, failed ? &auth->stats.reloads_failed : &auth->stats.reloads);
     errno = error;
@@ -10733,6 +10798,7 @@ typedef struct zqb__port_t {
     void *monitor; /* tells of connections that are gone */
     zmq_fd_t fd, monitor_fd;
     int for_clients; /* and not for workers */
+    int bound, local; /* to something; to inproc, and to nothing else */
     int waits; /* it is not read, as there is no room for what may come */
     int burst; /* how many messages to take in the next pass */
     int monitor_due; /* there is something to read from it */
@@ -10755,6 +10821,7 @@ struct zqb_broker_t {
     int running;
     zqb__thread_t *thread;
     zqb__port_t **ports;
+    const zqb__port_t *source; /* of the message at hand */
     size_t port_count, port_capacity, first_waiting;
     unsigned passes;
     int behind; /* passes since all was read; in the last of ZQB__BEHIND_PASSES it is as if all were */
@@ -11341,14 +11408,16 @@ static const char *zqb__broker_property (zqb_broker_t *broker, const char *name)
     return inbox->count ? zmq_msg_gets (&inbox->frames[inbox->count > 1], name) : NULL;
 }
 
-/* Who has sent the message at hand. What comes over inproc has no properties at all. */
+/* Who has sent the message at hand. Where a handler may be missing, a user id may be what the peer says of itself, as
+   libzmq has both under one name; only an enforced one is always the handler's. And only the socket tells who is in our
+   process: what comes over inproc has no properties, but neither has what came over a connection that was cut before
+   libzmq knew its address. */
 static void zqb__broker_identify (void *self, zqb__identity_t *who)
 {
     zqb_broker_t *broker = (zqb_broker_t *) self;
-    who->user = zqb__broker_property (broker, "User-Id");
-    who->local = !who->user && !zqb__broker_property (broker, "Socket-Type")
-                 && !zqb__broker_property (broker, "Peer-Address")
-                 && zmq_msg_get (&broker->inbox.frames[0], ZMQ_SRCFD) < 0;
+    int told = broker->keys && broker->keys->enforced;
+    who->user = told ? zqb__broker_property (broker, "User-Id") : NULL;
+    who->local = broker->source->local;
 }
 
 /* Keeps a property of the message at hand for as long as its connection. -1 and ENOMEM. */
@@ -11516,13 +11585,14 @@ static void zqb__broker_deliver (zqb_broker_t *broker, int index)
     zqb__incoming_t in;
     zqb__peer_t *peer;
     int place = broker->ports[index]->place;
+    broker->source = broker->ports[index];
     if (broker->options.auth)
         zqb__broker_look_at_lists (broker);
     engine->stats.messages_in++;
     int error = zqb__wire_open (&in, place, inbox->frames, inbox->count, &broker->packed) == 0 ? ZQB__FINE : in.error;
     if (error) {
         zqb__broker_count_bad (&engine->stats, error);
-        zqb__broker_warn (broker, "a message without a header that we know");
+        zqb__engine_warn (engine, "a message without a header that we know");
         return;
     }
     if ((peer = zqb__broker_sender (broker, &in, index)) == NULL)
@@ -11534,7 +11604,7 @@ static void zqb__broker_deliver (zqb_broker_t *broker, int index)
     if (error == ZQB__NO_MEMORY)
         zqb__engine_missed (engine, peer);
     else if (error || inbox->overflow) {
-        zqb__broker_warn (broker, "a malformed message (%s)", zqb__dialects[in.dialect].name);
+        zqb__engine_warn (engine, "a malformed message (%s)", zqb__dialects[in.dialect].name);
         peer->dialect[in.side] = in.dialect;
         zqb__engine_malformed (engine, peer, in.side);
     }
@@ -11646,11 +11716,14 @@ static int zqb__broker_has_ended (zqb_broker_t *broker, const zqb__connection_t 
     return 0;
 }
 
-/* Ends one, when it was said to its peers what can be. One that cannot be ended stays, and may nothing. -1: ENOMEM, it
-   is to be tried again. */
+/* Ends one, when it was said to its peers what can be. One that cannot be ended stays, and may nothing. -1: ENOMEM,
+   EMFILE, it is to be tried again. */
 static int zqb__broker_end_one (zqb_broker_t *broker, zqb__connection_t *connection)
 {
-    int held = zqb__connection_hold (connection->number), ended = zqb__broker_has_ended (broker, connection);
+    int held = zqb__connection_hold (connection->number);
+    if (held < 0 && errno == EMFILE)
+        return -1;
+    int ended = zqb__broker_has_ended (broker, connection);
     if (ended == 0 && zqb__connection_cut (held, broker->endpoints, broker->endpoint_count) == 0) {
         const zqb__peer_t *peer = ZQB__OF (zqb__peer_t, of_connection, connection->peers.next);
         const char *name = zqb__user_name (peer->user);
@@ -11720,12 +11793,14 @@ static int zqb__broker_items (zqb_broker_t *broker)
     return (int) count;
 }
 
-enum { ZQB__NO_ITEMS_US = 1000 };
+enum { ZQB__NO_ITEMS_US = 1000, ZQB__END_AGAIN_US = 10000 };
 
 /* When there is something to be done, whatever comes: UINT64_MAX is never. */
 static uint64_t zqb__broker_next (const zqb_broker_t *broker)
 {
-    uint64_t next = zqb__engine_next (&broker->engine);
+    uint64_t next = zqb__engine_next (&broker->engine), again = broker->engine.now + ZQB__END_AGAIN_US;
+    if (!zqb__list_empty (&broker->unwelcome) && again < next)
+        next = again;
     return broker->engine.paused && broker->paused_until < next ? broker->paused_until : next;
 }
 
@@ -11926,6 +12001,11 @@ static int zqb__broker_lock (zqb_broker_t *broker)
     return -1;
 }
 
+static int zqb__endpoint_local (const char *endpoint)
+{
+    return strncmp (endpoint, "inproc://", 9) == 0;
+}
+
 /* Binds, and remembers the endpoint. */
 static int zqb__broker_bind_port (zqb_broker_t *broker, zqb__port_t *port, const char *endpoint)
 {
@@ -11945,37 +12025,35 @@ static int zqb__broker_bind_port (zqb_broker_t *broker, zqb__port_t *port, const
         return -1;
     }
     broker->endpoints[broker->endpoint_count++] = copy;
+    port->bound = 1;
+    port->local = zqb__endpoint_local (endpoint);
     return 0;
-}
-
-ZQB_API int zqb_broker_bind (zqb_broker_t *broker, const char *endpoint)
-{
-    if (!broker || !endpoint)
-        return zqb__invalid ();
-    if (zqb__broker_lock (broker) != 0)
-        return -1;
-    return zqb__broker_unlock (broker, zqb__broker_bind_port (broker, broker->ports[0], endpoint));
 }
 
 static int zqb__broker_watch (const zqb_broker_t *broker, const zqb__port_t *port);
 
-/* The port of all endpoints for clients. NULL: ENOMEM, and what zmq_socket and epoll say. */
-static zqb__port_t *zqb__broker_clients_port (zqb_broker_t *broker)
+/* The port of all endpoints of this kind. Those of inproc have their own. NULL: ENOMEM, and what zmq_socket and epoll
+   say. */
+static zqb__port_t *zqb__broker_port_for (zqb_broker_t *broker, int for_clients, const char *endpoint)
 {
-    for (size_t i = 1; i < broker->port_count; i++)
-        if (broker->ports[i]->place == ZQB__MAJORDOMO)
-            return broker->ports[i];
-    zqb__port_t *port = zqb__port_new (broker, ZQB__MAJORDOMO, 1, NULL);
+    int local = zqb__endpoint_local (endpoint);
+    for (size_t i = 0; i < broker->port_count; i++) {
+        zqb__port_t *port = broker->ports[i];
+        int fits = port->place == ZQB__MAJORDOMO && port->for_clients == for_clients;
+        if (fits && (!port->bound || port->local == local))
+            return port;
+    }
+    zqb__port_t *port = zqb__port_new (broker, ZQB__MAJORDOMO, for_clients, NULL);
     if (port && zqb__broker_watch (broker, port) == 0 && zqb__broker_add_port (broker, port) == 0)
         return port;
     zqb__port_close (port);
     return NULL;
 }
 
-static int zqb__broker_bind_for_clients (zqb_broker_t *broker, const char *endpoint)
+static int zqb__broker_add_endpoint (zqb_broker_t *broker, int for_clients, const char *endpoint)
 {
     size_t before = broker->port_count;
-    zqb__port_t *port = zqb__broker_clients_port (broker);
+    zqb__port_t *port = zqb__broker_port_for (broker, for_clients, endpoint);
     if (port && zqb__broker_bind_port (broker, port, endpoint) == 0)
         return 0;
     if (broker->port_count > before)
@@ -11983,13 +12061,23 @@ static int zqb__broker_bind_for_clients (zqb_broker_t *broker, const char *endpo
     return -1;
 }
 
-ZQB_API int zqb_broker_bind_clients (zqb_broker_t *broker, const char *endpoint)
+static int zqb__broker_bind (zqb_broker_t *broker, int for_clients, const char *endpoint)
 {
     if (!broker || !endpoint)
         return zqb__invalid ();
     if (zqb__broker_lock (broker) != 0)
         return -1;
-    return zqb__broker_unlock (broker, zqb__broker_bind_for_clients (broker, endpoint));
+    return zqb__broker_unlock (broker, zqb__broker_add_endpoint (broker, for_clients, endpoint));
+}
+
+ZQB_API int zqb_broker_bind (zqb_broker_t *broker, const char *endpoint)
+{
+    return zqb__broker_bind (broker, 0, endpoint);
+}
+
+ZQB_API int zqb_broker_bind_clients (zqb_broker_t *broker, const char *endpoint)
+{
+    return zqb__broker_bind (broker, 1, endpoint);
 }
 
 /* Both ports or none. */

@@ -264,12 +264,15 @@ static void identify (UNUSED void *self, zqb__identity_t *who)
 }
 
 static char complaint[1000];
-static int complaints;
+static int complaints, left_out; /* how many there were; how many the log says were too many */
 
 static void keep_complaint (UNUSED void *self, int level, const char *format, va_list args)
 {
     char line[1000];
+    int count;
     vsnprintf (line, sizeof line, format, args);
+    if (sscanf (line, "%d more warnings", &count) == 1)
+        left_out += count;
     if (level != ZQB_LOG_WARNING || strncmp (line, "denied", 6) != 0)
         return;
     complaints++;
@@ -281,7 +284,7 @@ static void begin_users (const zqb__limits_t *limits)
     assert_ok (begin_with (limits));
     world.engine.sink.identify = identify;
     world.engine.sink.log = keep_complaint;
-    complaints = is_local = 0;
+    complaints = left_out = is_local = 0;
     speaks = NULL;
 }
 
@@ -583,6 +586,31 @@ TEST (the_host_is_asked_before_the_rules_and_once_for_a_client_and_a_service)
     end ();
 }
 
+static int is_closed;
+
+static int open_until_it_is_closed (UNUSED void *self, UNUSED const zqb_access_t *access)
+{
+    return !is_closed;
+}
+
+TEST (what_the_host_alone_says_is_asked_again_of_who_is_there_when_the_rules_are_set)
+{
+    begin_usual ();
+    is_closed = 0;
+    world.engine.sink.access = open_until_it_is_closed;
+    zqb__engine_guard (&world.engine);
+    says ("zqb w", ready ("echo", 1));
+    says ("zqb alice", request ("work", 1, "a"));
+    is_closed = 1;
+    zqb__engine_rules (&world.engine, NULL);
+    check_all ();
+    assert_int_equal (heard ("zqb w", ZQB__DISCONNECT)->status, ZQB_EDENIED - ZQB_ERRNO);
+    hears_error ("zqb alice", 1, ZQB_EDENIED);
+    assert_int_equal (worker_count (), 0);
+    assert_int_equal (stats ()->queued, 0);
+    end ();
+}
+
 static int only_from_home (UNUSED void *self, const zqb_access_t *access)
 {
     return strcmp (access->address, "home") == 0;
@@ -630,6 +658,27 @@ TEST (the_log_tells_who_was_denied_what_but_not_a_hundred_times)
     at_ms (1001);
     says ("zqb al ice", request ("echo", 101, "a"));
     assert_int_equal (complaints, 3);
+    end ();
+}
+
+TEST (many_who_are_denied_something_do_not_fill_the_log)
+{
+    char name[40];
+    begin_usual ();
+    set_rules ("");
+    for (int second = 0; second < 2; second++) {
+        for (int i = 0; i < 100; i++) {
+            snprintf (name, sizeof name, "zqb user-%d", second * 100 + i);
+            says (name, request ("echo", 1, "a"));
+        }
+        assert_int_equal (complaints, 10 * (second + 1));
+        at_ms (1001 * (second + 1));
+    }
+    says ("zqb another", request ("echo", 1, "a"));
+    assert_string_equal (complaint, "denied: user 'another' at '' may not call 'echo'");
+    assert_int_equal (complaints, 21);
+    assert_int_equal (left_out, 180);
+    assert_int_equal (stats ()->denied_call, 201);
     end ();
 }
 
@@ -1089,12 +1138,12 @@ static int set_up_users (UNUSED void **state)
     return zap_thread ? 0 : -1;
 }
 
-/* The broker, of whose sockets this is done by hand: PLAIN, over tcp. */
+/* The broker, with PLAIN, over tcp. */
 static void bind_plain (void)
 {
+    options.plain = 1;
     broker = zqb_broker_new (ctx, &options);
     assert_non_null (broker);
-    zqb__set_int (broker->ports[0]->socket, ZMQ_PLAIN_SERVER, 1);
     assert_ok (zqb_broker_bind (broker, ENDPOINT));
     assert_ok (zqb_broker_bind (broker, "tcp://127.0.0.1:*"));
     assert_ok (zqb_broker_endpoint (broker, -1, tcp, sizeof tcp));
@@ -1522,8 +1571,10 @@ int main (void)
         cmocka_unit_test (rules_that_change_without_memory_cancel_all_that_may_not_be_asked_for_any_more),
         cmocka_unit_test (without_rules_everything_is_allowed_again),
         cmocka_unit_test (the_host_is_asked_before_the_rules_and_once_for_a_client_and_a_service),
+        cmocka_unit_test (what_the_host_alone_says_is_asked_again_of_who_is_there_when_the_rules_are_set),
         cmocka_unit_test (the_host_is_asked_again_when_a_client_comes_back_from_another_place),
         cmocka_unit_test (the_log_tells_who_was_denied_what_but_not_a_hundred_times),
+        cmocka_unit_test (many_who_are_denied_something_do_not_fill_the_log),
         cmocka_unit_test (a_life_that_another_user_presents_is_another_peer),
         cmocka_unit_test (a_life_over_inproc_is_not_one_over_the_network),
         cmocka_unit_test (a_worker_is_not_succeeded_by_another_user),

@@ -906,6 +906,23 @@ TEST (a_reload_takes_all_of_a_file_or_nothing)
     close_socket (socket);
 }
 
+TEST (of_reloads_at_once_the_one_that_began_last_holds)
+{
+    static char old[] = "plain alice old\n", new[] = "plain alice new\n";
+    zqb__file_t of_first = {old, sizeof old - 1, 0}, of_second = {new, sizeof new - 1, 0};
+    char user[300];
+    write_text (old);
+    zqb_auth_options_t options = with_file ();
+    start (&options);
+    uint64_t first = zqb__auth_begin_reload (auth), second = zqb__auth_begin_reload (auth);
+    assert_ok (zqb__auth_take_file (auth, &of_second, second));
+    assert_ok (zqb__auth_take_file (auth, &of_first, first)); /* it had read the file before that was written */
+    void *socket = asker ();
+    assert_int_equal (ask_plain (socket, "alice", "new", user), 200);
+    assert_int_equal (ask_plain (socket, "alice", "old", user), 400);
+    close_socket (socket);
+}
+
 TEST (what_calls_say_goes_before_the_file_and_removes_from_it)
 {
     char user[300];
@@ -1099,11 +1116,11 @@ TEST (what_the_log_had_no_room_for_is_told_as_a_number)
     zqb_auth_options_t options = with_file ();
     options.file = NULL;
     start (&options);
-    auth->lines_until = UINT64_MAX; /* the second goes on for ever */
+    auth->lines.until = UINT64_MAX; /* the second goes on for ever */
     for (int i = 0; i < 15; i++)
         assert_int_equal (zqb__auth_may_tell (auth), i < 10);
     assert_false (was_logged ("more were refused"));
-    auth->lines_until = 0; /* and is over */
+    auth->lines.until = 0; /* and is over */
     assert_true (zqb__auth_may_tell (auth));
     assert_true (was_logged ("5 more were refused"));
 }
@@ -1730,6 +1747,7 @@ int main (void)
         FRESH (a_file_that_others_may_change_or_passwords_that_they_may_read_are_eperm),
         FRESH (what_is_no_file_is_told),
         FRESH (a_reload_takes_all_of_a_file_or_nothing),
+        FRESH (of_reloads_at_once_the_one_that_began_last_holds),
         FRESH (what_calls_say_goes_before_the_file_and_removes_from_it),
         FRESH (who_is_on_no_list_any_more_would_not_be_let_in_again),
         FRESH (who_has_another_key_or_password_now_would_not_be_let_in_by_the_old_one),

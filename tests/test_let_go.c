@@ -263,6 +263,27 @@ TEST (a_connection_is_let_go_once_however_often_the_lists_change)
     assert_int_equal (let_go[1], 1);
 }
 
+TEST (without_a_descriptor_to_spare_a_connection_is_let_go_when_there_is_one)
+{
+    struct rlimit enough, none;
+    lock_with_a_client ();
+    getrlimit (RLIMIT_NOFILE, &enough);
+    none = enough;
+    none.rlim_cur = 3;
+    zqb_auth_deny (auth, "127.0.0.1");
+    zqb__broker_look_at_lists (broker);
+    setrlimit (RLIMIT_NOFILE, &none);
+    int looked_at = zqb__broker_end_unwelcome (broker);
+    uint64_t wait = zqb__broker_next (broker) - broker->engine.now;
+    setrlimit (RLIMIT_NOFILE, &enough);
+    uint64_t let_go = broker->engine.stats.let_go;
+    zqb__lock_leave (&broker->lock);
+    assert_int_equal (looked_at, 0);
+    assert_true (wait <= ZQB__END_AGAIN_US);
+    assert_int_equal (let_go, 0);
+    eventually (stat (broker, let_go) == 1);
+}
+
 static int says_nothing (UNUSED zqb_auth_peer_t *peer, UNUSED void *arg)
 {
     return -1;
@@ -608,6 +629,7 @@ int main (void)
     const struct CMUnitTest tests[] = {
         LISTED (what_has_the_number_of_a_connection_that_is_gone_is_left_alone),
         LISTED (a_connection_is_let_go_once_however_often_the_lists_change),
+        LISTED (without_a_descriptor_to_spare_a_connection_is_let_go_when_there_is_one),
         LISTED (who_is_another_user_by_the_lists_is_let_go_though_the_host_may_decide),
         LISTED (users_whose_names_begin_or_end_with_blanks_stay),
         LISTED (a_client_whose_key_is_taken_off_the_list_is_let_go_over_tcp),

@@ -90,6 +90,19 @@ static int unit_has (const char *capability)
 
 #define zmq_has(capability) unit_has (capability)
 
+static int unit_refused_option = -1; /* as if libzmq were too old for it */
+
+static int unit_setsockopt (void *socket, int option, const void *value, size_t size)
+{
+    if (option == unit_refused_option) {
+        errno = EINVAL;
+        return -1;
+    }
+    return zmq_setsockopt (socket, option, value, size);
+}
+
+#define zmq_setsockopt(socket, option, value, size) unit_setsockopt (socket, option, value, size)
+
 #define ZQBROKER_IMPLEMENTATION
 #include "zqbroker.h"
 #include "unit.h"
@@ -161,6 +174,7 @@ static int fresh (void **state)
     strcpy (place, "/tmp/zqbroker-unit-XXXXXX");
     ctx = zmq_ctx_new ();
     unit_no_curve = 0;
+    unit_refused_option = -1;
     unit_look_for (NULL, 0);
     return mkdtemp (place) && zqb_curve_keypair (server.public_key, server.secret_key) == 0
                    && zqb_curve_keypair (alice.public_key, alice.secret_key) == 0
@@ -810,6 +824,82 @@ TEST (without_curve_in_libzmq_it_is_enotsup)
     assert_error (error_of_broker (NULL, 1, NULL), 0);
 }
 
+TEST (where_libzmq_would_let_in_everybody_without_a_handler_it_is_enotsup)
+{
+    unit_refused_option = ZQB__ZAP_ENFORCE_DOMAIN;
+    assert_error (error_of_broker (NULL, 1, NULL), ENOTSUP);
+    assert_error (error_of_broker (NULL, 0, "mine"), ENOTSUP);
+    assert_error (error_of_broker (server.secret_key, 0, "mine"), ENOTSUP);
+    assert_error (error_of_broker (server.secret_key, 0, NULL), 0);
+    assert_error (error_of_broker (NULL, 0, NULL), 0);
+}
+
+/* ---- what a peer says of itself, over connections without libzmq */
+
+static int connect_raw (void)
+{
+    struct sockaddr_in where;
+    memset (&where, 0, sizeof where);
+    where.sin_family = AF_INET;
+    where.sin_addr.s_addr = htonl (INADDR_LOOPBACK);
+    where.sin_port = htons ((uint16_t) atoi (strrchr (endpoint, ':') + 1));
+    int line = socket (AF_INET, SOCK_STREAM, 0);
+    assert_ok (connect (line, (struct sockaddr *) &where, sizeof where));
+    return line;
+}
+
+#define say_raw(line, bytes, size) assert_int_equal (send (line, bytes, size, MSG_NOSIGNAL), (ssize_t) (size))
+
+static void reset_raw (int line)
+{
+    static const struct linger at_once = {1, 0};
+    assert_ok (setsockopt (line, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once));
+    close (line);
+}
+
+/* A broker whose rules let ops and its own process call, and nobody else. */
+static void broker_for_few (void)
+{
+    broker_over ("tcp://127.0.0.1:*", NULL);
+    assert_ok (zqb_broker_bind (broker, "inproc://beside"));
+    assert_ok (zqb_broker_rule (broker, 1, "ops", ZQB_MAY_CALL, "echo"));
+    assert_ok (zqb_broker_rule (broker, 1, "@inproc", ZQB_MAY_CALL, "echo"));
+}
+
+/* ZMTP, 23, 3.0: frames of a request in MDP/0.1. */
+#define ASKS "\1\0\1\6MDPC01\1\4echo\0\1x"
+
+TEST (a_user_id_that_a_peer_claims_counts_for_nothing)
+{
+    static const char greeting[64] = "\377\0\0\0\0\0\0\0\0\177\3\0NULL";
+    static const char asks[] = "\4\53\5READY\13Socket-Type\0\0\0\6DEALER\7User-Id\0\0\0\3ops" ASKS;
+    char heard[64]; /* the greeting of the other end */
+    zqb_client_options_t client = curve_client (NULL, NULL);
+    broker_for_few ();
+    int line = connect_raw ();
+    say_raw (line, greeting, sizeof greeting);
+    assert_int_equal (recv (line, heard, sizeof heard, MSG_WAITALL), sizeof heard);
+    say_raw (line, asks, sizeof asks - 1);
+    eventually (stat (broker, denied_call) == 1);
+    assert_int_equal (stat (broker, accepted), 0);
+    close (line);
+    strcpy (endpoint, "inproc://beside");
+    assert_error (call_with (&client, "echo"), 0);
+}
+
+/* libzmq may not know then where a message came from, as of one over inproc. */
+TEST (who_is_gone_before_its_address_is_known_is_not_taken_for_one_of_this_process)
+{
+    static const char asks[] = "\377\0\0\0\0\0\0\0\1\177\1\5\0\0" ASKS; /* ZMTP 2.0: nothing is waited for */
+    broker_for_few ();
+    while (stat (broker, denied_call) < 20 && !stat (broker, accepted)) {
+        int line = connect_raw ();
+        say_raw (line, asks, sizeof asks - 1);
+        reset_raw (line);
+    }
+    assert_int_equal (stat (broker, accepted), 0);
+}
+
 /* ---- secrets */
 
 TEST (our_copies_of_secrets_are_wiped)
@@ -869,6 +959,9 @@ int main (void)
         SECURE (a_password_comes_from_a_file_of_its_owner_alone),
         SECURE (files_that_are_missing_or_malformed_say_so),
         SECURE (without_curve_in_libzmq_it_is_enotsup),
+        SECURE (where_libzmq_would_let_in_everybody_without_a_handler_it_is_enotsup),
+        SECURE (a_user_id_that_a_peer_claims_counts_for_nothing),
+        SECURE (who_is_gone_before_its_address_is_known_is_not_taken_for_one_of_this_process),
         SECURE (our_copies_of_secrets_are_wiped),
     };
     return cmocka_run_group_tests (tests, NULL, NULL);
