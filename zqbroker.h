@@ -402,9 +402,11 @@
     10 SECURITY
 
     WHO IS WHO. A peer is what the connection proves that it came over: a USER ID, which libzmq's authentication (ZAP,
-    RFC 27) gives to a connection, when that is made. Peers of a connection without one are nobody. What a peer says of
-    itself counts for nothing: routing ids, ids of requests and the `life` of ZQB/1 are no proof of anything, and none
-    of them gives a peer what another user's is.
+    RFC 27) gives to a connection, when that is made. It counts if the broker has `auth`, `plain` or `zap_domain`: then
+    nobody gets in without a handler that says who he is. Else all are nobody, as libzmq may know only what they say of
+    themselves; so are peers of a connection without a user id. What a peer says of itself counts for nothing: routing
+    ids, ids of requests, properties of its handshake and the `life` of ZQB/1 are no proof of anything, and none of them
+    gives a peer what another user's is. Who comes over an endpoint of inproc is of our own process.
 
     RULES say who may do what. There are none at first, and then everything is allowed. They stand in a file
     (zqb_broker_rules), or come one by one (zqb_broker_rule):
@@ -416,7 +418,7 @@
         allow  @shop    call          pay.* stock.*
         allow  pay-1    serve         pay.*
         allow  ops      call,manage   *
-        allow  @inproc  call,serve    *
+        allow  @inproc  call,serve,manage  *            # our own pools ask for mmi.services if they are elastic
 
     The first rule that is about it says whether something is allowed; what none is about is denied. So it is best to
     have rules before the first endpoint is bound.
@@ -439,8 +441,8 @@
     What is denied: a client of ZQB/1 hears ZQB_EDENIED, a worker DISCONNECT with that status (zqb_worker_recv says
     ZQB_EDENIED, and going on tries again later). The older dialects have no word for it: their clients hear nothing;
     an MDP worker is sent away; workers of LRU and PPP hear nothing. It is counted (denied_call, denied_serve), and
-    logged, at most once a second for each user. What is found out is remembered for each client, so that it costs next
-    to nothing.
+    logged: at most once a second for each user, and ten lines a second of all that peers do wrong. What is found out is
+    remembered for each client, so that it costs next to nothing.
 
     WHEN RULES CHANGE that holds at once. Workers that may serve no more are sent away; what they held goes to others,
     and counts as an attempt. What clients have asked for, and may not any more, is cancelled, whether it is queued or
@@ -489,7 +491,7 @@
     does not say no.
 
     A context has one such handler. If the host has its own already, zqb_auth_start says EADDRINUSE, and that one
-    answers for the broker, who only reads the User-Id that comes with each message.
+    answers for the broker, who only reads the User-Id that comes with each message, if `zap_domain` is given.
 
     THE FILE is text, a line for each entry, words with spaces or tabs between them; a line that begins with # tells
     nothing (elsewhere # is a character like others, as keys have it). A key or user that is there twice is an error:
@@ -523,19 +525,19 @@
     for its connections times the addresses that are listed: many are best made by the file.
 
     WHAT IT DOES NOT DO. PLAIN and NULL do not encrypt: whoever can listen reads passwords. While no handler answers,
-    libzmq lets in by CURVE whoever knows the server's public key, but not where auth or zap_domain is given (libzmq
-    before 4.2.3 even then). Passwords of lists are kept as they are, not hashed; they are compared in a time that does
-    not depend on them, never logged, and overwritten when they are removed, but libzmq has copies of its own of what
-    peers send. Nobody is slowed down who tries passwords; `decide` is not asked about wrong ones. The time of a lookup
-    tells little, but something, of which users there are. Who is refused comes again after its ZMQ_RECONNECT_IVL; the
-    log has at most ten lines a second of that.
+    libzmq lets in by CURVE whoever knows the server's public key, but not where auth or zap_domain is given. Passwords
+    of lists are kept as they are, not hashed; they are compared in a time that does not depend on them, never logged,
+    and overwritten when they are removed, but libzmq has copies of its own of what peers send. Nobody is slowed down
+    who tries passwords; `decide` is not asked about wrong ones. The time of a lookup tells little, but something, of
+    which users there are. Who is refused comes again after its ZMQ_RECONNECT_IVL; the log has at most ten lines a
+    second of that.
 
     12 CHANGES
 
     0.2.0   requests with priorities, deadlines, delays and keys; progress, cancelling, refusing, draining; surveys,
             patterns, policies, filters; elastic pools; CURVE and PLAIN, lists of who may connect, rules and limits of
-            users and clients. zqb_request_fail takes a code, zqb_pool_options_t has scale in front of worker, and a
-            handler that returns ZQB_EREFUSED refuses.
+            users and clients. A user id counts with auth, plain or zap_domain only. zqb_request_fail takes a code,
+            zqb_pool_options_t has scale in front of worker, and a handler that returns ZQB_EREFUSED refuses.
     0.1.0   the first: six dialects, one engine; broker, worker, client and pool.
 
     ============================================================================================================
@@ -712,9 +714,10 @@ ZQB_API zqb_msg_t *zqb_request_body (zqb_request_t *request);
    name. It is valid as long as the request. */
 ZQB_API const char *zqb_request_service (zqb_request_t *request, size_t *size);
 
-/* The user id of the client, as its connection has proved it to the broker; "" if it has none. NULL: the worker speaks
-   MDP, which has no word for it. It is valid as long as the request. Of requests that were joined (unique) all are the
-   same user's. Over several brokers, or a proxy, it is that of the connection to the last. */
+/* The user id of the client, as its connection has proved it to the broker, or the first 255 bytes of a longer one,
+   which only a ZAP handler of your own would give; "" if it has none. NULL: the worker speaks MDP, which has no word
+   for it. It is valid as long as the request. Of requests that were joined (unique) all are the same user's. Over
+   several brokers, or a proxy, it is that of the connection to the last. */
 ZQB_API const char *zqb_request_user (zqb_request_t *request);
 
 /* Sends a part of the reply, and more will come; takes msg over on success. Clients whose dialect has no partial
@@ -895,14 +898,15 @@ typedef struct zqb_broker_options_t {
                                        with server_secret */
     const char *zap_domain;    /* NULL what ZAP handlers are told, 1 to 255 bytes: with CURVE, PLAIN and auth
                                        "zqbroker"; else none is asked. If it is given, or with PLAIN or auth, nobody
-                                       gets in as long as there is no handler (libzmq 4.2.3) */
+                                       gets in as long as there is no handler, and only then user ids count */
     struct zqb_auth_t *auth;   /* NULL from zqb_auth_start: whose lists say who gets in, in the same context: who is on
                                        them no more is let go. It is to be stopped after the broker was destroyed */
 } zqb_broker_options_t;
 
 /* A broker in this context, which is not bound to anything yet, and does nothing before it runs. options may be NULL,
    and is copied. EINVAL, ENOMEM, or what zmq_socket says (ETERM, EMFILE). EINVAL, too, if auth belongs to another
-   context. Of server_secret: see "security" above. */
+   context; ENOTSUP: with plain, zap_domain or auth libzmq before 4.2.3, which lets in everybody as long as there is no
+   handler. Of server_secret: see "security" above. */
 ZQB_API zqb_broker_t *zqb_broker_new (void *ctx, const zqb_broker_options_t *options);
 
 /* An endpoint for clients and workers that speak Majordomo or ZQB/1. As often as wanted, before or while it runs.
@@ -1282,8 +1286,9 @@ typedef struct zqb_pool_options_t {
 /* Starts threads, each with a worker that runs this handler; the handler is called by several threads at once. Errors
    as for zqb_worker_new; EAGAIN when there is no thread to be had, and then none is left running. Workers that the
    broker refuses (ZQB_EREFUSED, ZQB_EDENIED) try again and again. With scale.max one thread more asks the broker how
-   long the service's queue is; a thread that is to leave is drained, so that nothing is lost. If one is drained by the
-   broker, another takes its place; in a pool of a fixed size that was never resized, none does. */
+   long the service's queue is (by mmi.services, which rules have to allow); a thread that is to leave is drained, so
+   that nothing is lost. If one is drained by the broker, another takes its place; in a pool of a fixed size that was
+   never resized, none does. */
 ZQB_API zqb_pool_t *zqb_pool_start (void *ctx, const char *endpoints, const char *service, zqb_handler_fn *handler,
                                     void *arg, const zqb_pool_options_t *options);
 
@@ -1326,8 +1331,8 @@ typedef struct zqb_auth_peer_t {
    it. It may call all of zqb_auth_* but zqb_auth_stop. */
 typedef int (zqb_auth_fn) (zqb_auth_peer_t *peer, void *arg);
 
-/* Whether this is the password of a user that the lists do not have: 1; anything else: no. Both are overwritten when it
-   returns. In the thread that answers. */
+/* Whether this is the password of a user that the lists do not have: 1; anything else: no. The password is overwritten
+   when it returns. In the thread that answers. */
 typedef int (zqb_verify_fn) (const char *user, const char *password, void *arg);
 
 typedef struct zqb_auth_options_t {

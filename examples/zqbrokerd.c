@@ -25,8 +25,8 @@
     With --curve-secret whoever connects needs the public key that belongs to it (zqkeygen makes
     both); with --auth also a key, or with --plain a password, that is in the file. With neither
     --curve-secret nor --plain all get in whose address is not refused, whatever keys are in the
-    file, and a warning for each tcp endpoint that other machines reach is on standard error. With
-    --rules those that are in may do what the rules say, and nothing else. What is in these files is
+    file: a warning of that is on standard error, and of each tcp endpoint that other machines reach.
+    With --rules those that are in may do what the rules say, and nothing else. What is in these files is
     in sections 10 and 11 of the manual. Of --curve-secret, --auth and --rules the last counts.
 
     SIGHUP has the files of --auth and --rules read again, and then "reloaded" is printed, or "not
@@ -61,7 +61,7 @@ static const char help[] =
     "  --wait                             when full, leave --clients and FRONTENDs unread\n"
     "  --curve-secret FILE                CURVE, with the secret key in this file of zqkeygen's\n"
     "  --plain                            PLAIN: users and passwords, not encrypted\n"
-    "  --auth FILE                        only keys, users and addresses in this file get in\n"
+    "  --auth FILE                        only addresses, keys and users in this file get in\n"
     "  --allow CIDR                       only these addresses get in, or \"ipc\"\n"
     "  --rules FILE                       who may call and serve what; all else is denied\n"
     "  -v, --verbose                      log to standard error\n"
@@ -681,21 +681,34 @@ static int is_local (const char *endpoint)
            || strncmp (host, "[::1]:", 6) == 0;
 }
 
+/* Whether who connects has to prove who it is. */
+static int is_secure (const settings_t *settings)
+{
+    return settings->options.server_secret != NULL || settings->options.plain;
+}
+
 static void say_bound (const settings_t *settings, const char *endpoint)
 {
-    int is_secure = settings->options.server_secret != NULL || settings->options.plain;
-
     printf ("bound %s\n", endpoint);
-    if (!is_secure && !is_local (endpoint))
+    if (!is_secure (settings) && !is_local (endpoint))
         fprintf (stderr, "zqbrokerd: warning: whoever reaches %s%s may use it, and others read "
                  "what is said: see --curve-secret\n", endpoint,
                  asks (settings) ? " from an address that is allowed" : "");
+}
+
+/* Keys and users without a mechanism that asks for them. */
+static void warn_of_lists (const settings_t *settings)
+{
+    if (settings->auth_file != NULL && !is_secure (settings))
+        fprintf (stderr, "zqbrokerd: warning: without --curve-secret or --plain nobody is asked for "
+                 "a key or password: of %s only the addresses count\n", settings->auth_file);
 }
 
 static int set_up_all (const settings_t *settings)
 {
     char endpoint[256];
 
+    warn_of_lists (settings);
     for (size_t i = 0; i < settings->count; i++)
         if (set_up_one (&settings->setups[i]) == -1)
             return failed_to_set_up (&settings->setups[i]);

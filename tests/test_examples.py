@@ -1146,6 +1146,15 @@ def _():
             same("warning" in broker.stderr(), bool(warned))
 
 
+@case("zqbrokerd warns of keys and users in --auth that nobody is asked for")
+def _():
+    path = keys("unasked", "broker")
+    write(path("auth"), "allow 127.0.0.1\n")
+    for options, warned in (([], 1), (["--plain"], 0), (["--curve-secret", path("broker.secret")], 0)):
+        with secure_broker("--auth", path("auth"), *options) as (_, broker):
+            same("only the addresses count" in broker.stderr(), bool(warned))
+
+
 # ---- who gets in, and may do what
 
 
