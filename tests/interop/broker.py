@@ -151,8 +151,10 @@ class Broker:
 
     def keep_alive(self):
         now = time.monotonic()
+        late = now - self.next_heartbeat    # who stood still, as his machine may have, has not heard what was said
         self.next_heartbeat = now + self.heartbeat
         for worker in list(self.workers.values()):
+            worker.expiry += late
             if worker.request is None and now > worker.expiry:
                 self.forget(worker)
             else:

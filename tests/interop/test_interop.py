@@ -317,7 +317,7 @@ class LostAtOnce(InteropCase):
         self.serving(kind)
         self.wait_workers(2)
         worker.close()
-        self.assertEqual(client.collect(5000), worked([b"held"]))
+        self.assertEqual(client.collect(1000 * PATIENCE), worked([b"held"]))
 
 
 # ---- heartbeats and restarts --------------------------------------------------------------------------------------
@@ -834,6 +834,7 @@ class ProgramsWithPythonBroker(ProgramCase):
     """Our worker and client in their Majordomo modes, with a broker that is not ours."""
 
     broker_type = PythonBroker
+    heartbeat_ms = 60000        # nobody expires
     services = []
 
     @each("zqcall_{0}_is_served_by_worker_{1}", DIALECTS, {"mdp01": peers.MDP01Worker, "mdp02": peers.MDP02Worker})
@@ -873,9 +874,7 @@ class ProgramsWithPythonBroker(ProgramCase):
         program = self.zqecho(mdp)
         self.wait_service(b"job")
         self.assertEqual(program.stop(), 0)
-        began = time.monotonic()
         self.wait_service(b"job", b"404")
-        self.assertLess(time.monotonic() - began, 5, "it expired instead")
 
     @each("zqcall_{0}_and_zqecho_{1}_speak_to_each_other", DIALECTS, DIALECTS)
     def both(self, call, echo):
@@ -908,7 +907,7 @@ class ProgramsWithQuickPythonBroker(ProgramCase):
             worker.recv(100)
         client = self.client(peers.MDP01Client)
         self.assertEqual(client.call(b"mmi.service", [b"job"]), [b"200"])
-        self.assertEqual(client.call(b"job", [b"x"]), [b"x"])
+        self.assertEqual(client.call(b"job", [b"x"], 500, tries=60), [b"x"])     # who stood still has come again
 
 
 OUR_DIALECTS = dict(DIALECTS, zqb1=None)
@@ -919,8 +918,6 @@ ECHOES = {"mdp01": ["0.1"], "mdp02": ["0.2"], "zqb1": [None], "zqb1_credit_10": 
 @expand
 class Programs(ProgramCase):
     """zqcall and zqecho in all their dialects, with our broker and the peers of these tests."""
-
-    heartbeat_ms = 500
 
     @each("zqcall_{0}_is_served_by_worker_{1}", OUR_DIALECTS, WORKERS)
     def zqcall_is_served(self, mdp, worker):
