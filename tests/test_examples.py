@@ -33,6 +33,11 @@ def program(name):
     return os.path.join(PROGRAMS, name)
 
 
+def own_folder(name):
+    """An empty folder of that name beside the programs: other builds of them may be tested at the same time."""
+    return folder(os.path.relpath(PROGRAMS, BUILD), "examples", name)
+
+
 class Started:
     """A program that runs beside the test, and is killed at the end of a `with`."""
 
@@ -302,7 +307,7 @@ def _():
 
 @case("quickstart counts the files of the command line")
 def _():
-    where = folder("examples", "quickstart")
+    where = own_folder("quickstart")
     text = "To be, or not to be: that is the question.\n" * 50
     files = [write(os.path.join(where, name), text) for name in ("a.txt", "b.txt")]
     _, output = quickstart(*files)
@@ -315,7 +320,7 @@ def _():
 
 @case("quickstart copes with an empty file")
 def _():
-    done = run([program("quickstart"), write(os.path.join(folder("examples", "empty"), "empty.txt"), "")],
+    done = run([program("quickstart"), write(os.path.join(own_folder("empty"), "empty.txt"), "")],
                timeout=PATIENCE)
     assert done.returncode == 0, done.stdout
     assert "the same" in done.stdout, done.stdout
@@ -325,7 +330,7 @@ def _():
 def _():
     status, output, errors = answer("quickstart", "/there/is/none")
     assert (status, output) == (1, "") and "/there/is/none" in errors, (status, output, errors)
-    status, output, errors = answer("quickstart", cwd=folder("examples", "nothing"))
+    status, output, errors = answer("quickstart", cwd=own_folder("nothing"))
     assert (status, output) == (2, "") and "usage" in errors, (status, output, errors)
 
 
@@ -343,7 +348,7 @@ def _():
 
 @case("the worker may be there before the broker")
 def _():
-    endpoint = "ipc://" + os.path.join(os.path.relpath(folder("examples", "ipc"), TOP), "b")
+    endpoint = "ipc://" + os.path.join(os.path.relpath(own_folder("ipc"), TOP), "b")
     with Started("worker", endpoint), Started("broker", endpoint) as broker:
         broker.line(r"ready at .*")
         same(answer("client", endpoint), (0, "HELLO, WORLD\n", ""))
@@ -504,7 +509,7 @@ def _():
     broker, endpoint, *_ = zqbrokerd()
     with broker, Started("zqecho", "-e", endpoint, "echo"):
         for text in ("", "a line\n", "no newline", "many lines\n" * 100000):
-            path = write(os.path.join(folder("examples", "stdin"), "in"), text)
+            path = write(os.path.join(own_folder("stdin"), "in"), text)
             with open(path) as file:
                 same(answer("zqcall", "-e", endpoint, "echo", stdin=file), (0, text + "\n", ""))
 
@@ -553,7 +558,7 @@ def _():
 @case("zqcall goes to the next endpoint when one does not answer")
 def _():
     broker, endpoint, *_ = zqbrokerd()
-    nobody = "ipc://" + os.path.join(os.path.relpath(folder("examples", "nobody"), TOP), "n")
+    nobody = "ipc://" + os.path.join(os.path.relpath(own_folder("nobody"), TOP), "n")
     with broker, Started("zqecho", "-e", endpoint, "echo"):
         same(answer("zqcall", "-e", nobody + "," + endpoint, "--timeout", "300", "--retries", "50", "echo", "x"),
              (0, "x\n", ""))
@@ -634,7 +639,7 @@ def _():
         same(answer("zqcall", "-e", endpoint, "--one-way", "echo", "and gone"), (0, "", ""))
         with Started("zqecho", "-e", endpoint, "--print", "echo") as echo:
             echo.line("echo: and gone")
-    nobody = "ipc://" + os.path.join(os.path.relpath(folder("examples", "one-way"), TOP), "n")
+    nobody = "ipc://" + os.path.join(os.path.relpath(own_folder("one-way"), TOP), "n")
     status, output, errors = answer("zqcall", "-e", nobody, "--one-way", "--timeout", "50", "echo", "x")
     assert (status, output) == (1, "") and errors.strip(), (status, output, errors)
 
@@ -738,7 +743,7 @@ for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
 
 @case("zqcall is cancelled by SIGINT while there is no broker")
 def _():
-    nobody = "ipc://" + os.path.join(os.path.relpath(folder("examples", "none"), TOP), "n")
+    nobody = "ipc://" + os.path.join(os.path.relpath(own_folder("none"), TOP), "n")
     with Started("zqcall", "-e", nobody, "--timeout", "-1", "echo", "x") as call:
         until(lambda: signal.SIGINT in caught(call.process.pid))
         same(call.end(signal.SIGINT), 130)
@@ -882,7 +887,7 @@ for name, wrong in (
 
 @case("elastic grows and shrinks with the load, loses nothing, and draws what happened if asked")
 def _():
-    picture = os.path.join(folder("examples", "elastic"), "elastic.svg")
+    picture = os.path.join(own_folder("elastic"), "elastic.svg")
     status, output, errors = answer("elastic", picture)
     same((status, errors), (0, ""))
     first, *lines, last = output.rstrip("\n").split("\n")
@@ -946,7 +951,7 @@ def is_alive(pid):
 
 def logged(name):
     """(a file that is not there yet, a function that reads the numbers in it)"""
-    path = os.path.join(folder("examples", name), "log")
+    path = os.path.join(own_folder(name), "log")
     if os.path.exists(path):
         os.remove(path)
     return path, lambda: [int(word) for word in read(path).split()] if os.path.exists(path) else []
@@ -1036,7 +1041,7 @@ def _():
 
 def keys(name, *names):
     """A folder with fresh pairs of keys, as a function that gives the path of what is in it."""
-    where = folder("examples", "keys-" + name)
+    where = own_folder("keys-" + name)
     for pair in names:
         for path in glob.glob(os.path.join(where, pair + ".*")):
             os.remove(path)
