@@ -1518,6 +1518,10 @@ static pid_t fork_one (int kind)
     return pid;
 }
 
+/* valgrind (ZQB_SLOW) looks for leaks in a child that exits, too, with this status if there are any: what other threads
+   had at hand when the process forked looks lost, as the child has no such threads. */
+enum { LOOKS_LOST = 99 };
+
 static void bury (pid_t pid, int kind)
 {
     int status = -1;
@@ -1526,7 +1530,8 @@ static void bury (pid_t pid, int kind)
     }
     assert_int_equal (got, pid);
     assert_true (kind == IS_KILLED ? WIFSIGNALED (status) : WIFEXITED (status));
-    assert_true (kind == IS_KILLED || WEXITSTATUS (status) == 0);
+    assert_true (kind == IS_KILLED || WEXITSTATUS (status) == 0
+                 || (getenv ("ZQB_SLOW") && kind == EXITS && WEXITSTATUS (status) == LOOKS_LOST));
 }
 
 TEST (requests_are_answered_once_while_the_process_forks)
