@@ -131,6 +131,7 @@ static zqb_pool_t *serve_inside (void *ctx, const char *service)
 
     memset (&options, 0, sizeof options);
     options.threads = 1;
+    options.worker.liveness = 1000; /* it never comes anew because the machine stood still */
     return zqb_pool_start (ctx, INSIDE, service, tell_who, NULL, &options);
 }
 
