@@ -20,7 +20,7 @@
 #include "given.h"
 #include "siege.h"
 
-enum { PATIENCE_MS = 60000, LOOK_MS = 20, HEARTBEAT_MS = 1000, BIG = 60000, WORKERS = 2 };
+enum { PATIENCE_MS = 60000, LOOK_MS = 20, HEARTBEAT_MS = 3000, BIG = 60000, WORKERS = 2 };
 enum { MOST_PER_MS = 300 }; /* requests of a client, so that it never asks for more bytes than a user may */
 
 static const char *folder;
