@@ -211,7 +211,7 @@ built-examples built-test built-rest:
 	@:
 
 run-test:
-	@$(RUN) --title "make test" --timeout 110 $(TEST_RUNS)
+	@$(RUN) --title "make test" --timeout 300 $(TEST_RUNS)
 run-rest:
 	@$(RUN) --title "make rest" --timeout 600 --jobs $(JOBS) $(REST_RUNS)
 run-check:
