@@ -53,7 +53,7 @@ UNUSED static void broker_with (const zqb_broker_options_t *options)
 /* Whether a thread gets done by itself; if it hangs, the end of the context frees it. */
 UNUSED static int gets_done (zqb__flag_t *done)
 {
-    for (int i = 0; i < 5000 && !zqb__flag_get (done); i++)
+    for (int i = 0; i < PATIENCE_MS && !zqb__flag_get (done); i++)
         zmq_poll (NULL, 0, 1);
     if (zqb__flag_get (done))
         return 1;
