@@ -1,4 +1,4 @@
-/*  zqbroker.h - an LRU and Majordomo message broker, its workers and its clients, in one file, over libzmq
+/*  zqbroker.h 0.2.0 - an LRU and Majordomo message broker, its workers and its clients, in one file, over libzmq
 
     In ONE C or C++ file, before the include:       #define ZQBROKER_IMPLEMENTATION
     In every other file just:                       #include "zqbroker.h"
