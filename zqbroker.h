@@ -4289,7 +4289,7 @@ static int zqb__wire_frames (zqb_msg_t *out, int dialect, int side, const zqb__c
    >>access
    Owns:    rules that say who may do what, and how they are written
    Door:    zqb__rules_new, _free, _read (a file's text), _add (one rule), _allow (what they say)
-   Uses:    platform (memory, names, text by words)
+   Uses:    platform (memory, names, text by words, a random key), containers (hash tables)
    Never:   a file, a socket, a peer: who asks for what is what the caller says
    ================================================================================================================ */
 
@@ -4308,7 +4308,8 @@ enum { ZQB__WHO_USER, ZQB__WHO_NOBODY, ZQB__WHO_INPROC, ZQB__WHO_GROUP };
 typedef struct zqb__who_t {
     int kind;
     zqb__pattern_t user;
-    size_t group;
+    size_t group;     /* that is meant; of a member: that it is in */
+    zqb__node_t node; /* of a member; of a rule that denies, by whom it is about */
 } zqb__who_t;
 
 typedef struct zqb__group_t {
@@ -4318,10 +4319,14 @@ typedef struct zqb__group_t {
     size_t count, capacity;
 } zqb__group_t;
 
+/* Rules of one key, which is made of whom they are about and of the text of their services, are a chain in the order of
+   the file, which is that of their numbers. */
 typedef struct zqb__rule_t {
     int allow, actions;
     zqb__who_t who;
     zqb__pattern_t services;
+    zqb__node_t node;          /* of the first of a chain */
+    uint32_t in_front, behind; /* the first has the last in front, and the last ZQB__RULES_MOST behind it */
 } zqb__rule_t;
 
 typedef struct zqb__rules_t {
@@ -4329,6 +4334,9 @@ typedef struct zqb__rules_t {
     size_t count, capacity;
     zqb__group_t *groups;
     size_t group_count, group_capacity;
+    zqb__key_t hash;
+    zqb__table_t chains, denials, members;
+    char service_sizes[ZQB__WORD_MOST + 1], member_sizes[ZQB__WORD_MOST + 1]; /* which patterns with a star have */
 } zqb__rules_t;
 
 /* What is asked: whether somebody may do something to a service. */
@@ -4364,17 +4372,104 @@ static void zqb__group_close (zqb__group_t *group)
     ZQB_FREE (group->name);
 }
 
-/* No rules. NULL and ENOMEM. */
-static zqb__rules_t *zqb__rules_new (void)
+/* ---- how they are found: by hashes, and each rule that these find is looked at all the same. Rules about other users,
+   or other services, cost a question nothing, however many there are. */
+
+/* One user or beginning of users, nobody, who is in our process, or a group. */
+static uint64_t zqb__who_hash (const zqb__rules_t *rules, const zqb__who_t *who)
 {
-    return (zqb__rules_t *) zqb__alloc (sizeof (zqb__rules_t));
+    return who->kind == ZQB__WHO_USER ? zqb__hash (rules->hash, who->user.text, who->user.size) : (uint64_t) who->kind;
 }
+
+/* Rules about one user, nobody, or who is in our process are found by that; all others as if of one group. */
+static uint64_t zqb__rule_whom (const zqb__rules_t *rules, const zqb__rule_t *rule)
+{
+    return rule->who.user.star ? (uint64_t) ZQB__WHO_GROUP : zqb__who_hash (rules, &rule->who);
+}
+
+static uint64_t zqb__rule_key (uint64_t whom, uint64_t services)
+{
+    return services ^ ZQB__ROTATE (whom, 17);
+}
+
+/* The first rule of a key, or NULL. */
+static zqb__rule_t *zqb__rules_first (const zqb__rules_t *rules, uint64_t key)
+{
+    zqb__node_t *node = zqb__table_first (&rules->chains, key);
+    return node ? ZQB__OF (zqb__rule_t, node, node) : NULL;
+}
+
+/* The rule behind the last becomes the last of all, and of its chain; the hashes of its nodes are set. */
+static void zqb__rules_link (zqb__rules_t *rules)
+{
+    uint32_t number = (uint32_t) rules->count++;
+    zqb__rule_t *rule = &rules->rules[number], *first = zqb__rules_first (rules, rule->node.hash);
+    if (!rule->allow)
+        zqb__table_insert (&rules->denials, &rule->who.node, rule->who.node.hash);
+    if (!first)
+        zqb__table_insert (&rules->chains, &rule->node, rule->node.hash);
+    rule->in_front = first ? first->in_front : number;
+    rule->behind = ZQB__RULES_MOST;
+    if (first)
+        first->in_front = rules->rules[rule->in_front].behind = number;
+}
+
+/* Undoes that. */
+static void zqb__rules_unlink (zqb__rules_t *rules)
+{
+    zqb__rule_t *rule = &rules->rules[--rules->count], *first = zqb__rules_first (rules, rule->node.hash);
+    if (!rule->allow)
+        zqb__table_remove (&rules->denials, &rule->who.node);
+    if (first == rule)
+        zqb__table_remove (&rules->chains, &rule->node);
+    first->in_front = rule->in_front;
+    rules->rules[rule->in_front].behind = ZQB__RULES_MOST;
+}
+
+/* Makes room for one more. As those that there are may move, no table may know of them meanwhile. -1 and ENOMEM. */
+static int zqb__rules_reserve (zqb__rules_t *rules)
+{
+    size_t count = rules->count;
+    if (count < rules->capacity)
+        return 0;
+    while (rules->count > 0)
+        zqb__rules_unlink (rules);
+    int failed = zqb__grow ((void **) &rules->rules, &rules->capacity, count + 1, sizeof *rules->rules);
+    while (rules->count < count)
+        zqb__rules_link (rules);
+    return failed;
+}
+
+/* The same for members. */
+static int zqb__group_reserve (zqb__rules_t *rules, zqb__group_t *group)
+{
+    if (group->count < group->capacity)
+        return 0;
+    for (size_t i = 0; i < group->count; i++)
+        zqb__table_remove (&rules->members, &group->members[i].node);
+    int failed = zqb__grow ((void **) &group->members, &group->capacity, group->count + 1, sizeof *group->members);
+    for (size_t i = 0; i < group->count; i++)
+        zqb__table_insert (&rules->members, &group->members[i].node, group->members[i].node.hash);
+    return failed;
+}
+
+/* From this size on, the next at which the beginning of a name may be a pattern's, or the size of the whole name. */
+static size_t zqb__next_size (const char sizes[ZQB__WORD_MOST + 1], size_t from, size_t whole)
+{
+    while (from < whole && (from > ZQB__WORD_MOST || !sizes[from]))
+        from++;
+    return from;
+}
+
+/* ---- making and freeing all */
 
 /* Takes the last ones away, until so many are left. */
 static void zqb__rules_cut (zqb__rules_t *rules, size_t count)
 {
-    while (rules->count > count)
-        zqb__rule_close (&rules->rules[--rules->count]);
+    while (rules->count > count) {
+        zqb__rules_unlink (rules);
+        zqb__rule_close (&rules->rules[rules->count]);
+    }
 }
 
 static void zqb__rules_free (zqb__rules_t *rules)
@@ -4384,9 +4479,28 @@ static void zqb__rules_free (zqb__rules_t *rules)
     zqb__rules_cut (rules, 0);
     for (size_t i = 0; i < rules->group_count; i++)
         zqb__group_close (&rules->groups[i]);
+    zqb__table_close (&rules->chains);
+    zqb__table_close (&rules->denials);
+    zqb__table_close (&rules->members);
     ZQB_FREE (rules->rules);
     ZQB_FREE (rules->groups);
     ZQB_FREE (rules);
+}
+
+/* No rules. NULL and ENOMEM. */
+static zqb__rules_t *zqb__rules_new (void)
+{
+    zqb__rules_t *rules = (zqb__rules_t *) zqb__alloc (sizeof *rules);
+    if (!rules)
+        return NULL;
+    rules->hash.k0 = zqb__random ();
+    rules->hash.k1 = zqb__random ();
+    if (zqb__table_init (&rules->chains) == 0 && zqb__table_init (&rules->denials) == 0
+        && zqb__table_init (&rules->members) == 0)
+        return rules;
+    zqb__rules_free (rules);
+    errno = ENOMEM;
+    return NULL;
 }
 
 /* ---- words: what is read from a text goes by them. Each of these returns NULL, or says what is wrong. */
@@ -4465,6 +4579,18 @@ static const char *zqb__who_read (const zqb__rules_t *rules, zqb__who_t *who, co
 
 /* ---- rules */
 
+/* There is room for it. */
+static void zqb__rules_append (zqb__rules_t *rules, zqb__rule_t *rule)
+{
+    uint64_t whom = zqb__rule_whom (rules, rule);
+    rule->who.node.hash = whom;
+    rule->node.hash = zqb__rule_key (whom, zqb__hash (rules->hash, rule->services.text, rule->services.size));
+    if (rule->services.star)
+        rules->service_sizes[rule->services.size] = 1;
+    rules->rules[rules->count] = *rule;
+    zqb__rules_link (rules);
+}
+
 /* The same as of one before, for another pattern of services. */
 static const char *zqb__rules_add_one (zqb__rules_t *rules, int allow, const zqb__word_t *who, int actions,
                                        const zqb__word_t *services)
@@ -4478,13 +4604,12 @@ static const char *zqb__rules_add_one (zqb__rules_t *rules, int allow, const zqb
     const char *wrong = zqb__who_read (rules, &rule.who, who);
     if (!wrong)
         wrong = zqb__pattern_read (&rule.services, services);
-    if (!wrong
-        && zqb__grow ((void **) &rules->rules, &rules->capacity, rules->count + 1, sizeof *rules->rules) != 0)
+    if (!wrong && zqb__rules_reserve (rules) != 0)
         wrong = zqb__no_memory;
     if (wrong)
         zqb__rule_close (&rule);
     else
-        rules->rules[rules->count++] = rule;
+        zqb__rules_append (rules, &rule);
     return wrong;
 }
 
@@ -4562,19 +4687,29 @@ static zqb__group_t *zqb__group_require (zqb__rules_t *rules, const zqb__word_t 
     return group;
 }
 
-static const char *zqb__group_add (const zqb__rules_t *rules, zqb__group_t *group, const zqb__word_t *word)
+/* There is room for it. */
+static void zqb__group_append (zqb__rules_t *rules, zqb__group_t *group, const zqb__who_t *who)
+{
+    zqb__who_t *member = &group->members[group->count++];
+    *member = *who;
+    member->group = (size_t) (group - rules->groups);
+    if (who->user.star)
+        rules->member_sizes[who->user.size] = 1;
+    zqb__table_insert (&rules->members, &member->node, zqb__who_hash (rules, member));
+}
+
+static const char *zqb__group_add (zqb__rules_t *rules, zqb__group_t *group, const zqb__word_t *word)
 {
     zqb__who_t who;
     const char *wrong = zqb__who_read (rules, &who, word);
     if (!wrong && who.kind == ZQB__WHO_GROUP)
         wrong = "a group in a group";
-    void **members = (void **) &group->members;
-    if (!wrong && zqb__grow (members, &group->capacity, group->count + 1, sizeof *group->members) != 0)
+    if (!wrong && zqb__group_reserve (rules, group) != 0)
         wrong = zqb__no_memory;
     if (wrong)
         zqb__who_close (&who);
     else
-        group->members[group->count++] = who;
+        zqb__group_append (rules, group, &who);
     return wrong;
 }
 
@@ -4640,24 +4775,55 @@ static int zqb__who_is (const zqb__who_t *who, const zqb__ask_t *ask)
     }
 }
 
-static int zqb__group_has (const zqb__group_t *group, const zqb__ask_t *ask)
+/* Who asks: by what the rules that may be about him are found, and in which groups he is, if that is known. */
+typedef struct zqb__asker_t {
+    const zqb__rules_t *rules;
+    const zqb__ask_t *ask;
+    uint64_t whom[3]; /* the first stands for all others */
+    int whoms, groups_known;
+    char groups[ZQB__GROUPS_MOST];
+} zqb__asker_t;
+
+static void zqb__asker_init (zqb__asker_t *asker, const zqb__rules_t *rules, const zqb__ask_t *ask)
 {
-    for (size_t i = 0; i < group->count; i++)
-        if (zqb__who_is (&group->members[i], ask))
-            return 1;
-    return 0;
+    asker->rules = rules;
+    asker->ask = ask;
+    asker->groups_known = 0;
+    asker->whom[0] = ZQB__WHO_GROUP;
+    asker->whom[1] = ask->user ? zqb__hash (rules->hash, ask->user, ask->user_size) : (uint64_t) ZQB__WHO_NOBODY;
+    asker->whom[2] = ZQB__WHO_INPROC;
+    asker->whoms = ask->local ? 3 : 2;
 }
 
-/* Whether a rule is about somebody. Of each group it is looked up once: 0 not yet, 1 he is not in it, 2 he is. */
-static int zqb__rule_is_about (const zqb__rules_t *rules, const zqb__rule_t *rule, const zqb__ask_t *ask,
-                               char known[ZQB__GROUPS_MOST])
+/* He is in all groups of which the members of this hash are he. */
+static void zqb__asker_join (zqb__asker_t *asker, uint64_t hash)
 {
-    size_t group = rule->who.group;
+    for (zqb__node_t *node = zqb__table_first (&asker->rules->members, hash); node; node = zqb__table_next (node)) {
+        const zqb__who_t *member = ZQB__OF (zqb__who_t, node, node);
+        if (zqb__who_is (member, asker->ask))
+            asker->groups[member->group] = 1;
+    }
+}
+
+static void zqb__asker_find_groups (zqb__asker_t *asker)
+{
+    const zqb__rules_t *rules = asker->rules;
+    size_t whole = asker->ask->user ? asker->ask->user_size : 0;
+    asker->groups_known = 1;
+    memset (asker->groups, 0, sizeof asker->groups);
+    for (int i = 1; i < asker->whoms; i++)
+        zqb__asker_join (asker, asker->whom[i]);
+    for (size_t size = 0; (size = zqb__next_size (rules->member_sizes, size, whole)) < whole; size++)
+        zqb__asker_join (asker, zqb__hash (rules->hash, asker->ask->user, size));
+}
+
+static int zqb__rule_is_about (const zqb__rule_t *rule, zqb__asker_t *asker)
+{
     if (rule->who.kind != ZQB__WHO_GROUP)
-        return zqb__who_is (&rule->who, ask);
-    if (!known[group])
-        known[group] = (char) (1 + zqb__group_has (&rules->groups[group], ask));
-    return known[group] == 2;
+        return zqb__who_is (&rule->who, asker->ask);
+    if (!asker->groups_known)
+        zqb__asker_find_groups (asker);
+    return asker->groups[rule->who.group];
 }
 
 /* To ask for mmi is to manage, for which a rule of calls will do if it names mmi. */
@@ -4680,18 +4846,61 @@ static int zqb__rule_says (const zqb__rule_t *rule, const zqb__ask_t *ask)
     return rule->services.star && zqb__pattern_matches (&rule->services, ask->service, prefix) ? 1 : -1;
 }
 
-/* Whether it is allowed: what the first rule says that is about it; if none is, it is not. */
+/* Whether a rule is about what is asked, and who asks. */
+static int zqb__rule_speaks (const zqb__rule_t *rule, zqb__asker_t *asker)
+{
+    return zqb__rule_has_action (rule, asker->ask) && zqb__rule_says (rule, asker->ask) >= 0
+           && zqb__rule_is_about (rule, asker);
+}
+
+/* The first rule of a key that speaks, if it is in front of that other; else the other. By their numbers. */
+static size_t zqb__chain_find (zqb__asker_t *asker, uint64_t key, size_t other)
+{
+    const zqb__rule_t *rules = asker->rules->rules, *first = zqb__rules_first (asker->rules, key);
+    size_t number = first ? (size_t) (first - rules) : other;
+    while (number < other && !zqb__rule_speaks (&rules[number], asker))
+        number = rules[number].behind;
+    return number < other ? number : other;
+}
+
+/* The first rule that speaks of a name, or of all that begin so; ZQB__RULES_MOST: none does. It has that name, or a
+   pattern that is one of its beginnings. */
+static size_t zqb__rules_find (zqb__asker_t *asker)
+{
+    const zqb__rules_t *rules = asker->rules;
+    size_t found = ZQB__RULES_MOST, whole = asker->ask->service_size - (asker->ask->all ? 1 : 0);
+    for (size_t size = 0; size <= whole; size++) {
+        size = zqb__next_size (rules->service_sizes, size, whole);
+        uint64_t services = zqb__hash (rules->hash, asker->ask->service, size);
+        for (int i = 0; i < asker->whoms; i++)
+            found = zqb__chain_find (asker, zqb__rule_key (asker->whom[i], services), found);
+    }
+    return found;
+}
+
+/* Whether a rule in front of that one denies some of the names that are asked for. */
+static int zqb__rules_deny_some (zqb__asker_t *asker, const zqb__rule_t *other)
+{
+    const zqb__table_t *denials = &asker->rules->denials;
+    for (int i = 0; i < asker->whoms; i++)
+        for (zqb__node_t *node = zqb__table_first (denials, asker->whom[i]); node; node = zqb__table_next (node)) {
+            const zqb__rule_t *rule = ZQB__OF (zqb__rule_t, who, ZQB__OF (zqb__who_t, node, node));
+            if (rule < other && zqb__rule_speaks (rule, asker))
+                return 1;
+        }
+    return 0;
+}
+
+/* Whether it is allowed: what the first rule says that is about it; if none is, it is not. What denies only some of the
+   names is looked for behind that, so that who may not have them anyhow cannot make us do so. */
 static int zqb__rules_allow (const zqb__rules_t *rules, const zqb__ask_t *ask)
 {
-    char known[ZQB__GROUPS_MOST];
-    memset (known, 0, sizeof known);
-    for (size_t i = 0; i < rules->count; i++) {
-        const zqb__rule_t *rule = &rules->rules[i];
-        int says = zqb__rule_has_action (rule, ask) ? zqb__rule_says (rule, ask) : -1;
-        if (says >= 0 && zqb__rule_is_about (rules, rule, ask, known))
-            return says;
-    }
-    return 0;
+    zqb__asker_t asker;
+    zqb__asker_init (&asker, rules, ask);
+    size_t number = zqb__rules_find (&asker);
+    if (number == ZQB__RULES_MOST || !rules->rules[number].allow)
+        return 0;
+    return !ask->all || !zqb__rules_deny_some (&asker, &rules->rules[number]);
 }
 
 /* ================================================================================================================

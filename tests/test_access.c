@@ -251,6 +251,160 @@ TEST (without_memory_at_any_allocation_rules_are_not_read_and_nothing_leaks)
     }
 }
 
+/* ---- rules that are found by hashes, against a walk from the first to the last */
+
+static int is_in (const zqb__group_t *group, const zqb__ask_t *ask)
+{
+    for (size_t i = 0; i < group->count; i++)
+        if (zqb__who_is (&group->members[i], ask))
+            return 1;
+    return 0;
+}
+
+static int walk (const zqb__ask_t *ask)
+{
+    for (size_t i = 0; i < rules->count; i++) {
+        const zqb__rule_t *rule = &rules->rules[i];
+        int says = zqb__rule_has_action (rule, ask) ? zqb__rule_says (rule, ask) : -1;
+        int is_he = rule->who.kind == ZQB__WHO_GROUP ? is_in (&rules->groups[rule->who.group], ask)
+                                                     : zqb__who_is (&rule->who, ask);
+        if (says >= 0 && is_he)
+            return says;
+    }
+    return 0;
+}
+
+/* Numbers that look random and are the same each time. */
+static uint64_t dice;
+
+static size_t roll (size_t sides)
+{
+    dice = dice * 6364136223846793005u + 1442695040888963407u;
+    return (size_t) (dice >> 33) % sides;
+}
+
+#define PICK(names) names[roll (COUNT (names))]
+
+/* Names that begin alike, and are the same for users and services. */
+static const char *const names[] = {"a", "aa", "aab", "ab", "aba", "b", "ba", "mmi.a", "mmi.aa", "c"};
+static const char *const stars[] = {"", "", "*"};
+
+static void put_who (char *text)
+{
+    static const char *const others[] = {"*", "-", "@inproc", "@g", "@h", "@i"};
+    if (roll (2))
+        put (text, " %s", PICK (others));
+    else
+        put (text, " %s%s", PICK (names), PICK (stars));
+}
+
+static void put_services (char *text)
+{
+    for (size_t i = 1 + roll (3); i > 0; i--)
+        if (roll (12))
+            put (text, " %s%s", PICK (names), PICK (stars));
+        else
+            put (text, " *");
+}
+
+/* Groups come in several lines, between rules. */
+static void put_line (char *text)
+{
+    static const char *const groups[] = {"g", "h", "i"};
+    static const char *const verbs[] = {"allow", "deny"};
+    static const char *const actions[] = {"call", "serve", "manage", "call,serve", "call,serve,manage"};
+    static const char *const members[] = {"-", "@inproc", "a*", "*"};
+    if (roll (4) == 0) {
+        put (text, "group %s", PICK (groups));
+        for (size_t i = roll (4); i > 0; i--)
+            put (text, " %s", roll (3) ? PICK (names) : PICK (members));
+    } else {
+        put (text, "%s", PICK (verbs));
+        put_who (text);
+        put (text, " %s", PICK (actions));
+        put_services (text);
+    }
+    put (text, "\n");
+}
+
+static void check_question (const char *user, int local, const char *service, int all)
+{
+    zqb__ask_t ask = {user, user ? strlen (user) : 0, local, ZQB_MAY_CALL, service, strlen (service), all};
+    for (; ask.action <= ZQB_MAY_MANAGE; ask.action *= 2)
+        if (zqb__rules_allow (rules, &ask) != walk (&ask))
+            fail_msg ("%s%s, action %d, %s%s", user ? user : "-", local ? " (local)" : "", ask.action, service,
+                      all ? ", all of it" : "");
+}
+
+/* Each asks for each name, and for all names that begin so. */
+static void check_questions (void)
+{
+    char pattern[16];
+    for (size_t i = 0; i <= COUNT (names); i++)
+        for (size_t j = 0; j <= COUNT (names); j++)
+            for (int local = 0; local <= 1; local++) {
+                const char *user = i < COUNT (names) ? names[i] : NULL, *service = j < COUNT (names) ? names[j] : "";
+                snprintf (pattern, sizeof pattern, "%s*", service);
+                check_question (user, local, pattern, 1);
+                check_question (user, local, pattern, 0);
+                if (*service)
+                    check_question (user, local, service, 0);
+            }
+}
+
+/* A line whose last word is wrong: what came of it before is taken back. */
+static void add_what_is_wrong (void)
+{
+    char text[TEXT] = "";
+    size_t before = rules->count;
+    zqb__word_t who = {names[roll (COUNT (names))], 1}, services;
+    for (int i = 0; i < 5; i++)
+        put_services (text);
+    put (text, " x\\");
+    services.at = text;
+    services.size = strlen (text);
+    assert_non_null (zqb__rules_add (rules, (int) roll (2), &who, 7, services));
+    assert_int_equal (rules->count, before);
+}
+
+TEST (what_is_found_by_hashes_is_what_a_walk_through_all_rules_finds)
+{
+    for (dice = 1; dice < 400;) {
+        uint64_t seed = dice;
+        char text[TEXT] = "group g\ngroup h a\ngroup i b*\n";
+        for (size_t lines = roll (40); lines > 0; lines--)
+            put_line (text);
+        with_rules (text);
+        check_questions ();
+        add_what_is_wrong ();
+        check_questions ();
+        dice = seed + 1;
+    }
+}
+
+/* Tries again until there is memory: where there was not, the rules are those of before. */
+TEST (without_memory_at_any_allocation_a_rule_or_a_member_more_changes_nothing)
+{
+    zqb__word_t who = {"a", 1}, services = {"b aa* ba", 8}, line;
+    char text[TEXT];
+    with_rules ("group g a b* -\nallow @g call a aa*\ndeny * serve b\nallow aa* call,serve *\n");
+    for (int i = 0; i < 50; i++)
+        for (const char *wrong = zqb__no_memory; wrong;) {
+            size_t count = rules->count, members = rules->groups[0].count;
+            snprintf (text, sizeof text, "g m%d", i);
+            line.at = text;
+            line.size = strlen (text);
+            unit_memory_fail ((long) roll (12), 0);
+            wrong = i % 2 ? zqb__rules_add (rules, i % 4 == 1, &who, 1 + i % 7, services)
+                          : zqb__rules_read_group (rules, line);
+            unit_memory_recover ();
+            assert_true (!wrong || wrong == zqb__no_memory);
+            assert_int_equal (rules->count, count + (!wrong && i % 2 ? 3 : 0));
+            assert_int_equal (rules->groups[0].count, members + (!wrong && i % 2 == 0));
+            check_questions ();
+        }
+}
+
 /* ---- the engine: the user is the part of a peer's name behind the dialect and up to a colon: "zqb alice:1" */
 
 static char user_name[64];
@@ -1557,6 +1711,8 @@ int main (void)
         RULES (what_is_wrong_is_said_with_its_line),
         RULES (names_files_rules_and_groups_have_bounds),
         RULES (without_memory_at_any_allocation_rules_are_not_read_and_nothing_leaks),
+        RULES (what_is_found_by_hashes_is_what_a_walk_through_all_rules_finds),
+        RULES (without_memory_at_any_allocation_a_rule_or_a_member_more_changes_nothing),
         cmocka_unit_test (a_client_is_denied_what_it_may_not_call_and_told_so),
         cmocka_unit_test (what_is_not_known_is_denied_without_becoming_known),
         cmocka_unit_test (a_worker_is_refused_what_it_may_not_serve),
