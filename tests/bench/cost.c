@@ -3,10 +3,13 @@
         cost engine ROUNDS WORKERS QUEUED SERVICES CLIENTS [OPTION [RULES]]
                                                        the engine alone: no socket, no clock; its requests ask for that
                                                        ("-": nothing), and there are so many rules
+        cost denied ROUNDS RULES                       the engine alone, with so many rules and members of a group; none
+                                                       allows what is asked for: to call, and to serve patterns
         cost path ROUNDS                               client, broker and worker over inproc, in one thread
 
-    A round is 100 requests of 10 bytes and their replies. The clock that zqbroker.h sees moves by itself, always alike,
-    so that a slow machine sends no other messages than a fast one. */
+    A round is 100 requests of 10 bytes and their replies, or 50 requests and 50 registrations that are denied. The
+    clock that zqbroker.h sees moves by itself, always alike, so that a slow machine sends no other messages than a fast
+    one. */
 
 #define _GNU_SOURCE
 #include <time.h>
@@ -186,18 +189,59 @@ static void drive_engine (int rounds, const char *option)
     must (replies == rounds * WINDOW);
 }
 
+static void add_rule (zqb__rules_t *rules, const char *format, int number)
+{
+    char line[64];
+    int at, size = snprintf (line, sizeof line, format, number);
+    must (zqb__rules_read (rules, line, (size_t) size, &at) == NULL);
+}
+
 /* So many rules, of which the last is about our client and our worker. */
 static void add_rules (int count)
 {
     zqb__rules_t *rules = zqb__rules_new ();
-    char line[64];
-    int at;
     must (rules != NULL);
-    for (int i = 1; i <= count; i++) {
-        int size = snprintf (line, sizeof line, i < count ? "deny user-%d call,serve echo" : "allow - call,serve *", i);
-        must (zqb__rules_read (rules, line, (size_t) size, &at) == NULL);
-    }
+    for (int i = 1; i <= count; i++)
+        add_rule (rules, i < count ? "deny user-%d call,serve echo" : "allow - call,serve *", i);
     zqb__engine_rules (&engine, rules);
+}
+
+/* ---- what is denied */
+
+/* So many rules for others and other services, and one of a group that is about what is asked for. Hashes are always
+   alike. */
+static void add_rules_for_others (int count)
+{
+    static const char *const kinds[] = {"allow user-%d call,serve *", "allow - call,serve service-%d",
+                                        "deny @team call,serve service-%d*"};
+    zqb__rules_t *rules = zqb__rules_new ();
+    must (rules != NULL);
+    rules->hash.k0 = rules->hash.k1 = 1;
+    for (int i = 0; i < count; i++) {
+        add_rule (rules, "group team user-%d", i);
+        add_rule (rules, kinds[i % 3], i);
+    }
+    add_rule (rules, "allow @team call,serve none-*", 0);
+    zqb__engine_rules (&engine, rules);
+}
+
+static void drive_denied (int rounds)
+{
+    static zqb__command_t requests[WINDOW / 2], registrations[WINDOW / 2];
+    static char names[WINDOW][16];
+    for (int round = 0; round < rounds; round++) {
+        for (int i = 0; i < WINDOW / 2; i++) {
+            snprintf (names[2 * i], sizeof names[0], "none-%d", 1000 + i);
+            snprintf (names[2 * i + 1], sizeof names[0], "none-%d*", 1000 + i);
+            requests[i] = command_for (ZQB__REQUEST, (uint64_t) i + 1, names[2 * i]);
+            registrations[i] = command_for (ZQB__READY, 0, names[2 * i + 1]);
+        }
+        engine.now += 10;
+        say (3, requests, WINDOW / 2);
+        say (4, registrations, WINDOW / 2);
+    }
+    must (engine.stats.denied_call == (uint64_t) rounds * WINDOW / 2);
+    must (engine.stats.denied_serve == (uint64_t) rounds * WINDOW / 2);
 }
 
 /* ---- the whole path */
@@ -252,7 +296,11 @@ int main (int argc, char **argv)
     must (argc > 2);
     if (strcmp (argv[1], "path") == 0)
         drive_path (numbers[0]);
-    else {
+    else if (strcmp (argv[1], "denied") == 0) {
+        start_engine ();
+        add_rules_for_others (numbers[1]);
+        drive_denied (numbers[0]);
+    } else {
         start_engine ();
         if (argc > 8)
             add_rules (atoi (argv[8]));

@@ -31,7 +31,9 @@ SCALES = [
     ("50,000 other clients, each with a request queued", [1, 0, 0, 50000]),
 ]
 RULES = [10, 1000]  # what they say is remembered, so that it does not matter how many there are
+DENIED = [10, 1000, 65000]  # what they deny is not, of services that nobody knows, and yet costs no more with many
 SAME = 1.02
+SAME_DENIED = 1.1  # tables of hashes are more or less full
 
 
 def instructions(program, mode, rounds, numbers):
@@ -70,6 +72,11 @@ def main():
     for rules in RULES:
         ratio = per_request(program, "engine", [1, 0, 0, 0, "-", rules]) / alone
         tell(ratio <= SAME, "with %d rules a request costs %.3f times as many, at most %.2f" % (rules, ratio, SAME))
+    few = per_request(program, "denied", [DENIED[0]])
+    for rules in DENIED[1:]:
+        ratio = per_request(program, "denied", [rules]) / few
+        tell(ratio <= SAME_DENIED, "with %d rules what is denied costs %.3f times as many as with %d, at most %.2f"
+             % (rules, ratio, DENIED[0], SAME_DENIED))
     for name, most in OPTIONS:
         ratio = per_request(program, "engine", [1, 0, 0, 0, name]) / alone
         tell(ratio <= most, "one with %s costs the engine %.2f times as much, at most %.1f" % (name, ratio, most))
