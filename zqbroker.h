@@ -442,7 +442,9 @@
     ZQB_EDENIED, and going on tries again later). The older dialects have no word for it: their clients hear nothing;
     an MDP worker is sent away; workers of LRU and PPP hear nothing. It is counted (denied_call, denied_serve), and
     logged: at most once a second for each user, and ten lines a second of all that peers do wrong. What is found out is
-    remembered for each client, so that it costs next to nothing.
+    remembered for each client, so that it costs next to nothing. What is not, as nobody knows the service, costs the
+    same however many rules there are, but for those of the same services that are about groups or beginnings of users,
+    and, for who may serve a pattern, those that deny something to him or to these.
 
     WHEN RULES CHANGE that holds at once. Workers that may serve no more are sent away; what they held goes to others,
     and counts as an attempt. What clients have asked for, and may not any more, is cancelled, whether it is queued or
