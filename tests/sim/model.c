@@ -3013,14 +3013,11 @@ void model_rules (model_t *model, const rules_t *rules)
         model->own_rules = *rules;
 }
 
-/* Without rules, and if all are welcome, what is there stays. */
 void model_access (model_t *model, const host_t *host)
 {
     model->host = *host;
-    if (model->rules || model->limits.welcomes) {
-        deny_workers (model);
-        deny_requests (model);
-    }
+    deny_workers (model);
+    deny_requests (model);
     model_bury (model);
 }
 
