@@ -912,11 +912,11 @@ typedef struct zqb_broker_options_t {
 ZQB_API zqb_broker_t *zqb_broker_new (void *ctx, const zqb_broker_options_t *options);
 
 /* An endpoint for clients and workers that speak Majordomo or ZQB/1. As often as wanted, before or while it runs.
-   Errors are zmq_bind's: EADDRINUSE, EINVAL, ENODEV, EPROTONOSUPPORT ...; ENOMEM; EBUSY inside a handler or a log
-   function. */
+   Endpoints of inproc share one socket, and all others another. Errors are zmq_bind's: EADDRINUSE, EINVAL, ENODEV,
+   EPROTONOSUPPORT ...; EMFILE, ENOSPC, ENOMEM; EBUSY inside a handler or a log function. */
 ZQB_API int zqb_broker_bind (zqb_broker_t *broker, const char *endpoint);
 
-/* The same for clients alone: workers that register here are refused. Errors as for zqb_broker_bind; EMFILE. */
+/* The same for clients alone: workers that register here are refused. Errors as for zqb_broker_bind. */
 ZQB_API int zqb_broker_bind_clients (zqb_broker_t *broker, const char *endpoint);
 
 /* A frontend for plain REQ or DEALER clients and a backend for LRU and PPP workers, which name no service: both are
@@ -1028,7 +1028,8 @@ ZQB_API int zqb_broker_run (zqb_broker_t *broker);
 ZQB_API int zqb_broker_step (zqb_broker_t *broker, int timeout_ms);
 
 /* A descriptor that becomes readable when there is something to do; see zqb_broker_step. It belongs to the broker.
-   ENOTSUP after zqb_broker_bind_lru or _bind_clients, except on Linux; EMFILE, ENOMEM, ENOSPC. */
+   ENOTSUP, except on Linux, if there is more than one socket: after zqb_broker_bind_lru or _bind_clients, or with
+   endpoints of inproc and others; EMFILE, ENOMEM, ENOSPC. */
 ZQB_API int zqb_broker_fd (zqb_broker_t *broker);
 
 /* Asks start's thread, run or step to end, and returns at once. Any thread, and signal handlers, as often as wanted. If
