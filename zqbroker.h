@@ -441,10 +441,11 @@
     What is denied: a client of ZQB/1 hears ZQB_EDENIED, a worker DISCONNECT with that status (zqb_worker_recv says
     ZQB_EDENIED, and going on tries again later). The older dialects have no word for it: their clients hear nothing;
     an MDP worker is sent away; workers of LRU and PPP hear nothing. It is counted (denied_call, denied_serve), and
-    logged: at most once a second for each user, and ten lines a second of all that peers do wrong. What is found out is
-    remembered for each client, so that it costs next to nothing. What is not, as nobody knows the service, costs the
-    same however many rules there are, but for those of the same services that are about groups or beginnings of users,
-    and, for who may serve a pattern, those that deny something to him or to these.
+    logged: at most once a second for each user, and of all that peers do wrong ten lines a second, and then how many
+    there were besides. What is found out is remembered for each client, so that it costs next to nothing. What is not,
+    as nobody knows the service, costs the same however many rules there are, but for those of the same services that
+    are about groups or beginnings of users; for how many different sizes patterns have; and, for who serves a pattern
+    or calls what is served by one, those that deny something to him or to these.
 
     WHEN RULES CHANGE that holds at once. Workers that may serve no more are sent away; what they held goes to others,
     and counts as an attempt. What clients have asked for, and may not any more, is cancelled, whether it is queued or
@@ -493,7 +494,7 @@
     does not say no.
 
     A context has one such handler. If the host has its own already, zqb_auth_start says EADDRINUSE, and that one
-    answers for the broker, who only reads the User-Id that comes with each message, if `zap_domain` is given.
+    answers for the broker, who only reads the User-Id that comes with each message, with `zap_domain` or `plain`.
 
     THE FILE is text, a line for each entry, words with spaces or tabs between them; a line that begins with # tells
     nothing (elsewhere # is a character like others, as keys have it). A key or user that is there twice is an error:
@@ -818,8 +819,8 @@ typedef struct zqb_access_t {
 } zqb_access_t;
 
 /* Asked before the rules, in the broker's thread: 1 it is allowed, 0 it is denied, -1 the rules say (if there are none,
-   it is allowed). For a client and a service that is known it is asked once, and again when the rules change. The same
-   rules as for a log function. */
+   it is allowed). For a client and a service that is known, and has workers or a handler of its own, it is asked once,
+   and again when the rules change. The same rules as for a log function. */
 typedef int (zqb_access_fn) (const zqb_access_t *access, void *arg);
 
 /* Sees what became of each request that was accepted, in the broker's thread. The same rules as for a log function. */
@@ -2427,10 +2428,10 @@ typedef struct zqb__lines_t {
     int said, unsaid;
 } zqb__lines_t;
 
-enum { ZQB__LINES = 10, ZQB__LINES_US = 1000000 };
+enum { ZQB__WARNINGS = 10, ZQB__NOTES = 100, ZQB__LINES_US = 1000000 };
 
 /* Whether there may be another. In *unsaid how many there were that might not, if that is to be said first. */
-static int zqb__lines_allow (zqb__lines_t *lines, uint64_t now, int *unsaid)
+static int zqb__lines_allow (zqb__lines_t *lines, int most, uint64_t now, int *unsaid)
 {
     *unsaid = 0;
     if (now >= lines->until) {
@@ -2438,7 +2439,7 @@ static int zqb__lines_allow (zqb__lines_t *lines, uint64_t now, int *unsaid)
         lines->until = now + ZQB__LINES_US;
         lines->said = lines->unsaid = 0;
     }
-    if (lines->said == ZQB__LINES) {
+    if (lines->said == most) {
         lines->unsaid += lines->unsaid < INT_MAX;
         return 0;
     }
@@ -5236,7 +5237,7 @@ typedef struct zqb__engine_t {
     uint64_t service_number; /* the last that was given */
     int guarded;             /* ZQB__OPEN ... */
     const zqb__user_t *asks; /* whose request the host sees just now; NULL nobody's */
-    zqb__lines_t lines;      /* of zqb__engine_warn */
+    zqb__lines_t warnings, notes; /* of peers */
 } zqb__engine_t;
 
 /* What a request has to pass before it is queued: nothing; who may ask for it; or also something that has to be looked
@@ -5257,17 +5258,19 @@ static void zqb__engine_log (zqb__engine_t *engine, int level, const char *forma
     va_end (args);
 }
 
-/* A warning of what a peer has done. */
-static void zqb__engine_warn (zqb__engine_t *engine, const char *format, ...)
+/* A warning or a note on what a peer has done. */
+static void zqb__engine_tell (zqb__engine_t *engine, int level, const char *format, ...)
 {
     va_list args;
-    int unsaid, may = zqb__lines_allow (&engine->lines, engine->now, &unsaid);
+    int unsaid, warns = level == ZQB_LOG_WARNING;
+    int may = zqb__lines_allow (warns ? &engine->warnings : &engine->notes, warns ? ZQB__WARNINGS : ZQB__NOTES,
+                                engine->now, &unsaid);
     if (unsaid)
-        zqb__engine_log (engine, ZQB_LOG_WARNING, "%d more warnings of peers", unsaid);
+        zqb__engine_log (engine, level, "%d more %s of peers", unsaid, warns ? "warnings" : "notes");
     if (!may)
         return;
     va_start (args, format);
-    engine->sink.log (engine->sink.self, ZQB_LOG_WARNING, format, args);
+    engine->sink.log (engine->sink.self, level, format, args);
     va_end (args);
 }
 
@@ -5286,8 +5289,7 @@ static void zqb__service_log (zqb__engine_t *engine, int level, const zqb__servi
                               const char *detail)
 {
     char name[ZQB__NAME_TEXT];
-    zqb__engine_log (engine, level, "worker of '%s' %s%s", zqb__service_text (service, name),
-                     what, detail);
+    zqb__engine_tell (engine, level, "worker of '%s' %s%s", zqb__service_text (service, name), what, detail);
 }
 
 static void zqb__worker_retire (zqb__worker_t *worker);
@@ -7249,7 +7251,7 @@ static void zqb__complain (zqb__engine_t *engine, zqb__peer_t *peer, int serving
         return;
     *last = engine->now;
     size_t user_size = strlen (user) < 64 ? strlen (user) : 64;
-    zqb__engine_warn (engine, "denied: user '%s' at '%.64s' may not %s '%.700s'",
+    zqb__engine_tell (engine, ZQB_LOG_WARNING, "denied: user '%s' at '%.64s' may not %s '%.700s'",
                       zqb__name_text (user, user_size, who), place, serving ? "serve" : "call",
                       zqb__name_text ((const char *) service, size, name));
 }
@@ -8166,7 +8168,7 @@ static void zqb__on_more (zqb__engine_t *engine, zqb__peer_t *client, const zqb_
 static void zqb__refuse_worker (zqb__engine_t *engine, zqb__peer_t *peer, const char *why, uint64_t *counter)
 {
     ++*counter;
-    zqb__engine_warn (engine, "worker refused (%s): %s", zqb__peer_dialect (peer, ZQB__WORKER), why);
+    zqb__engine_tell (engine, ZQB_LOG_WARNING, "worker refused (%s): %s", zqb__peer_dialect (peer, ZQB__WORKER), why);
     zqb__send_away (engine, peer, ZQB_EREFUSED);
 }
 
@@ -9179,6 +9181,20 @@ static void zqb__request_deny (zqb__engine_t *engine, zqb__request_t *request)
     zqb__request_abandon (engine, request, ZQB__CANCELLED);
 }
 
+/* Denies those that are still there. Whether there was one: a host may have changed its mind of all of them. */
+static int zqb__engine_deny_found (zqb__engine_t *engine, const zqb__denied_t *denied)
+{
+    int some = 0;
+    for (size_t i = 0; i < denied->count; i++) {
+        zqb__request_t *request = (zqb__request_t *) zqb__slab_find (&engine->requests, denied->tokens[i]);
+        if (!request || !request->lane || zqb__request_may (engine, request))
+            continue;
+        zqb__request_deny (engine, request);
+        some = 1;
+    }
+    return some;
+}
+
 /* What clients may not ask for any more ends; what takes the place of something that has ended, as it had joined that,
    may be of that kind, too. */
 static void zqb__engine_deny_requests (zqb__engine_t *engine)
@@ -9188,12 +9204,8 @@ static void zqb__engine_deny_requests (zqb__engine_t *engine)
     uint64_t *all = (uint64_t *) ZQB_MALLOC (room * sizeof *all);
     denied.tokens = all ? all : denied.some;
     denied.most = all ? room : (size_t) ZQB__DENIED_SOME;
-    while (zqb__engine_find_denied (engine, &denied) > 0)
-        for (size_t i = 0; i < denied.count; i++) {
-            zqb__request_t *request = (zqb__request_t *) zqb__slab_find (&engine->requests, denied.tokens[i]);
-            if (request && request->lane && !zqb__request_may (engine, request))
-                zqb__request_deny (engine, request);
-        }
+    for (int some = 1; some && zqb__engine_find_denied (engine, &denied) > 0;)
+        some = zqb__engine_deny_found (engine, &denied);
     ZQB_FREE (all);
 }
 
@@ -9424,7 +9436,7 @@ static int zqb__key_find (const char *text, const char *name, unsigned char key[
     return zqb__invalid ();
 }
 
-/* -1: see zqb_curve_keypair. */
+/* -1: see "security" in the api. */
 static int zqb__key_read (const char *given, int is_secret, unsigned char key[ZQB__KEY])
 {
     zqb__file_t file;
@@ -9508,8 +9520,8 @@ static zqb__keys_t *zqb__keys_unless (int failed, zqb__keys_t *keys)
     return keys;
 }
 
-/* Those of a worker or a client, or NULL if it has none. -1: see zqb_curve_keypair; ENOMEM; EINVAL: half of something,
-   or both. */
+/* Those of a worker or a client, or NULL if it has none. -1: see "security" in the api; ENOMEM; EINVAL: half of
+   something, or both. */
 static int zqb__keys_of_peer (zqb__keys_t **keys, const char *server_public, const char *public_key,
                               const char *secret_key, const char *user, const char *password)
 {
@@ -10457,7 +10469,7 @@ static int zqb__auth_answer (zqb_auth_t *auth, zmq_msg_t *frames, const char *st
 /* Whether there may be another line on those who are refused. */
 static int zqb__auth_may_tell (zqb_auth_t *auth)
 {
-    int unsaid, may = zqb__lines_allow (&auth->lines, zqb__clock (), &unsaid);
+    int unsaid, may = zqb__lines_allow (&auth->lines, ZQB__WARNINGS, zqb__clock (), &unsaid);
     if (unsaid)
         zqb__auth_log (auth, ZQB_LOG_WARNING, "auth: %d more were refused", unsaid);
     return may;
@@ -11040,7 +11052,7 @@ struct zqb_broker_t {
     zqb__port_t **ports;
     const zqb__port_t *source; /* of the message at hand */
     size_t port_count, port_capacity, first_waiting;
-    unsigned passes;
+    unsigned passes, rounds;
     int behind; /* passes since all was read; in the last of ZQB__BEHIND_PASSES it is as if all were */
     uint64_t paused_until; /* after a standstill */
     char **endpoints;
@@ -11809,7 +11821,7 @@ static void zqb__broker_deliver (zqb_broker_t *broker, int index)
     int error = zqb__wire_open (&in, place, inbox->frames, inbox->count, &broker->packed) == 0 ? ZQB__FINE : in.error;
     if (error) {
         zqb__broker_count_bad (&engine->stats, error);
-        zqb__engine_warn (engine, "a message without a header that we know");
+        zqb__engine_tell (engine, ZQB_LOG_WARNING, "a message without a header that we know");
         return;
     }
     if ((peer = zqb__broker_sender (broker, &in, index)) == NULL)
@@ -11821,7 +11833,7 @@ static void zqb__broker_deliver (zqb_broker_t *broker, int index)
     if (error == ZQB__NO_MEMORY)
         zqb__engine_missed (engine, peer);
     else if (error || inbox->overflow) {
-        zqb__engine_warn (engine, "a malformed message (%s)", zqb__dialects[in.dialect].name);
+        zqb__engine_tell (engine, ZQB_LOG_WARNING, "a malformed message (%s)", zqb__dialects[in.dialect].name);
         peer->dialect[in.side] = in.dialect;
         zqb__engine_malformed (engine, peer, in.side);
     }
@@ -11893,7 +11905,7 @@ static int zqb__broker_serve_port (zqb_broker_t *broker, int index, int look, in
 static int zqb__broker_serve_ports (zqb_broker_t *broker, int waiting, int look, int flags, int *all_read)
 {
     int received = 0;
-    size_t first = waiting ? broker->first_waiting : 0;
+    size_t first = waiting ? broker->first_waiting : broker->rounds++;
     for (size_t i = 0; i < broker->port_count; i++) {
         size_t index = (first + i) % broker->port_count;
         if (zqb__port_may_wait (broker, broker->ports[index]) != waiting)
@@ -12233,6 +12245,8 @@ static int zqb__broker_bind_port (zqb_broker_t *broker, zqb__port_t *port, const
             != 0
         || zmq_bind (port->socket, endpoint) != 0)
         return -1;
+    port->bound = 1; /* even if it is unbound again: something may have come */
+    port->local = zqb__endpoint_local (endpoint);
     int told = zmq_getsockopt (port->socket, ZMQ_LAST_ENDPOINT, name, &size) == 0;
     const char *bound = told ? name : endpoint; /* one so long is of inproc, and as it was given */
     char *copy = zqb__copy_text (bound, strlen (bound));
@@ -12242,8 +12256,6 @@ static int zqb__broker_bind_port (zqb_broker_t *broker, zqb__port_t *port, const
         return -1;
     }
     broker->endpoints[broker->endpoint_count++] = copy;
-    port->bound = 1;
-    port->local = zqb__endpoint_local (endpoint);
     return 0;
 }
 

@@ -427,13 +427,15 @@ static void identify (UNUSED void *self, zqb__identity_t *who)
 
 static char complaint[1000];
 static int complaints, left_out; /* how many there were; how many the log says were too many */
+static int lines[ZQB_LOG_DEBUG + 1]; /* in the log, of each level */
 
 static void keep_complaint (UNUSED void *self, int level, const char *format, va_list args)
 {
     char line[1000];
     int count;
     vsnprintf (line, sizeof line, format, args);
-    if (sscanf (line, "%d more warnings", &count) == 1)
+    lines[level]++;
+    if (sscanf (line, "%d more warnings of peers", &count) == 1)
         left_out += count;
     if (level != ZQB_LOG_WARNING || strncmp (line, "denied", 6) != 0)
         return;
@@ -446,6 +448,7 @@ static void begin_users (const zqb__limits_t *limits)
     assert_ok (begin_with (limits));
     world.engine.sink.identify = identify;
     world.engine.sink.log = keep_complaint;
+    memset (lines, 0, sizeof lines);
     complaints = left_out = is_local = 0;
     speaks = NULL;
 }
@@ -748,6 +751,29 @@ TEST (the_host_is_asked_before_the_rules_and_once_for_a_client_and_a_service)
     end ();
 }
 
+static int asked_often;
+
+/* Of calls it says no to whoever looks, and yes to whoever looks again; in the end no. */
+static int changes_its_mind (UNUSED void *self, const zqb_access_t *access)
+{
+    return access->action != ZQB_MAY_CALL || (asked_often++ % 2 && asked_often < 1000);
+}
+
+TEST (a_host_that_changes_its_mind_all_the_time_is_not_asked_for_ever)
+{
+    begin_usual ();
+    says ("zqb w", ready ("p*", 1)); /* of what a pattern serves nothing is remembered that a host says */
+    says ("zqb alice", request ("px", 1, "a"));
+    hears ("zqb w", ZQB__REQUEST, "a");
+    asked_often = 0;
+    world.engine.sink.access = changes_its_mind;
+    zqb__engine_guard (&world.engine);
+    zqb__engine_rules (&world.engine, NULL);
+    assert_int_equal (asked_often, 2);
+    check_all ();
+    end ();
+}
+
 static int is_closed;
 
 static int open_until_it_is_closed (UNUSED void *self, UNUSED const zqb_access_t *access)
@@ -841,6 +867,26 @@ TEST (many_who_are_denied_something_do_not_fill_the_log)
     assert_int_equal (complaints, 21);
     assert_int_equal (left_out, 180);
     assert_int_equal (stats ()->denied_call, 201);
+    end ();
+}
+
+TEST (workers_that_come_and_go_do_not_fill_the_log)
+{
+    begin_usual ();
+    for (int i = 0; i < 300; i++) {
+        says ("mdp w", ready ("echo", 1));
+        if (i % 2)
+            says ("mdp w", disconnect ());
+        else
+            malformed ("mdp w", ZQB__WORKER);
+    }
+    assert_int_equal (stats ()->workers_left, 150);
+    assert_int_equal (stats ()->workers_lost, 150);
+    assert_int_equal (lines[ZQB_LOG_WARNING], 10);
+    assert_int_equal (lines[ZQB_LOG_INFO], 100);
+    at_ms (1001);
+    says ("mdp w", ready ("echo", 1));
+    assert_int_equal (lines[ZQB_LOG_INFO], 102); /* how many there were besides, and this one */
     end ();
 }
 
@@ -1735,9 +1781,11 @@ int main (void)
         cmocka_unit_test (rules_that_change_without_memory_cancel_all_that_may_not_be_asked_for_any_more),
         cmocka_unit_test (without_rules_everything_is_allowed_again),
         cmocka_unit_test (the_host_is_asked_before_the_rules_and_once_for_a_client_and_a_service),
+        cmocka_unit_test (a_host_that_changes_its_mind_all_the_time_is_not_asked_for_ever),
         cmocka_unit_test (what_the_host_alone_says_is_asked_again_of_who_is_there_when_the_rules_are_set),
         cmocka_unit_test (the_host_is_asked_again_when_a_client_comes_back_from_another_place),
         cmocka_unit_test (the_log_tells_who_was_denied_what_but_not_a_hundred_times),
+        cmocka_unit_test (workers_that_come_and_go_do_not_fill_the_log),
         cmocka_unit_test (many_who_are_denied_something_do_not_fill_the_log),
         cmocka_unit_test (a_life_that_another_user_presents_is_another_peer),
         cmocka_unit_test (a_life_over_inproc_is_not_one_over_the_network),

@@ -403,25 +403,59 @@ TEST (a_host_with_a_loop_of_its_own_steps_when_the_descriptor_says_so)
     zmq_close (client);
 }
 
-TEST (the_descriptor_stays_the_same_and_knows_of_endpoints_bound_later)
+/* A client at an endpoint is answered by a host that steps when the descriptor says so. */
+static void descriptor_knows_of (int fd, const char *endpoint, const char *asks)
 {
-    int fd = zqb_broker_fd (broker);
-    assert_true (fd >= 0);
-    assert_ok (zqb_broker_bind_lru (broker, "inproc://front", "inproc://back", "echo"));
-    assert_int_equal (zqb_broker_fd (broker), fd);
-    assert_ok (zqb_broker_handle (broker, "echo", echo, NULL));
+    uint64_t replied = stat (broker, replied);
+    zqb__poll_t item = zqb__poll_item (fd);
     while (zqb_broker_step (broker, 0) == 0)
         ;
-    void *client = connect_to ("inproc://front", ZMQ_REQ);
-    send_text (client, "hello");
-    zqb__poll_t item = zqb__poll_item (fd);
-    while (stat (broker, replied) == 0) {
+    void *client = connect_to (endpoint, ZMQ_REQ);
+    send_text (client, asks);
+    while (stat (broker, replied) == replied) {
         assert_true (zqb__wait (&item, 1, PATIENCE_MS * 1000u) == 1);
         while (zqb_broker_step (broker, 0) == 0)
             ;
     }
-    hears (client, "hello");
+    hears (client, asks);
     zmq_close (client);
+}
+
+TEST (the_descriptor_stays_the_same_and_knows_of_endpoints_bound_later)
+{
+    char tcp[256];
+    int fd = zqb_broker_fd (broker);
+    assert_true (fd >= 0);
+    assert_ok (zqb_broker_bind_lru (broker, "inproc://front", "inproc://back", "echo"));
+    assert_ok (zqb_broker_bind (broker, "tcp://127.0.0.1:*"));
+    assert_ok (zqb_broker_endpoint (broker, -1, tcp, sizeof tcp));
+    assert_int_equal (zqb_broker_fd (broker), fd);
+    assert_ok (zqb_broker_handle (broker, "echo", echo, NULL));
+    descriptor_knows_of (fd, "inproc://front", "hello");
+    descriptor_knows_of (fd, tcp, "MDPC01|echo|hello");
+}
+
+/* What comes over a socket that has endpoints of inproc alone is of this process. */
+TEST (endpoints_of_inproc_share_a_socket_and_all_others_another)
+{
+    zqb_broker_t *other = zqb_broker_new (ctx, NULL);
+    assert_int_equal (other->port_count, 1);
+    for (int i = 0; i < 2; i++) {
+        assert_ok (zqb_broker_bind (other, i ? "inproc://one" : "inproc://another"));
+        assert_int_equal (other->port_count, 1);
+    }
+    assert_fails (zqb_broker_bind (other, "tcp://nowhere"), EINVAL);
+    assert_int_equal (other->port_count, 1);
+    for (int i = 0; i < 2; i++) {
+        assert_ok (zqb_broker_bind (other, "tcp://127.0.0.1:*"));
+        assert_int_equal (other->port_count, 2);
+    }
+    assert_ok (zqb_broker_bind_clients (other, "tcp://127.0.0.1:*"));
+    assert_ok (zqb_broker_bind_clients (other, "inproc://third"));
+    assert_int_equal (other->port_count, 4);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal (other->ports[i]->local, i == 0 || i == 3);
+    zqb_broker_destroy (&other);
 }
 
 TEST (a_descriptor_that_cannot_be_had_may_be_had_later)
@@ -777,6 +811,12 @@ TEST (what_is_malformed_is_logged_if_asked)
         assert_true (zqb_broker_step (other, PATIENCE_MS) >= 0);
     assert_true (logged > 0);
     assert_non_null (strstr (last_log, "malformed"));
+    other->engine.warnings.until = UINT64_MAX; /* the second goes on for ever */
+    for (int i = 0; i < 50; i++)
+        send_text (peer, i % 2 ? "|MDPC01|echo" : "nonsense");
+    while (stat (other, bad_frames) + stat (other, bad_header) < 51)
+        assert_true (zqb_broker_step (other, PATIENCE_MS) >= 0);
+    assert_int_equal (logged, 10);
     zmq_close (peer);
     zqb_broker_destroy (&other);
 }
@@ -1430,6 +1470,7 @@ int main (void)
         FRESH (a_host_with_a_loop_of_its_own_steps_when_the_descriptor_says_so),
         FRESH (the_descriptor_stays_the_same_and_knows_of_endpoints_bound_later),
         FRESH (a_descriptor_that_cannot_be_had_may_be_had_later),
+        FRESH (endpoints_of_inproc_share_a_socket_and_all_others_another),
         FRESH (step_waits_for_what_comes_and_says_when_it_wants_to_be_called_again),
         FRESH (a_step_that_waits_for_ever_is_ended_by_stop),
         FRESH (a_run_that_waits_ends_with_the_context),
