@@ -252,7 +252,8 @@
         mmi.stats     Reply: one frame a counter of zqb_stats_t, "name=N", as they were before this call.
         mmi.anything  else: "501", unless the host serves it (zqb_broker_handle).
 
-    mmi.services and mmi.workers list at most 1000 and then end with the frame "...". Workers may not register for
+    mmi.services and mmi.workers list at most 1000, or 2000 together for what one message asks for, and then end with
+    the frame "...". Workers may not register for
     names that start with "mmi.".
 
     7 WIRE FORMATS OF THE OTHER DIALECTS
@@ -466,7 +467,10 @@
     (refused_user, refused_rate; refused_outstanding, refused_client_rate). A user who may serve has no more than
     max_user_workers.
 
-    WHAT IS NOT PROTECTED. A user who floods the broker with messages that it refuses costs it the time to read them;
+    WHAT IS NOT PROTECTED. Who is let in can end the whole process by two faults of libzmq 4.3: by a PING of ZMTP behind
+    more messages than libzmq keeps, and a reset; and by a routing id that libzmq is about to choose for another. A
+    routing id may be as long as a message, and is copied with each. So let in only whom you trust, and have something
+    start the broker again. A user who floods the broker with messages that it refuses costs it the time to read them;
     connections take turns by messages, each of which may be 64 KiB of commands. A worker fixes how often it is to hear
     from the broker. libzmq keeps the frames of a message until its last is there, for which it has no limit: who is let
     in can fill the memory with one that does not end; who is not, can hold max_message and a MiB for 10 seconds with
@@ -9651,13 +9655,37 @@ static void zqb__inbox_close (zqb__inbox_t *inbox)
     inbox->capacity = 0;
 }
 
-/* Keeps a frame, or drops it when there are too many, or no memory. */
+/* Whether libzmq may take it for a command of ZMTP, SUBSCRIBE or CANCEL: it hands these out like frames, of which they
+   are the beginning, and would send it on as a command, and garbled. Smaller ones are copied anyway. */
+static int zqb__frame_may_command (zmq_msg_t *frame)
+{
+    const void *data = zmq_msg_data (frame);
+    return zmq_msg_size (frame) >= ZQB__LARGE_FROM
+           && (memcmp (data, "\6CANCEL", 7) == 0 || memcmp (data, "\11SUBSCRIBE", 10) == 0);
+}
+
+/* Makes it a plain one. -1 and ENOMEM. */
+static int zqb__frame_strip (zmq_msg_t *frame)
+{
+    zmq_msg_t plain;
+    if (zmq_msg_init_size (&plain, zmq_msg_size (frame)) != 0)
+        return -1;
+    memcpy (zmq_msg_data (&plain), zmq_msg_data (frame), zmq_msg_size (frame));
+    zmq_msg_close (frame);
+    zqb__move_frames (frame, &plain, 1);
+    return 0;
+}
+
+/* Keeps a frame, or drops it when there are too many, or no memory. The first two tell of the connection, and are never
+   sent on. */
 static void zqb__inbox_keep (zqb__inbox_t *inbox, zmq_msg_t *frame)
 {
     void **frames = (void **) &inbox->frames;
     inbox->overflow |= inbox->count >= inbox->limit;
     if (!inbox->overflow && !inbox->starved)
         inbox->starved = zqb__grow (frames, &inbox->capacity, inbox->count + 1, sizeof *inbox->frames) != 0;
+    if (!inbox->overflow && !inbox->starved && inbox->count >= 2 && zqb__frame_may_command (frame))
+        inbox->starved = zqb__frame_strip (frame) != 0;
     if (inbox->overflow || inbox->starved)
         zmq_msg_close (frame);
     else
@@ -11051,6 +11079,7 @@ struct zqb_broker_t {
     zqb__thread_t *thread;
     zqb__port_t **ports;
     const zqb__port_t *source; /* of the message at hand */
+    int listed;                /* lines of mmi that were listed for it */
     size_t port_count, port_capacity, first_waiting;
     unsigned passes, rounds;
     int behind; /* passes since all was read; in the last of ZQB__BEHIND_PASSES it is as if all were */
@@ -11691,6 +11720,22 @@ static int zqb__broker_welcome (void *self, const zqb__peer_t *peer)
     return connection->welcome;
 }
 
+static int zqb__text_same (const char *one, const char *other)
+{
+    return strcmp (one ? one : "", other ? other : "") == 0;
+}
+
+/* Whether who has sent the message at hand is who the peer was, as far as the connection proves it: by a name that
+   libzmq chose and the number of a connection alone it could be the next that has both. */
+static int zqb__broker_still_is (zqb_broker_t *broker, const zqb__peer_t *peer)
+{
+    zqb__identity_t who;
+    zqb__broker_identify (broker, &who);
+    return zqb__text_same (who.user, zqb__user_name (peer->user))
+           && (!broker->options.auth
+               || zqb__text_same (zqb__broker_property (broker, zqb__zap_property), peer->connection->entry));
+}
+
 /* Remembers the connection that the message at hand came over. Its number may have been another's, of whose end we have
    not read yet: that is done first, so that it cannot be taken for the end of the new one, which may have ended as
    well, before it was heard. Over another connection somebody else may have a name that a peer chose before: who that
@@ -11703,7 +11748,7 @@ static int zqb__broker_note_connection (zqb_broker_t *broker, int index, zqb__pe
         return 0; /* it came from where the peer was before */
     if (connection < 0)
         return peer->connection ? zqb__engine_recognise (&broker->engine, peer) : 0;
-    if (zqb__peer_came_over (peer, connection) && !zqb__peer_named_itself (peer))
+    if (zqb__peer_came_over (peer, connection) && !zqb__peer_named_itself (peer) && zqb__broker_still_is (broker, peer))
         return 0;
     if (zqb__engine_recognise (&broker->engine, peer) != 0)
         return -1;
@@ -11815,6 +11860,7 @@ static void zqb__broker_deliver (zqb_broker_t *broker, int index)
     zqb__peer_t *peer;
     int place = broker->ports[index]->place;
     broker->source = broker->ports[index];
+    broker->listed = 0;
     if (broker->options.auth)
         zqb__broker_look_at_lists (broker);
     engine->stats.messages_in++;
@@ -11985,6 +12031,7 @@ static int zqb__broker_end_unwelcome (zqb_broker_t *broker)
 static int zqb__broker_pass (zqb_broker_t *broker, int flags)
 {
     uint64_t sent = broker->engine.stats.messages_out;
+    broker->listed = 0;
     int received = 0, all_read = 1, look = ++broker->passes % ZQB__MONITOR_PASSES == 0;
     if (flags)
         zqb__broker_look_at_clock (broker);
@@ -12809,15 +12856,24 @@ static int zqb__broker_access (void *self, const zqb_access_t *access)
 
 /* ---- mmi: handlers of our own (RFC 8; manual, 6) */
 
-enum { ZQB__MMI_LINES = 1000 };
+enum { ZQB__MMI_LINES = 1000, ZQB__MMI_LINES_AT_ONCE = 2000 };
 
-/* Adds a line of text; past the most that are listed, "..." once. 0; 1: there is no need to go on; -1 and ENOMEM. */
+/* Whether a list has to end, as it is long enough, or those are together that one message asks for: 0; 1 with "..." at
+   its end; -1 and ENOMEM. */
+static int zqb__mmi_full (zqb_broker_t *broker, zqb_msg_t *reply)
+{
+    if (zqb_msg_count (reply) < ZQB__MMI_LINES && broker->listed < ZQB__MMI_LINES_AT_ONCE) {
+        broker->listed++;
+        return 0;
+    }
+    return zqb_msg_add_str (reply, "...") == 0 ? 1 : -1;
+}
+
+/* Adds a line of text. -1 and ENOMEM. */
 static int zqb__mmi_line (zqb_msg_t *reply, const char *format, ...)
 {
     char line[1400];
     va_list args;
-    if (zqb_msg_count (reply) == ZQB__MMI_LINES)
-        return zqb_msg_add_str (reply, "...") == 0 ? 1 : -1;
     va_start (args, format);
     vsnprintf (line, sizeof line, format, args);
     va_end (args);
@@ -12859,7 +12915,8 @@ static int zqb__mmi_a_service (zqb_msg_t *reply, const zqb__engine_t *engine, co
 /* All, or the one that the body names. */
 static int zqb__mmi_services (zqb_request_t *request, zqb_msg_t *reply, void *arg)
 {
-    zqb__engine_t *engine = &((zqb_broker_t *) arg)->engine;
+    zqb_broker_t *broker = (zqb_broker_t *) arg;
+    zqb__engine_t *engine = &broker->engine;
     zqb__link_t *all = &engine->all_services;
     zqb_msg_t *body = zqb_request_body (request);
     int ended = 0;
@@ -12868,7 +12925,8 @@ static int zqb__mmi_services (zqb_request_t *request, zqb_msg_t *reply, void *ar
         return one ? zqb__mmi_end (reply, zqb__mmi_a_service (reply, engine, one) < 0) : 0;
     }
     for (zqb__link_t *at = all->next; !ended && at != all; at = at->next)
-        ended = zqb__mmi_a_service (reply, engine, ZQB__OF (zqb__service_t, all, at));
+        if ((ended = zqb__mmi_full (broker, reply)) == 0)
+            ended = zqb__mmi_a_service (reply, engine, ZQB__OF (zqb__service_t, all, at));
     return zqb__mmi_end (reply, ended < 0);
 }
 
@@ -12887,14 +12945,15 @@ static int zqb__mmi_worker (zqb_msg_t *reply, const zqb__worker_t *worker, uint6
 
 static int zqb__mmi_workers (zqb_request_t *request, zqb_msg_t *reply, void *arg)
 {
-    zqb__engine_t *engine = &((zqb_broker_t *) arg)->engine;
-    zqb__link_t *all = &engine->all_services;
+    zqb_broker_t *broker = (zqb_broker_t *) arg;
+    zqb__link_t *all = &broker->engine.all_services;
     int ended = 0;
     (void) request;
     for (zqb__link_t *at = all->next; at != all; at = at->next) {
         zqb__link_t *workers = &ZQB__OF (zqb__service_t, all, at)->workers;
         for (zqb__link_t *of = workers->next; !ended && of != workers; of = of->next)
-            ended = zqb__mmi_worker (reply, ZQB__OF (zqb__worker_t, of_service, of), engine->now);
+            if ((ended = zqb__mmi_full (broker, reply)) == 0)
+                ended = zqb__mmi_worker (reply, ZQB__OF (zqb__worker_t, of_service, of), broker->engine.now);
     }
     return zqb__mmi_end (reply, ended < 0);
 }

@@ -1419,6 +1419,40 @@ static int broker_tells (void *socket, int *status, char *user)
     return command.type;
 }
 
+static void is_ops (UNUSED void *self, zqb__identity_t *who)
+{
+    who->user = "ops";
+    who->local = 0;
+}
+
+static void identify_by (void (*by) (void *self, zqb__identity_t *who))
+{
+    zqb__lock_enter (&broker->lock);
+    broker->engine.sink.identify = by;
+    zqb__lock_leave (&broker->lock);
+}
+
+/* As when the end of that connection was not acted upon yet, and the next has its number and the name that libzmq had
+   chosen for it. */
+TEST (who_comes_by_the_name_and_the_number_of_anothers_connection_has_not_his_rights)
+{
+    char user[256];
+    int status;
+    zqb__command_t asks[] = {request ("secret", 1, "a"), request ("secret", 2, "b")};
+    start_plain ();
+    assert_ok (zqb_broker_rule (broker, 1, "ops", ZQB_MAY_CALL, "secret"));
+    void *eve = connect_as ("eve", NULL);
+    identify_by (is_ops);
+    tell_broker (eve, 1, &asks[0]);
+    eventually (stat (broker, accepted) == 1);
+    identify_by (zqb__broker_identify);
+    tell_broker (eve, 1, &asks[1]);
+    assert_int_equal (broker_tells (eve, &status, user), ZQB__ERROR);
+    assert_int_equal (status, ZQB_EDENIED - ZQB_ERRNO);
+    assert_int_equal (stat (broker, accepted), 1);
+    zmq_close (eve);
+}
+
 TEST (the_user_id_that_zap_gives_is_what_rules_and_workers_see)
 {
     char user[256];
@@ -1806,6 +1840,7 @@ int main (void)
         cmocka_unit_test (a_user_sends_no_more_bytes_a_second_than_he_may),
         cmocka_unit_test (limits_of_users_come_to_an_end_with_whatever_ends_a_request),
         cmocka_unit_test (without_memory_at_any_allocation_nobody_becomes_another_and_everything_adds_up),
+        USERS (who_comes_by_the_name_and_the_number_of_anothers_connection_has_not_his_rights),
         USERS (the_user_id_that_zap_gives_is_what_rules_and_workers_see),
         USERS (a_name_that_another_user_takes_when_its_owner_is_gone_gives_him_nothing),
         USERS (without_memory_for_who_has_a_name_now_he_is_not_heard),

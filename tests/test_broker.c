@@ -1124,6 +1124,38 @@ TEST (mmi_lists_end_with_dots_after_a_thousand)
     zqb_client_destroy (&client);
 }
 
+/* As many as fit into 64 KiB would keep the broker busy for a second. */
+TEST (lists_that_one_message_asks_for_are_short_together)
+{
+    enum { LISTS = 10 };
+    zqb_client_t *client = zqb_client_new (ctx, "inproc://broker", NULL);
+    zqb_reply_t reply;
+    zqb_msg_t request;
+    char name[32];
+    size_t lines = 0;
+    zqb_msg_init (&request);
+    zqb_msg_init (&reply.body);
+    for (int i = 0; i < 900; i++) {
+        snprintf (name, sizeof name, "service-%d", i);
+        assert_ok (zqb_broker_handle (broker, name, echo, NULL));
+    }
+    for (int i = 0; i < LISTS; i++)
+        assert_ok (zqb_client_submit (client, "mmi.services", &request, NULL));
+    assert_ok (zqb_client_flush (client));
+    assert_ok (zqb_broker_start (broker));
+    for (int i = 0; i < LISTS; i++) {
+        assert_ok (zqb_client_recv (client, &reply, PATIENCE_MS));
+        lines += zqb_msg_count (&reply.body);
+    }
+    assert_frame (&reply.body, 0, "...");
+    assert_true (lines < LISTS * 900 / 2); /* our client has the first in a message of its own */
+    assert_ok (zqb_client_submit (client, "mmi.services", &request, NULL));
+    assert_ok (zqb_client_recv (client, &reply, PATIENCE_MS));
+    assert_int_equal (zqb_msg_count (&reply.body), 900);
+    zqb_msg_close (&reply.body);
+    zqb_client_destroy (&client);
+}
+
 /* Workers behind a proxy share its socket, and are known by their addresses. */
 TEST (the_list_of_workers_ends_with_dots_after_a_thousand_too)
 {
@@ -1503,6 +1535,7 @@ int main (void)
         FRESH (a_time_limit_for_one_service_too_many_is_enospc),
         FRESH (mmi_service_without_a_name_is_400),
         FRESH (mmi_services_and_workers_list_what_there_is),
+        FRESH (lists_that_one_message_asks_for_are_short_together),
         FRESH (mmi_lists_end_with_dots_after_a_thousand),
         FRESH (the_list_of_workers_ends_with_dots_after_a_thousand_too),
         FRESH (mmi_stats_tells_every_counter),

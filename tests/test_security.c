@@ -869,22 +869,55 @@ static void broker_for_few (void)
 /* ZMTP, 23, 3.0: frames of a request in MDP/0.1. */
 #define ASKS "\1\0\1\6MDPC01\1\4echo\0\1x"
 
-TEST (a_user_id_that_a_peer_claims_counts_for_nothing)
+/* A connection of ZMTP 3.1, over which the greetings were said. */
+static int greet_raw (void)
 {
-    static const char greeting[64] = "\377\0\0\0\0\0\0\0\0\177\3\0NULL";
-    static const char asks[] = "\4\53\5READY\13Socket-Type\0\0\0\6DEALER\7User-Id\0\0\0\3ops" ASKS;
-    char heard[64]; /* the greeting of the other end */
-    zqb_client_options_t client = curve_client (NULL, NULL);
-    broker_for_few ();
+    static const char greeting[64] = "\377\0\0\0\0\0\0\0\0\177\3\1NULL";
+    char heard[sizeof greeting];
     int line = connect_raw ();
     say_raw (line, greeting, sizeof greeting);
     assert_int_equal (recv (line, heard, sizeof heard, MSG_WAITALL), sizeof heard);
+    return line;
+}
+
+TEST (a_user_id_that_a_peer_claims_counts_for_nothing)
+{
+    static const char asks[] = "\4\53\5READY\13Socket-Type\0\0\0\6DEALER\7User-Id\0\0\0\3ops" ASKS;
+    zqb_client_options_t client = curve_client (NULL, NULL);
+    broker_for_few ();
+    int line = greet_raw ();
     say_raw (line, asks, sizeof asks - 1);
     eventually (stat (broker, denied_call) == 1);
     assert_int_equal (stat (broker, accepted), 0);
     close (line);
     strcpy (endpoint, "inproc://beside");
     assert_error (call_with (&client, "echo"), 0);
+}
+
+/* libzmq hands it out as a frame, and would send it on as a command, with its name put in front. */
+TEST (a_frame_that_is_a_command_of_zmtp_reaches_a_worker_as_it_is)
+{
+    static const char *const commands[] = {"\11SUBSCRIBE", "\6CANCEL"};
+    static const char ready[] = "\4\34\5READY\13Socket-Type\0\0\0\6DEALER";
+    static const char head[] = "\1\0\1\6MDPC01\1\4work\6\0\0\0\0\0\0\5\334"; /* of 1500 bytes */
+    static char body[1500];
+    broker_over ("tcp://127.0.0.1:*", NULL);
+    zqb_worker_t *worker = zqb_worker_new (ctx, endpoint, "work", NULL);
+    assert_null (zqb_worker_recv (worker, 1));
+    for (size_t i = 0; i < COUNT (commands); i++) {
+        int line = greet_raw ();
+        memcpy (body, commands[i], strlen (commands[i]));
+        say_raw (line, ready, sizeof ready - 1);
+        say_raw (line, head, sizeof head - 1);
+        say_raw (line, body, sizeof body);
+        zqb_request_t *request = zqb_worker_recv (worker, PATIENCE_MS);
+        assert_non_null (request);
+        assert_int_equal (zqb_msg_size (zqb_request_body (request), 0), sizeof body);
+        assert_memory_equal (zqb_msg_data (zqb_request_body (request), 0), body, sizeof body);
+        assert_ok (zqb_request_reply (request, zqb_request_body (request)));
+        close (line);
+    }
+    zqb_worker_destroy (&worker);
 }
 
 /* libzmq may not know then where a message came from, as of one over inproc. */
@@ -961,6 +994,7 @@ int main (void)
         SECURE (without_curve_in_libzmq_it_is_enotsup),
         SECURE (where_libzmq_would_let_in_everybody_without_a_handler_it_is_enotsup),
         SECURE (a_user_id_that_a_peer_claims_counts_for_nothing),
+        SECURE (a_frame_that_is_a_command_of_zmtp_reaches_a_worker_as_it_is),
         SECURE (who_is_gone_before_its_address_is_known_is_not_taken_for_one_of_this_process),
         SECURE (our_copies_of_secrets_are_wiped),
     };

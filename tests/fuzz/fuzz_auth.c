@@ -220,11 +220,11 @@ static uint64_t entries (void)
 
 static int take_text (int shared)
 {
-    char *copy = (char *) fuzz_must (malloc (text_size + 1));
-    memcpy (copy, text, text_size);
-    copy[text_size] = 0;
-    int failed = zqb__auth_take_file (auth, copy, text_size, shared), error = errno;
-    free (copy);
+    zqb__file_t file = {(char *) fuzz_must (malloc (text_size + 1)), text_size, shared};
+    memcpy (file.text, text, text_size);
+    file.text[text_size] = 0;
+    int failed = zqb__auth_take_file (auth, &file, zqb__auth_begin_reload (auth)), error = errno;
+    free (file.text);
     errno = error;
     return failed;
 }

@@ -266,6 +266,7 @@ static int begin (script_t *script)
         actors[i].life = 0x100 * (i + 1);
         actors[i].connection = (int) i;
     }
+    options.zap_domain = "fuzz"; /* user ids count */
     broker = zqb_broker_new (world.dice ? NULL : "a context", &options);
     return broker && zqb_broker_bind_lru (broker, "tcp://f", "tcp://b", "lru") == 0
            && zqb_broker_bind_clients (broker, "tcp://c") == 0;
