@@ -442,11 +442,11 @@
     What is denied: a client of ZQB/1 hears ZQB_EDENIED, a worker DISCONNECT with that status (zqb_worker_recv says
     ZQB_EDENIED, and going on tries again later). The older dialects have no word for it: their clients hear nothing;
     an MDP worker is sent away; workers of LRU and PPP hear nothing. It is counted (denied_call, denied_serve), and
-    logged: at most once a second for each user, and of all that peers do wrong ten lines a second, and then how many
-    there were besides. What is found out is remembered for each client, so that it costs next to nothing. What is not,
-    as nobody knows the service, costs the same however many rules there are, but for those of the same services that
-    are about groups or beginnings of users; for how many different sizes patterns have; and, for who serves a pattern
-    or calls what is served by one, those that deny something to him or to these.
+    logged: at most once a second for each user; of all that peers do wrong ten lines a second, and a hundred of workers
+    that come and go, and then how many there were besides. What is found out is remembered for each client, so that it
+    costs next to nothing. What is not, as nobody knows the service, costs the same however many rules there are, but
+    for those of the same services that are about groups or beginnings of users; for how many different sizes patterns
+    have; and, for who serves a pattern or calls what is served by one, those that deny something to him or to these.
 
     WHEN RULES CHANGE that holds at once. Workers that may serve no more are sent away; what they held goes to others,
     and counts as an attempt. What clients have asked for, and may not any more, is cancelled, whether it is queued or
@@ -3090,6 +3090,17 @@ ZQB_API int zqb_msg_close (zqb_msg_t *msg)
 static void zqb__move_frames (zmq_msg_t *to, const zmq_msg_t *from, size_t count)
 {
     memcpy (to, from, count * sizeof *to);
+}
+
+/* A frame with so many bytes. -1: ENOMEM, and it is empty. */
+static int zqb__frame_fill (zmq_msg_t *frame, const void *bytes, size_t size)
+{
+    if (zmq_msg_init_size (frame, size) != 0) {
+        zmq_msg_init (frame);
+        return -1;
+    }
+    memcpy (zmq_msg_data (frame), bytes, size);
+    return 0;
 }
 
 /* A second reference to the same bytes (small ones are copied). */
@@ -9668,9 +9679,8 @@ static int zqb__frame_may_command (zmq_msg_t *frame)
 static int zqb__frame_strip (zmq_msg_t *frame)
 {
     zmq_msg_t plain;
-    if (zmq_msg_init_size (&plain, zmq_msg_size (frame)) != 0)
+    if (zqb__frame_fill (&plain, zmq_msg_data (frame), zmq_msg_size (frame)) != 0)
         return -1;
-    memcpy (zmq_msg_data (&plain), zmq_msg_data (frame), zmq_msg_size (frame));
     zmq_msg_close (frame);
     zqb__move_frames (frame, &plain, 1);
     return 0;
@@ -10443,17 +10453,6 @@ static int zqb__auth_judge (zqb_auth_t *auth, zqb__zap_t *zap)
 }
 
 /* ---- answers */
-
-/* A frame with so many bytes. -1: ENOMEM, and it is empty. */
-static int zqb__frame_fill (zmq_msg_t *frame, const void *bytes, size_t size)
-{
-    if (zmq_msg_init_size (frame, size) != 0) {
-        zmq_msg_init (frame);
-        return -1;
-    }
-    memcpy (zmq_msg_data (frame), bytes, size);
-    return 0;
-}
 
 /* The metadata of an answer: one property (RFC 23). -1: ENOMEM. */
 static int zqb__zap_fill_metadata (zmq_msg_t *frame, const char *entry)
